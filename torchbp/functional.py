@@ -1,0 +1,167 @@
+"""The Functions in the manner of ``torch.nn.functional``: the same names, arguments, shapes and meaning."""
+
+import torch
+from torch import Tensor
+
+from torchbp import functions
+from torchbp.functions import call_of
+
+__all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "linear",
+    "mse_loss",
+    "sigmoid_linear",
+]
+
+_linear = call_of(functions.Linear)
+_sigmoid_linear = call_of(functions.SigmoidLinear)
+_squared_error = call_of(functions.SquaredError)
+_cross_entropy = call_of(functions.CrossEntropy)
+_sigmoid_cross_entropy = call_of(functions.SigmoidCrossEntropy)
+_softmax_cross_entropy = call_of(functions.SoftmaxCrossEntropy)
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Weighted input of a layer, z = x Wᵀ + b (equations 2.1 and 2.3), as ``torch.nn.functional.linear``.
+
+    Args:
+        input: (*, in_features), any leading shape, also none.
+        weight: (out_features, in_features).
+        bias: (out_features), or None.
+
+    Returns:
+        (*, out_features).
+
+    Raises:
+        ValueError: shapes that do not fit.
+        TypeError: a tensor that is not of a real floating-point type.
+
+    >>> linear(torch.tensor([1.0, 2.0]), torch.tensor([[3.0, 4.0]]), torch.tensor([5.0]))
+    tensor([16.])
+    """
+    return _linear(*_checked_layer(input, weight, bias))
+
+
+def sigmoid_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Activation of a sigmoid layer, a = g(x Wᵀ + b) (equations 2.1 and 2.2); arguments and errors as :func:`linear`.
+
+    >>> sigmoid_linear(torch.tensor([1.0, 2.0]), torch.tensor([[2.0, -1.0]]))
+    tensor([0.5000])
+    """
+    return _sigmoid_linear(*_checked_layer(input, weight, bias))
+
+
+def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Squared-error cost (a - y)² (equation 3.1a), as ``torch.nn.functional.mse_loss``.
+
+    Args:
+        input: activations or predictions, any shape.
+        target: the same shape as ``input``; unlike PyTorch's, never broadcast.
+        reduction: ``'mean'`` divides by the number of elements, ``'sum'`` adds them, ``'none'`` keeps the shape.
+
+    Returns:
+        A scalar, or the shape of ``input`` for ``'none'``.
+
+    Raises:
+        ValueError: shapes that differ, or another ``reduction``.
+        TypeError: a tensor that is not of a real floating-point type.
+
+    >>> mse_loss(torch.tensor([0.5, 1.0]), torch.tensor([0.0, 1.0]))
+    tensor(0.1250)
+    """
+    return _squared_error(*_checked_cost(input, target, reduction))
+
+
+def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy cost of activations (equation 3.1c), as ``torch.nn.functional.binary_cross_entropy``.
+
+    ``input`` and ``target`` lie in [0, 1]; shapes, ``reduction`` and errors as :func:`mse_loss`. Where the activation comes
+    from a sigmoid, :func:`binary_cross_entropy_with_logits` is as exact at saturation, and its gradient never vanishes there.
+
+    >>> binary_cross_entropy(torch.tensor([0.5]), torch.tensor([1.0]))
+    tensor(0.6931)
+    """
+    return _cross_entropy(*_checked_cost(input, target, reduction))
+
+
+def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy cost of g(z) from the weighted input z (equations 2.4 and 3.1c); its backward is a - y (3.2c).
+
+    As ``torch.nn.functional.binary_cross_entropy_with_logits``, finite for every finite ``input``; ``target`` lies in [0, 1];
+    shapes, ``reduction`` and errors as :func:`mse_loss`.
+
+    >>> binary_cross_entropy_with_logits(torch.tensor([0.0]), torch.tensor([1.0]))
+    tensor(0.6931)
+    """
+    return _sigmoid_cross_entropy(*_checked_cost(input, target, reduction))
+
+
+def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy cost of softmax outputs, as ``torch.nn.functional.cross_entropy``; its backward is a - y as well.
+
+    Args:
+        input: weighted inputs, (C) or (B, C).
+        target: class indices, () or (B), or probabilities of the shape of ``input``.
+        reduction: ``'mean'`` divides by the number of rows, ``'sum'`` adds them, ``'none'`` gives one cost a row.
+
+    Returns:
+        A scalar, or () or (B) for ``'none'``.
+
+    Raises:
+        ValueError: shapes that do not fit, or another ``reduction``.
+        TypeError: an ``input`` that is not of a real floating-point type.
+
+    >>> cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+    tensor(0.6931)
+    """
+    if input.dim() not in (1, 2):
+        raise ValueError(f"input has shape {tuple(input.shape)}; cross_entropy takes (C) or (B, C)")
+    if not target.is_floating_point():
+        if target.shape != input.shape[:-1]:
+            raise ValueError(
+                f"target has shape {tuple(target.shape)}; class indices for an input of shape {tuple(input.shape)} "
+                f"have shape {tuple(input.shape[:-1])}"
+            )
+        target = torch.nn.functional.one_hot(target.long(), input.shape[-1]).to(input.dtype)
+    input, target, reduction = _checked_cost(input, target, reduction)
+    if input.dim() == 2:
+        return _softmax_cross_entropy(input, target, reduction)
+    # One row: its mean and its sum are the cost itself.
+    return _softmax_cross_entropy(input.unsqueeze(0), target.unsqueeze(0), "sum")
+
+
+def _checked_layer(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    if weight.dim() != 2 or input.dim() == 0 or input.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"input has shape {tuple(input.shape)} and weight {tuple(weight.shape)}; "
+            "they must be (*, in_features) and (out_features, in_features)"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias has shape {tuple(bias.shape)}; for this weight it must be {tuple(weight.shape[:1])}")
+    _check_floating("input", input)
+    _check_floating("weight", weight)
+    device_type = input.device.type
+    if torch.is_autocast_enabled(device_type) and input.dtype != torch.float64:
+        # The casts stand outside the Function, so that autograd carries each gradient back to its own type.
+        dtype = torch.get_autocast_dtype(device_type)
+        return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    return input, weight, bias
+
+
+def _checked_cost(input: Tensor, target: Tensor, reduction: str) -> tuple[Tensor, Tensor, str]:
+    if input.shape != target.shape:
+        raise ValueError(f"target has shape {tuple(target.shape)}; it must be that of input, {tuple(input.shape)}")
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction is {reduction!r}; it must be 'mean', 'sum' or 'none'")
+    _check_floating("input", input)
+    _check_floating("target", target)
+    if torch.is_autocast_enabled(input.device.type) and input.dtype in (torch.float16, torch.bfloat16):
+        return input.float(), target.float(), reduction
+    return input, target, reduction
+
+
+def _check_floating(name: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name} is {tensor.dtype}; it must be of a real floating-point type")

@@ -1,0 +1,7 @@
+"""Modules, each to be used in place of the one of its name in ``torch.nn``, and the text's network."""
+
+from torchbp.nn._linear import Linear, SigmoidLinear
+from torchbp.nn._loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
+from torchbp.nn._network import BPNetwork
+
+__all__ = ["BCELoss", "BCEWithLogitsLoss", "BPNetwork", "CrossEntropyLoss", "Linear", "MSELoss", "SigmoidLinear"]

@@ -1,0 +1,68 @@
+"""The text's network, of any depth."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from torchbp import functional as F
+from torchbp.nn._linear import Linear, SigmoidLinear
+
+
+class BPNetwork(nn.Module):
+    """Feed-forward network of sigmoid layers (equations 2.1 to 2.4, repeated for every layer).
+
+    Args:
+        layer_sizes: [n0, n1, ..., nL], the width of the input and of each layer; at least two.
+        output: ``'sigmoid'`` for predictions in (0, 1), ``'linear'`` for a last layer without activation (regression).
+        init: ``'glorot'`` as each layer starts by itself, or ``'normal'``, every weight and bias from N(0, 1), as
+            networks of the text's time were started. Both draw from PyTorch's global generator (``torch.manual_seed``).
+        device, dtype: of the parameters, as in ``torch.nn``.
+
+    Shapes: (*, n0) -> (*, nL).
+
+    Raises:
+        ValueError: sizes that make no network, or another ``output`` or ``init``.
+
+    >>> BPNetwork([2, 3, 1])
+    BPNetwork(
+      (layers): Sequential(
+        (0): SigmoidLinear(in_features=2, out_features=3, bias=True)
+        (1): SigmoidLinear(in_features=3, out_features=1, bias=True)
+      )
+    )
+    """
+
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        output: Literal["sigmoid", "linear"] = "sigmoid",
+        init: Literal["glorot", "normal"] = "glorot",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = list(layer_sizes)
+        if len(sizes) < 2 or any(not isinstance(n, int) or n < 1 for n in sizes):
+            raise ValueError(f"layer_sizes is {sizes}; it must be two or more positive integers, such as [30, 16, 1]")
+        if output not in ("sigmoid", "linear"):
+            raise ValueError(f"output is {output!r}; it must be 'sigmoid' or 'linear'")
+        if init not in ("glorot", "normal"):
+            raise ValueError(f"init is {init!r}; it must be 'glorot' or 'normal'")
+        kinds = [SigmoidLinear] * (len(sizes) - 2) + [SigmoidLinear if output == "sigmoid" else Linear]
+        self.layers = nn.Sequential(
+            *(kind(n_in, n_out, device=device, dtype=dtype) for kind, n_in, n_out in zip(kinds, sizes, sizes[1:], strict=False))
+        )
+        if init == "normal":
+            for parameter in self.parameters():
+                nn.init.normal_(parameter)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Prediction ŷ: the last layer's activation."""
+        return self.layers(input)
+
+    def logits(self, input: Tensor) -> Tensor:
+        """Weighted input z of the last layer, before its activation."""
+        last: torch.nn.Linear = self.layers[-1]  # type: ignore[assignment]
+        return F.linear(self.layers[:-1](input), last.weight, last.bias)
