@@ -48,6 +48,11 @@ def sigmoid_derivative(a: Tensor) -> Tensor:
     return a * (1 - a)
 
 
+def sigmoid_derivative_at(z: Tensor) -> Tensor:
+    """Activation by weighted input from ``z`` itself, g(z) g(-z): exact also where 1 - a has lost its digits. Equation 3.2b."""
+    return sigmoid(z) * sigmoid(-z)
+
+
 def squared_error(a: Tensor, y: Tensor) -> Tensor:
     """Squared error (a - y)² of each element. Equation 3.1a before its mean is taken."""
     return (a - y).square()

@@ -3,5 +3,15 @@
 from torchbp.nn._linear import Linear, SigmoidLinear
 from torchbp.nn._loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from torchbp.nn._network import BPNetwork
+from torchbp.nn._standardize import Standardize
 
-__all__ = ["BCELoss", "BCEWithLogitsLoss", "BPNetwork", "CrossEntropyLoss", "Linear", "MSELoss", "SigmoidLinear"]
+__all__ = [
+    "BCELoss",
+    "BCEWithLogitsLoss",
+    "BPNetwork",
+    "CrossEntropyLoss",
+    "Linear",
+    "MSELoss",
+    "SigmoidLinear",
+    "Standardize",
+]

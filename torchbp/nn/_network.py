@@ -16,8 +16,9 @@ class BPNetwork(nn.Module):
     Args:
         layer_sizes: [n0, n1, ..., nL], the width of the input and of each layer; at least two.
         output: ``'sigmoid'`` for predictions in (0, 1), ``'linear'`` for a last layer without activation (regression).
-        init: ``'glorot'`` as each layer starts by itself, or ``'normal'``, every weight and bias from N(0, 1), as
-            networks of the text's time were started. Both draw from PyTorch's global generator (``torch.manual_seed``).
+        init: ``'glorot'`` draws weights as Glorot and Bengio (2010) do, four times wider where a sigmoid layer is fed by
+            another, whose slope of 1/4 it makes up for; biases are zero. ``'normal'`` draws every weight and bias from
+            N(0, 1), as networks of the text's time were started. Both use PyTorch's global generator.
         device, dtype: of the parameters, as in ``torch.nn``.
 
     Shapes: (*, n0) -> (*, nL).
@@ -57,6 +58,10 @@ class BPNetwork(nn.Module):
         if init == "normal":
             for parameter in self.parameters():
                 nn.init.normal_(parameter)
+        else:
+            for layer in self.layers[1:].children():
+                if isinstance(layer, SigmoidLinear):
+                    nn.init.xavier_uniform_(layer.weight, gain=4)
 
     def forward(self, input: Tensor) -> Tensor:
         """Prediction ŷ: the last layer's activation."""

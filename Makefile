@@ -1,0 +1,21 @@
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: train test lint
+train: .venv/ready  ## train on real data, test, and say where to look
+	$(BIN)/torchbp fit --config configs/breast_cancer.yaml
+	$(BIN)/torchbp test --config configs/breast_cancer.yaml --ckpt_path best
+	@echo "to look at the run: $(BIN)/tensorboard --logdir logs/breast_cancer"
+
+test: .venv/ready  ## prove the gradients, and everything else
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

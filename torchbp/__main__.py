@@ -1,0 +1,5 @@
+import sys
+
+from torchbp.cli import main
+
+sys.exit(main())

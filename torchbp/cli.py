@@ -1,0 +1,63 @@
+"""The ``torchbp`` command: what it is told, and how it says no."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+HELP = """usage: torchbp COMMAND [options]
+
+backpropagation written out by hand, in PyTorch
+
+training (each takes --config FILE.yaml, and any of its options by --name value):
+  fit        train a network:   torchbp fit --config configs/breast_cancer.yaml --model.lr 0.2
+  validate   cost and metrics of the validation split
+  test       cost and metrics of the test split:   torchbp test --config configs/breast_cancer.yaml --ckpt_path best
+  predict    predictions as CSV:   torchbp predict --config configs/breast_cancer.yaml --ckpt_path best --output out.csv
+
+torchbp COMMAND --help lists a command's options; TORCHBP_TRACEBACK=1 shows the traceback of an error."""
+
+TRAINING = ("fit", "validate", "test", "predict")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 for a run that failed, 2 for a call that cannot be run."""
+    args = list(sys.argv[1:] if args is None else args)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return 0 if args else 2
+    if args[0] == "--version":
+        from torchbp import __version__
+
+        print(f"torchbp {__version__}")
+        return 0
+    if args[0] not in TRAINING:
+        return _refuse(f"{args[0]!r} is no command; the commands are {', '.join(TRAINING)}", 2)
+    try:
+        # Lightning takes seconds to import, so only the commands that need it do.
+        from torchbp.training._cli import run
+
+        run(args)
+    except KeyboardInterrupt:
+        return _refuse("interrupted", 130)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stdout = open(os.devnull, "w")
+        return 0
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    except Exception as error:
+        if os.environ.get("TORCHBP_TRACEBACK"):
+            raise
+        return _refuse(_one_line(error), 1)
+    return 0
+
+
+def _refuse(message: str, status: int) -> int:
+    print(f"torchbp: error: {message}", file=sys.stderr)
+    return status
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    # An error that was raised on purpose says all there is to say; any other is more use with its type.
+    meant = isinstance(error, ValueError | OSError | FloatingPointError) or type(error).__name__ == "MisconfigurationException"
+    return text if text and meant else f"{type(error).__name__}: {text}"

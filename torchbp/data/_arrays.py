@@ -1,0 +1,166 @@
+"""What every data module of this package does with its rows: check them, split them, hand them out in batches."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+Task = Literal["binary", "multilabel", "multiclass", "regression"]
+BatchSize = int | Literal["full"]
+
+
+class Rows(TensorDataset):
+    """A TensorDataset that gathers a whole batch with one index operation a tensor."""
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, ...]:
+        index = torch.tensor(indices)
+        return tuple(tensor[index] for tensor in self.tensors)
+
+
+class ArraysDataModule(LightningDataModule):
+    """Rows that fit memory, split into train, val and test by seed, stratified by class.
+
+    A subclass gives ``load``. Batches are ``(x, y)`` with x (B, num_features) and y (B, num_outputs), both float32: one
+    column of 0 and 1 for ``binary``, one column a class (one-hot) for ``multiclass``, one a label for ``multilabel``.
+
+    Args:
+        batch_size: rows a gradient-descent step: 1 descends sample by sample, ``'full'`` accumulates over the whole set.
+        val_size, test_size: the parts held out, as fractions of all rows. Both 0: every split is the whole set.
+        standardize: whether a network trained on this data standardises its inputs by the training split's mean and deviation.
+        seed: of the split and of the order of the training batches.
+    """
+
+    def __init__(
+        self,
+        batch_size: BatchSize = 32,
+        val_size: float = 0.2,
+        test_size: float = 0.2,
+        standardize: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size != "full" and (not isinstance(batch_size, int) or batch_size < 1):
+            raise ValueError(f"batch_size is {batch_size!r}; it must be a positive integer or 'full'")
+        if val_size < 0 or test_size < 0 or val_size + test_size >= 1:
+            raise ValueError(f"val_size is {val_size} and test_size {test_size}; they must be at least 0 and below 1 together")
+        self.batch_size = batch_size
+        self.val_size = val_size
+        self.test_size = test_size
+        self.standardize = standardize
+        self.seed = seed
+        self.save_hyperparameters(logger=False)
+        self._rows: tuple[Tensor, Tensor] | None = None
+        self._splits: dict[str, Rows] = {}
+
+    # What a subclass says of its data.
+    task: Task
+    name: str
+    class_names: Sequence[str] = ()
+
+    def load(self) -> tuple[Tensor, Tensor]:
+        """All rows: x (N, num_features) and y (N, num_outputs)."""
+        raise NotImplementedError
+
+    @property
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """All rows, loaded and checked once."""
+        if self._rows is None:
+            x, y = self.load()
+            check_rows(x, y, self.task)
+            self._rows = x, y
+        return self._rows
+
+    @property
+    def num_features(self) -> int:
+        return self.rows[0].shape[1]
+
+    @property
+    def num_outputs(self) -> int:
+        return self.rows[1].shape[1]
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are rows to validate on: a part held out, or the whole set where nothing is."""
+        return self.val_size > 0 or self.test_size == 0
+
+    @property
+    def train_rows(self) -> tuple[Tensor, ...]:
+        """The training split, (x, y): what standardisation is fitted on."""
+        self.setup("fit")
+        return self._splits["train"].tensors
+
+    def setup(self, stage: str) -> None:
+        if not self._splits:
+            x, y = self.rows
+            self._splits = {split: Rows(x[index], y[index]) for split, index in self._split(y).items()}
+
+    def _split(self, y: Tensor) -> dict[str, Tensor]:
+        everything = torch.arange(len(y))
+        if self.val_size == self.test_size == 0:
+            return dict.fromkeys(("train", "val", "test", "predict"), everything)
+        parts = {"val": self.val_size, "test": self.test_size}
+        classes = {"binary": y[:, 0], "multiclass": y.argmax(1)}.get(self.task)
+        train, splits = everything.numpy(), {}
+        for part, size in parts.items():
+            held_out = round(size * len(y))
+            splits[part] = torch.tensor([], dtype=torch.long)
+            if held_out:
+                strata = None if classes is None else classes[train]
+                try:
+                    train, index = train_test_split(train, test_size=held_out, random_state=self.seed, stratify=strata)
+                except ValueError as error:
+                    raise ValueError(f"{len(y)} rows cannot be split with {part}_size {size}: {error}") from None
+                splits[part] = torch.from_numpy(index)
+        splits["train"] = torch.from_numpy(train)
+        return {**splits, "predict": everything}
+
+    def train_dataloader(self) -> DataLoader:
+        rows = self._splits["train"]
+        world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        # The order depends on nothing but seed and epoch, so that a resumed run sees the batches of an uninterrupted one.
+        sampler: DistributedSampler = DistributedSampler(rows, world_size, rank, shuffle=True, seed=self.seed)
+        return self._loader(rows, sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader(self._splits["val"])
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader(self._splits["test"])
+
+    def predict_dataloader(self) -> DataLoader:
+        return self._loader(self._splits["predict"])
+
+    def _loader(self, rows: Rows, sampler: DistributedSampler | None = None) -> DataLoader:
+        batch_size = max(len(rows), 1) if self.batch_size == "full" else self.batch_size
+        return DataLoader(rows, batch_size=batch_size, sampler=sampler, collate_fn=tuple)
+
+
+def check_rows(x: Tensor, y: Tensor, task: Task) -> None:
+    """Refuse rows that cannot be learned from.
+
+    Raises:
+        ValueError: no rows, shapes that do not fit, NaN or infinity, targets outside [0, 1] or of a single class.
+    """
+    if x.dim() != 2 or y.dim() != 2 or len(x) != len(y):
+        raise ValueError(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; they must be (N, features) and (N, outputs)")
+    if len(x) == 0:
+        raise ValueError("the data has no rows; at least one is needed")
+    for name, values in (("x", x), ("y", y)):
+        bad = (~values.isfinite()).nonzero()
+        if len(bad):
+            row, column = bad[0].tolist()
+            raise ValueError(
+                f"{name} holds {values[row, column].item()} in row {row}, column {column}; all values must be finite"
+            )
+    if task == "regression":
+        return
+    if y.min() < 0 or y.max() > 1:
+        raise ValueError(f"y reaches from {y.min().item():g} to {y.max().item():g}; for task {task} it must lie in [0, 1]")
+    classes = y.argmax(1) if task == "multiclass" else y
+    constant = (classes == classes[0]).all(0)
+    if constant.any():
+        raise ValueError("the target has a single class; there is nothing to tell apart, at least two are needed")

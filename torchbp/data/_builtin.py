@@ -1,0 +1,69 @@
+"""Data that ship with scikit-learn, or that a formula makes: nothing is downloaded."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from sklearn import datasets
+from torch import Tensor
+
+from torchbp.data._arrays import ArraysDataModule, BatchSize, Task
+
+BuiltinName = Literal["xor", "moons", "breast_cancer", "digits", "diabetes"]
+
+
+class BuiltinDataModule(ArraysDataModule):
+    """A small data set that is always at hand.
+
+    ============== ====== ========= ============ =================================================================
+    name           rows   features  task         what
+    ============== ====== ========= ============ =================================================================
+    xor            4      2         binary       the exclusive or; every split is the whole set
+    moons          1000   2         binary       two half moons with noise of 0.1, drawn by ``seed``
+    breast_cancer  569    30        binary       patients: is the tumour malignant (0) or benign (1)?
+    digits         1797   64        multiclass   handwritten digits, 8x8 pixels
+    diabetes       442    10        regression   patients: the disease's progression in a year
+    ============== ====== ========= ============ =================================================================
+
+    Args:
+        name: the data set.
+        batch_size, val_size, test_size, standardize, seed: as for :class:`ArraysDataModule`.
+
+    Raises:
+        ValueError: an unknown ``name``.
+    """
+
+    def __init__(
+        self,
+        name: BuiltinName,
+        batch_size: BatchSize = 32,
+        val_size: float = 0.2,
+        test_size: float = 0.2,
+        standardize: bool = True,
+        seed: int = 0,
+    ) -> None:
+        if name not in get_args(BuiltinName):
+            raise ValueError(f"name is {name!r}; it must be one of {', '.join(get_args(BuiltinName))}")
+        if name == "xor":
+            val_size = test_size = 0
+        super().__init__(batch_size, val_size, test_size, standardize, seed)
+        self.name = name
+        tasks: dict[str, Task] = {"digits": "multiclass", "diabetes": "regression"}
+        self.task = tasks.get(name, "binary")
+
+    @property
+    def class_names(self) -> Sequence[str]:  # type: ignore[override]
+        named = {"breast_cancer": ("malignant", "benign"), "digits": tuple("0123456789")}
+        return named.get(self.name, () if self.task == "regression" else ("0", "1"))
+
+    def load(self) -> tuple[Tensor, Tensor]:
+        if self.name == "xor":
+            x, y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
+        elif self.name == "moons":
+            x, y = datasets.make_moons(1000, noise=0.1, random_state=self.seed)
+        else:
+            x, y = getattr(datasets, f"load_{self.name}")(return_X_y=True)
+        inputs, targets = torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y)
+        if self.task == "multiclass":
+            return inputs, torch.nn.functional.one_hot(targets).float()
+        return inputs, targets.float().unsqueeze(1)

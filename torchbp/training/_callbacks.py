@@ -1,0 +1,62 @@
+"""What a run shows: histograms and hyperparameters in TensorBoard, plain lines where there is no terminal."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard.summary import hparams
+
+
+class Histograms(Callback):
+    """Histograms of every W, b, ∂L/∂W and ∂L/∂b in TensorBoard, as ``W/1``, ``b/1``, ``dL_dW/1``, ``dL_db/1`` for layer 1.
+
+    Gradients are those of the epoch's last batch.
+
+    Args:
+        every_n_epochs: how often they are written.
+    """
+
+    def __init__(self, every_n_epochs: int = 1) -> None:
+        self.every_n_epochs = every_n_epochs
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not isinstance(trainer.logger, TensorBoardLogger) or (trainer.current_epoch + 1) % self.every_n_epochs:
+            return
+        module: Any = pl_module
+        writer = trainer.logger.experiment
+        for number, layer in enumerate(module.network.layers, 1):
+            for name, parameter in (("W", layer.weight), ("b", layer.bias)):
+                if parameter is not None:
+                    writer.add_histogram(f"{name}/{number}", parameter, trainer.global_step)
+                    if parameter.grad is not None:
+                        writer.add_histogram(f"dL_d{name}/{number}", parameter.grad, trainer.global_step)
+
+
+class Hyperparameters(Callback):
+    """The run's hyperparameters beside its validation metrics in TensorBoard's HPARAMS page.
+
+    The page reads each metric from the scalars of its name, so it always shows the latest value.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not isinstance(trainer.logger, TensorBoardLogger):
+            return
+        module: Any = pl_module
+        data = getattr(trainer, "datamodule", None)
+        values: dict[str, Any] = {**module.hparams, **(data.hparams if data else {})}
+        values = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in values.items() if not k.startswith("_")}
+        split = "val" if trainer.val_dataloaders else "train"
+        names = [f"cost/{split}", *module.split_metrics(split).keys()]
+        writer = trainer.logger.experiment._get_file_writer()
+        for summary in hparams(values, dict.fromkeys(names, 0.0)):
+            writer.add_summary(summary)
+
+
+class PlainProgress(Callback):
+    """A line of the epoch's cost and metrics, about ten times a run, for output that is not a terminal."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
+        if trainer.is_global_zero and (epoch % max(epochs // 10, 1) == 0 or epoch == 1):
+            values = {k: v for k, v in trainer.callback_metrics.items() if k.startswith(("cost", "accuracy", "r2"))}
+            print(f"epoch {epoch}/{epochs}", *(f"{k} {v:.4f}" for k, v in sorted(values.items())), sep="  ", flush=True)
