@@ -1,6 +1,7 @@
 """The ``torchbp`` command: what it is told, and how it says no."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -31,33 +32,38 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"torchbp {__version__}")
         return 0
     if args[0] not in TRAINING:
-        return _refuse(f"{args[0]!r} is no command; the commands are {', '.join(TRAINING)}", 2)
+        return refuse(f"{args[0]!r} is no command; the commands are {', '.join(TRAINING)}", 2)
     try:
         # Lightning takes seconds to import, so only the commands that need it do.
         from torchbp.training._cli import run
 
         run(args)
     except KeyboardInterrupt:
-        return _refuse("interrupted", 130)
+        return refuse("interrupted", 130)
     except BrokenPipeError:  # whoever read the output has seen enough
-        sys.stdout = open(os.devnull, "w")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (it is written to until the process ends)
         return 0
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except Exception as error:
         if os.environ.get("TORCHBP_TRACEBACK"):
             raise
-        return _refuse(_one_line(error), 1)
+        return refuse(_one_line(error), 1)
     return 0
 
 
-def _refuse(message: str, status: int) -> int:
+def refuse(message: str, status: int) -> int:
+    """Say in one line on standard error why not; returns ``status``."""
+    message = " ".join(message.split())
+    # jsonargparse lists every type that an argument might have been; only what is wrong with the first is news.
+    if found := re.search(r"Errors: - (.*?) - Expected a <class 'NoneType'>", message):
+        message = found[1]
     print(f"torchbp: error: {message}", file=sys.stderr)
     return status
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = str(error)
     # An error that was raised on purpose says all there is to say; any other is more use with its type.
     meant = isinstance(error, ValueError | OSError | FloatingPointError) or type(error).__name__ == "MisconfigurationException"
     return text if text and meant else f"{type(error).__name__}: {text}"

@@ -8,6 +8,9 @@ class Standardize(nn.Module):
     """(x - mean) / scale, column by column, the identity until it is given the columns' mean and scale.
 
     Shapes: (*, num_features) -> (*, num_features). ``mean`` and ``scale`` are buffers, so they are part of the state_dict.
+
+    Raises:
+        ValueError: an input of another width.
     """
 
     mean: Tensor
@@ -19,6 +22,8 @@ class Standardize(nn.Module):
         self.register_buffer("scale", torch.ones(num_features))
 
     def forward(self, input: Tensor) -> Tensor:
+        if input.shape[-1:] != self.mean.shape:
+            raise ValueError(f"input has shape {tuple(input.shape)}; its last dimension must be {len(self.mean)}")
         return (input - self.mean) / self.scale
 
     def inverse(self, input: Tensor) -> Tensor:

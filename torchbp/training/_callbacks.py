@@ -1,10 +1,26 @@
 """What a run shows: histograms and hyperparameters in TensorBoard, plain lines where there is no terminal."""
 
+import warnings
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
+
+
+class Graph(Callback):
+    """The network's graph in TensorBoard, one node a layer."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(trainer.logger, TensorBoardLogger):
+            network: Any = pl_module.network
+            weight = network.layers[0].weight
+            with warnings.catch_warnings():
+                # The tracer is deprecated, but TensorBoard has no other; and it takes the checks of shapes for computation.
+                warnings.filterwarnings("ignore", category=DeprecationWarning)
+                warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+                trainer.logger.experiment.add_graph(network, weight.new_zeros(1, weight.shape[1]))
 
 
 class Histograms(Callback):
@@ -19,17 +35,21 @@ class Histograms(Callback):
     def __init__(self, every_n_epochs: int = 1) -> None:
         self.every_n_epochs = every_n_epochs
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not isinstance(trainer.logger, TensorBoardLogger) or (trainer.current_epoch + 1) % self.every_n_epochs:
+    # Not at the epoch's end: validation comes before it, and Lightning clears the gradients for that.
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        due = trainer.is_last_batch and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if not due or not isinstance(trainer.logger, TensorBoardLogger):
             return
         module: Any = pl_module
+        module.check_finite()
         writer = trainer.logger.experiment
         for number, layer in enumerate(module.network.layers, 1):
             for name, parameter in (("W", layer.weight), ("b", layer.bias)):
                 if parameter is not None:
-                    writer.add_histogram(f"{name}/{number}", parameter, trainer.global_step)
-                    if parameter.grad is not None:
-                        writer.add_histogram(f"dL_d{name}/{number}", parameter.grad, trainer.global_step)
+                    for tag, values in ((name, parameter), (f"dL_d{name}", parameter.grad)):
+                        if values is not None:
+                            # TensorBoard's bins end at 1e20.
+                            writer.add_histogram(f"{tag}/{number}", values.detach().clamp(-9e19, 9e19), trainer.global_step)
 
 
 class Hyperparameters(Callback):

@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jsonargparse import Namespace
@@ -16,7 +16,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 
 import torchbp.data  # noqa: F401  (so that --data finds its classes by their short names)
-from torchbp.training._callbacks import Histograms, Hyperparameters, PlainProgress
+from torchbp.cli import refuse
+from torchbp.training._callbacks import Graph, Histograms, Hyperparameters, PlainProgress
 from torchbp.training._module import BPModule
 from torchbp.training._prediction import PredictionWriter
 
@@ -31,6 +32,8 @@ def run(args: list[str]) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*have no `val_dataloader`")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     # To test or predict, a checkpoint's callbacks are of no use.
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided")
     BPCLI(
@@ -39,6 +42,7 @@ def run(args: list[str]) -> None:
         subclass_mode_data=True,
         seed_everything_default=0,
         auto_configure_optimizers=False,
+        save_config_kwargs={"overwrite": True},  # a resumed run goes on in its folder
         save_config_callback=SaveConfigCallback if args[0] == "fit" else None,
         trainer_defaults={"num_sanity_val_steps": 0, "max_epochs": 100},
         parser_class=OneLineParser,
@@ -49,8 +53,8 @@ def run(args: list[str]) -> None:
 class OneLineParser(LightningArgumentParser):
     """A parser that refuses in one line."""
 
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        raise ValueError(message)
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        sys.exit(refuse(message, 2))
 
 
 class BPCLI(LightningCLI):
@@ -86,11 +90,11 @@ class BPCLI(LightningCLI):
         fit, terminal = self.subcommand == "fit", sys.stdout.isatty()
         callbacks: list[Callback] = []
         if trainer["logger"] is None:
-            board = TensorBoardLogger(LOGS, _run_name(config), log_graph=True, default_hp_metric=False)
+            board = TensorBoardLogger(*_run_folder(config), default_hp_metric=False)
             trainer["logger"] = board if fit else False
         if fit:
             monitor = "cost/val" if getattr(self.datamodule, "has_validation", True) else "cost/train"
-            callbacks += [Histograms(), Hyperparameters()]
+            callbacks += [Graph(), Histograms(), Hyperparameters()]
             if trainer["enable_checkpointing"] is not False:
                 callbacks.append(ModelCheckpoint(monitor=monitor, filename="best", save_last=True))
             if config["patience"]:
@@ -146,6 +150,14 @@ def _run_name(config: Namespace) -> str:
     """What the run's folder in logs/ is called: the data set's name, or its file's."""
     arguments = config.data.get("init_args", {})
     return arguments.get("name") or Path(arguments.get("path") or "run").stem
+
+
+def _run_folder(config: Namespace) -> tuple[Path, str, str | None]:
+    """Where the run is written: (logs, name, version); a resumed run goes on in the folder of its checkpoint."""
+    run = Path(config["ckpt_path"] or "").absolute().parent.parent
+    if run.parent.parent == LOGS.absolute():
+        return LOGS, run.parent.name, run.name
+    return LOGS, _run_name(config), None
 
 
 def _shown(path: str) -> str:

@@ -71,7 +71,6 @@ class BPModule(LightningModule):
         self.metrics = nn.ModuleDict(
             {f"{split}_metrics": metrics_of(task, num_outputs).clone(postfix=f"/{split}") for split in ("train", "val", "test")}
         )
-        self.example_input_array = torch.zeros(1, num_features)
 
     def setup(self, stage: str) -> None:
         data: Any = getattr(self.trainer, "datamodule", None)
@@ -130,6 +129,10 @@ class BPModule(LightningModule):
                 raise ValueError(f"the checkpoint is of another network: its {name} is {saved[name]}, here it is {own[name]}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.check_finite()
+
+    def check_finite(self) -> None:
+        """Raise FloatingPointError if a parameter is no longer finite."""
         for name, parameter in self.network.named_parameters():
             if not parameter.isfinite().all():
                 raise FloatingPointError(
@@ -163,10 +166,11 @@ class BPModule(LightningModule):
     @torch.no_grad()
     def _where_not_finite(self, x: Tensor) -> str:
         a = self.input_scaling(x)
+        layer: Any
         for number, layer in enumerate(self.network.layers, 1):
             if not all(parameter.isfinite().all() for parameter in layer.parameters()):
                 return f"where W or b of layer {number} is not finite"
+            if not F.linear(a, layer.weight, layer.bias).isfinite().all():
+                return f"where the weighted input of layer {number} is not finite"
             a = layer(a)
-            if not a.isfinite().all():
-                return f"where the output of layer {number} is not finite"
-        return f"at layer {len(self.network.layers)}, the output"
+        return f"though the weighted input of the last, layer {len(self.network.layers)}, is finite"

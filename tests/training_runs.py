@@ -1,0 +1,42 @@
+"""Runs for the tests: the shipped configurations, trained in this process."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Trainer, seed_everything
+
+from torchbp.data import BuiltinDataModule
+from torchbp.training import BPModule
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def quiet_trainer(**kwargs: Any) -> Trainer:
+    """A real Trainer that prints nothing and, unless told otherwise, writes nothing."""
+    defaults: dict[str, Any] = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    return Trainer(**{**defaults, **kwargs})
+
+
+def config(name: str) -> dict[str, Any]:
+    """A shipped configuration, as YAML has it."""
+    return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+
+
+def run_config(name: str, seed: int) -> dict[str, float]:
+    """Train and test configs/name.yaml with weights, split and order drawn by ``seed``; the test metrics."""
+    settings = config(name)
+    seed_everything(seed, verbose=False)
+    data = BuiltinDataModule(**settings["data"]["init_args"], seed=seed)
+    module = BPModule(data.num_features, data.num_outputs, task=data.task, **settings["model"])
+    # Validation changes no parameter, so it can wait for the end.
+    trainer = quiet_trainer(**settings["trainer"], check_val_every_n_epoch=settings["trainer"]["max_epochs"])
+    trainer.fit(module, datamodule=data)
+    return dict(trainer.test(module, datamodule=data, verbose=False)[0])
