@@ -141,7 +141,7 @@ def test_importing_torchbp_imports_neither_lightning_nor_scikit_learn(tmp_path: 
         (xor("fit", "--data.name", "iris"), "'breast_cancer'"),
         (xor("fit", "--data", "Nothing"), "Nothing"),
         (xor("fit", "--trainer.accelerator", "tpu"), "torch_xla"),
-        (xor("fit", "--model.lr", "1e38"), "the last checkpoint before it is kept"),
+        (["fit", "--config", str(CONFIGS / "diabetes.yaml"), "--model.lr", "1e30"], "the last checkpoint before it is kept"),
         (xor("fit", "--ckpt_path", "last"), "logs/xor holds no last checkpoint; train first"),
         (xor("test", "--ckpt_path", "none.ckpt"), "the checkpoint none.ckpt does not exist"),
         (xor("test", "--ckpt_path", "text.ckpt"), "text.ckpt is damaged or no checkpoint of torchbp"),
