@@ -63,6 +63,7 @@ class BPModule(LightningModule):
             raise ValueError(f"lr is {lr}; it must be a finite number above 0")
         hidden_sizes = list(hidden_sizes)
         self.save_hyperparameters(ignore=["lr_scheduler"], logger=False)
+        self.hparams.update(hidden_sizes=hidden_sizes, cost=cost)
         self.task, self.cost, self.lr, self.lr_scheduler = task, cost, lr, lr_scheduler
         regression = task == "regression"
         self.network = BPNetwork([num_features, *hidden_sizes, num_outputs], "linear" if regression else "sigmoid", init)
