@@ -27,6 +27,7 @@ no.     formula                                     function
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 # PyTorch's own limits for the cross-entropy of an activation: a logarithm is never below -100, a denominator never below 1e-12.
 LOG_MIN = -100.0
@@ -89,10 +90,11 @@ def cross_entropy_target_derivative(a: Tensor, y: Tensor) -> Tensor:
 def cross_entropy_of_weighted_input(z: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy of a = g(z) straight from ``z``, finite for every finite z. Equation 3.1c with 2.4 put into it.
 
-    As -ln g(z) = ln(1 + e^-z) and -ln(1 - g(z)) = ln(1 + e^z), the cost is (1 - y) max(z, 0) + y max(-z, 0) + ln(1 + e^-|z|):
-    no exponent is positive, and for y in [0, 1] no term is negative, so that nothing overflows or cancels.
+    As -ln g(z) = ln(1 + e^-z) and -ln(1 - g(z)) = ln(1 + e^z), the cost is (1 - y) ln(1 + e^z) + y ln(1 + e^-z): for y in [0, 1]
+    no term is negative, so that nothing cancels. Beyond z = 50, ln(1 + e^z) is z in every precision, and nothing overflows.
     """
-    return (1 - y) * z.clamp(min=0) - y * z.clamp(max=0) + torch.exp(-z.abs()).log1p()
+    y = y if y.dtype == z.dtype else y.to(z.dtype)
+    return torch.lerp(softplus(z, threshold=50), softplus(-z, threshold=50), y)
 
 
 def output_error(a: Tensor, y: Tensor) -> Tensor:
@@ -106,7 +108,7 @@ def softmax_cross_entropy(z: Tensor, y: Tensor) -> Tensor:
 
 
 def softmax_cross_entropy_derivative(z: Tensor, y: Tensor) -> Tensor:
-    """Softmax cross-entropy by weighted input, softmax(z) Σy - y: again a - y where the targets of a row add up to 1."""
+    """Softmax cross-entropy by weighted input, softmax(z) Σy - y: a - y where a row of y adds up to 1. Beyond the text."""
     return torch.softmax(z, -1) * y.sum(-1, keepdim=True) - y
 
 
@@ -134,6 +136,54 @@ def bias_gradient(dz: Tensor) -> Tensor:
 def descend_(parameter: Tensor, gradient: Tensor, lr: float) -> Tensor:
     """Gradient descent in place, W ← W - α ∂L/∂W; returns the parameter. Equation 3.2g."""
     return parameter.add_(gradient, alpha=-lr)
+
+
+# The same formulas in place, for descent without a graph: each writes over its first argument, which may be one of the others
+# where that is said. Wt and dzt stand for the views Wᵀ and dZᵀ, ones for a vector of B ones, alpha for α/m.
+
+
+def weighted_input_(z: Tensor, x: Tensor, Wt: Tensor, b: Tensor) -> Tensor:
+    """Z = X Wᵀ + b. Equations 2.1 and 2.3."""
+    return torch.addmm(b, x, Wt, out=z)
+
+
+def sigmoid_(a: Tensor, z: Tensor) -> Tensor:
+    """A = g(Z), where ``a`` may be ``z``. Equations 2.2 and 2.4."""
+    return torch.sigmoid(z, out=a)
+
+
+def output_error_(dz: Tensor, a: Tensor, y: Tensor) -> Tensor:
+    """∂L/∂z = a - y. Equation 3.2c."""
+    return torch.sub(a, y, out=dz)
+
+
+def squared_error_derivative_(da: Tensor, a: Tensor, y: Tensor) -> Tensor:
+    """2(a - y). From equation 3.1a."""
+    return torch.sub(a, y, out=da).mul_(2)
+
+
+def activation_gradient_(da: Tensor, dz: Tensor, W: Tensor) -> Tensor:
+    """dA = dZ W. In equation 3.2e."""
+    return torch.mm(dz, W, out=da)
+
+
+def sigmoid_error_(dz: Tensor, da: Tensor, a: Tensor) -> Tensor:
+    """dZ = dA * A(1 - A), where ``dz`` may be ``da`` or ``a``. In equation 3.2e."""
+    return _sigmoid_backward(da, a, grad_input=dz)
+
+
+def descend_weight_(W: Tensor, dzt: Tensor, x: Tensor, alpha: float) -> Tensor:
+    """W ← W - α/m dZᵀ X, the product subtracted as it is made. Equations 3.2d or 3.2f, and 3.2g."""
+    return W.addmm_(dzt, x, alpha=-alpha)
+
+
+def descend_bias_(b: Tensor, dzt: Tensor, ones: Tensor, alpha: float) -> Tensor:
+    """b ← b - α/m Σ_rows dZ, the sum being dZᵀ times ones. Equations 3.2d or 3.2f, and 3.2g."""
+    return b.addmv_(dzt, ones, alpha=-alpha)
+
+
+# dA * A(1 - A) in one pass over memory.
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
 
 def _bounded_log(a: Tensor) -> Tensor:

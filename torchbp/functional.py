@@ -142,6 +142,8 @@ def _checked_layer(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[
         raise ValueError(f"bias has shape {tuple(bias.shape)}; for this weight it must be {tuple(weight.shape[:1])}")
     _check_floating("input", input)
     _check_floating("weight", weight)
+    if bias is not None:
+        _check_floating("bias", bias)
     device_type = input.device.type
     if torch.is_autocast_enabled(device_type) and input.dtype != torch.float64:
         # The casts stand outside the Function, so that autograd carries each gradient back to its own type.

@@ -22,14 +22,14 @@ def _gradients(ctx: Any, dz: Tensor, input: Tensor, weight: Tensor) -> tuple[Ten
     return da, dW, db
 
 
-def _tangent(input: Tensor, weight: Tensor, dx: Tensor | None, dW: Tensor | None, db: Tensor | None, like: Tensor) -> Tensor:
+def _tangent(input: Tensor, weight: Tensor, dx: Tensor | None, dW: Tensor | None, db: Tensor | None) -> Tensor:
     """The change of X Wᵀ + b as its arguments change by (dx, dW, db): the product rule."""
-    tangent = like.new_zeros(()) if db is None else db
+    tangent = weight.new_zeros(()) if db is None else db
     if dx is not None:
         tangent = tangent + _weighted_input(dx, weight, None)
     if dW is not None:
         tangent = tangent + _weighted_input(input, dW, None)
-    return tangent.expand(like.shape)
+    return tangent.expand(*input.shape[:-1], weight.shape[0])
 
 
 class Linear(BPFunction):
@@ -43,7 +43,7 @@ class Linear(BPFunction):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         input, weight, _ = inputs
         ctx.save_for_backward(input, weight)
-        ctx.save_for_forward(input, weight, output)
+        ctx.save_for_forward(input, weight)
 
     @staticmethod
     def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
@@ -52,8 +52,8 @@ class Linear(BPFunction):
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor | None, dW: Tensor | None, db: Tensor | None) -> Tensor:
-        input, weight, z = ctx.saved_tensors
-        return _tangent(input, weight, dx, dW, db, like=z)
+        input, weight = ctx.saved_tensors
+        return _tangent(input, weight, dx, dW, db)
 
 
 class SigmoidLinear(BPFunction):
@@ -77,4 +77,4 @@ class SigmoidLinear(BPFunction):
     @staticmethod
     def jvp(ctx: Any, dx: Tensor | None, dW: Tensor | None, db: Tensor | None) -> Tensor:
         input, weight, a = ctx.saved_tensors
-        return _tangent(input, weight, dx, dW, db, like=a) * eq.sigmoid_derivative(a)
+        return _tangent(input, weight, dx, dW, db) * eq.sigmoid_derivative(a)

@@ -1,0 +1,197 @@
+"""Each equation against the same formula written out in plain Python, one number at a time."""
+
+import inspect
+import math
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from devices import DEVICES
+from torch import Tensor
+from torch.testing import assert_close
+
+from torchbp import equations as eq
+
+each_device = pytest.mark.parametrize("device", DEVICES)
+
+B, N_IN, N_OUT = 3, 4, 2
+Matrix = list[list[float]]
+
+
+def random(*shape: int, device: str) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, device=device)
+
+
+def in_unit_interval(*shape: int, device: str) -> Tensor:
+    return torch.rand(shape, dtype=torch.float64, device=device) * 0.98 + 0.01
+
+
+def same(actual: Tensor, expected: float | list[float] | Matrix) -> None:
+    assert_close(actual, torch.tensor(expected, dtype=torch.float64, device=actual.device), rtol=1e-13, atol=1e-13)
+
+
+def g(z: float) -> float:
+    return 1 / (1 + math.exp(-z))
+
+
+def softmax(z: list[float], j: int) -> float:
+    return math.exp(z[j]) / sum(math.exp(each) for each in z)
+
+
+# Equations of two numbers; the first argument is a weighted input z where the second list says so, otherwise an activation.
+OF_A_AND_Y: dict[Callable[[Tensor, Tensor], Tensor], Callable[[float, float], float]] = {
+    eq.squared_error: lambda a, y: (a - y) * (a - y),
+    eq.squared_error_derivative: lambda a, y: 2 * (a - y),
+    eq.cross_entropy: lambda a, y: -(y * math.log(a) + (1 - y) * math.log(1 - a)),
+    eq.cross_entropy_derivative: lambda a, y: (1 - y) / (1 - a) - y / a,
+    eq.cross_entropy_target_derivative: lambda a, y: math.log(1 - a) - math.log(a),
+    eq.output_error: lambda a, y: a - y,
+}
+OF_Z: dict[Callable[[Tensor], Tensor], Callable[[float], float]] = {
+    eq.sigmoid: g,
+    eq.sigmoid_derivative_at: lambda z: math.exp(-z) / (1 + math.exp(-z)) ** 2,
+}
+
+
+@each_device
+@pytest.mark.parametrize("equation", OF_A_AND_Y, ids=lambda equation: equation.__name__)
+def test_equation_of_activation_and_target(equation: Callable[[Tensor, Tensor], Tensor], device: str) -> None:
+    a, y = in_unit_interval(20, device=device), in_unit_interval(20, device=device)
+    y[:4] = torch.tensor([0.0, 1.0, 0.0, 1.0])
+    same(equation(a, y), [OF_A_AND_Y[equation](*pair) for pair in zip(a.tolist(), y.tolist(), strict=True)])
+
+
+@each_device
+@pytest.mark.parametrize("equation", OF_Z, ids=lambda equation: equation.__name__)
+def test_equation_of_weighted_input(equation: Callable[[Tensor], Tensor], device: str) -> None:
+    z = 5 * random(20, device=device)
+    same(equation(z), [OF_Z[equation](each) for each in z.tolist()])
+
+
+@each_device
+def test_sigmoid_derivative(device: str) -> None:
+    z = 5 * random(20, device=device)
+    same(eq.sigmoid_derivative(eq.sigmoid(z)), [math.exp(-each) / (1 + math.exp(-each)) ** 2 for each in z.tolist()])
+
+
+@each_device
+def test_cross_entropy_of_weighted_input(device: str) -> None:
+    z, y = 5 * random(20, device=device), in_unit_interval(20, device=device)
+    expected = [-(q * math.log(g(p)) + (1 - q) * math.log(1 - g(p))) for p, q in zip(z.tolist(), y.tolist(), strict=True)]
+    same(eq.cross_entropy_of_weighted_input(z, y), expected)
+
+
+@each_device
+def test_piecewise_cross_entropy_is_the_joined_one(device: str) -> None:
+    a, y = in_unit_interval(200, device=device), torch.arange(200, device=device).double() % 2
+    expected = [-math.log(p) if q == 1 else -math.log(1 - p) for p, q in zip(a.tolist(), y.tolist(), strict=True)]
+    same(eq.cross_entropy_piecewise(a, y), expected)
+    assert_close(eq.cross_entropy_piecewise(a, y), eq.cross_entropy(a, y), rtol=1e-15, atol=0)
+    at_ends = torch.tensor([0.0, 1.0, 0.0, 1.0], device=device), torch.tensor([0.0, 1.0, 1.0, 0.0], device=device)
+    assert eq.cross_entropy_piecewise(*at_ends).tolist() == eq.cross_entropy(*at_ends).tolist() == [0, 0, 100, 100]
+
+
+@each_device
+def test_output_error_is_3_2a_times_3_2b(device: str) -> None:
+    a, y = in_unit_interval(200, device=device), in_unit_interval(200, device=device)
+    product = eq.cross_entropy_derivative(a, y) * eq.sigmoid_derivative(a)
+    assert_close(eq.output_error(a, y), product, rtol=1e-14, atol=0)
+
+
+@each_device
+def test_softmax_cross_entropy(device: str) -> None:
+    z, y = 3 * random(B, N_IN, device=device), in_unit_interval(B, N_IN, device=device)
+    rows = list(zip(z.tolist(), y.tolist(), strict=True))
+    same(eq.softmax_cross_entropy(z, y), [-sum(t * math.log(softmax(r, j)) for j, t in enumerate(s)) for r, s in rows])
+    same(
+        eq.softmax_cross_entropy_derivative(z, y),
+        [[softmax(r, j) * sum(s) - t for j, t in enumerate(s)] for r, s in rows],
+    )
+
+
+@each_device
+@pytest.mark.parametrize("bias", [True, False])
+def test_weighted_input(bias: bool, device: str) -> None:
+    x, W, b = random(B, N_IN, device=device), random(N_OUT, N_IN, device=device), random(N_OUT, device=device)
+    expected = [[0.0] * N_OUT for _ in range(B)]
+    for s in range(B):
+        for j in range(N_OUT):
+            for i in range(N_IN):
+                expected[s][j] += W[j, i].item() * x[s, i].item()
+            if bias:
+                expected[s][j] += b[j].item()
+    same(eq.weighted_input(x, W, b if bias else None), expected)
+
+
+@each_device
+def test_error_carried_back(device: str) -> None:
+    dz, W, a = random(B, N_OUT, device=device), random(N_OUT, N_IN, device=device), in_unit_interval(B, N_IN, device=device)
+    da = [[0.0] * N_IN for _ in range(B)]
+    for s in range(B):
+        for i in range(N_IN):
+            for j in range(N_OUT):
+                da[s][i] += W[j, i].item() * dz[s, j].item()
+    same(eq.activation_gradient(dz, W), da)
+    hidden = [[da[s][i] * a[s, i].item() * (1 - a[s, i].item()) for i in range(N_IN)] for s in range(B)]
+    same(eq.hidden_error(dz, W, a), hidden)
+
+
+@each_device
+def test_gradients_of_weight_and_bias(device: str) -> None:
+    dz, x = random(B, N_OUT, device=device), random(B, N_IN, device=device)
+    dW, db = [[0.0] * N_IN for _ in range(N_OUT)], [0.0] * N_OUT
+    for s in range(B):
+        for j in range(N_OUT):
+            db[j] += dz[s, j].item()
+            for i in range(N_IN):
+                dW[j][i] += dz[s, j].item() * x[s, i].item()
+    same(eq.weight_gradient(dz, x), dW)
+    same(eq.bias_gradient(dz), db)
+
+
+@each_device
+def test_descent_is_in_place(device: str) -> None:
+    W, dW = random(N_OUT, N_IN, device=device), random(N_OUT, N_IN, device=device)
+    expected = [[W[j, i].item() - 0.5 * dW[j, i].item() for i in range(N_IN)] for j in range(N_OUT)]
+    dW_before = dW.clone()
+    # A parameter that requires a gradient is no obstacle, and the step leaves no graph.
+    W.requires_grad_()
+    version = W._version
+    assert eq.descend_(W, dW, 0.5) is W
+    assert W._version > version
+    assert W.grad_fn is None
+    same(W.detach(), expected)
+    assert torch.equal(dW, dW_before)
+
+
+# Numbers, formulas and functions of the table in the module's docstring; a formula is never empty.
+ROWS = re.findall(r"^(\d\.\d[a-g]?)  +(\S.*?)  +(:func:.*)$", inspect.getdoc(eq) or "", re.MULTILINE)
+NAMES = {number: re.findall(r":func:`(\w+)`", functions) for number, _, functions in ROWS}
+PUBLIC = [name for name, f in inspect.getmembers(eq, inspect.isfunction) if f.__module__ == eq.__name__ and name[0] != "_"]
+
+
+def test_table_has_every_equation() -> None:
+    first = ["2.1", "2.2", "2.3", "2.4", "3.0", "3.1a", "3.1b", "3.1c"]
+    assert [number for number, _, _ in ROWS] == first + [f"3.2{letter}" for letter in "abcdefg"]
+
+
+@pytest.mark.parametrize("number", NAMES)
+def test_table_names_functions_that_name_their_number(number: str) -> None:
+    assert NAMES[number]
+    for name in NAMES[number]:
+        assert name in PUBLIC
+        assert number in numbers_in(name)
+
+
+def numbers_in(name: str) -> list[str]:
+    """What stands after "equation" or "equations" in a docstring, such as ["3.2d", "3.2f"]."""
+    lists = re.findall(r"[Ee]quations? ((?:\d\.\d[a-g]?|,| or| and| to| )+)", inspect.getdoc(getattr(eq, name)) or "")
+    return [number for each in lists for number in re.findall(r"\d\.\d[a-g]?", each)]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_docstring_gives_a_number_of_the_table(name: str) -> None:
+    if "eyond the text" not in (inspect.getdoc(getattr(eq, name)) or ""):
+        assert numbers_in(name)
+        assert set(numbers_in(name)) <= set(NAMES)
