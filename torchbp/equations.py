@@ -90,8 +90,9 @@ def cross_entropy_target_derivative(a: Tensor, y: Tensor) -> Tensor:
 def cross_entropy_of_weighted_input(z: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy of a = g(z) straight from ``z``, finite for every finite z. Equation 3.1c with 2.4 put into it.
 
-    As -ln g(z) = ln(1 + e^-z) and -ln(1 - g(z)) = ln(1 + e^z), the cost is (1 - y) ln(1 + e^z) + y ln(1 + e^-z): for y in [0, 1]
-    no term is negative, so that nothing cancels. Beyond z = 50, ln(1 + e^z) is z in every precision, and nothing overflows.
+    As -ln g(z) = ln(1 + e^-z) and -ln(1 - g(z)) = ln(1 + e^z), the cost is (1 - y) ln(1 + e^z) + y ln(1 + e^-z): for y in
+    [0, 1] no term is negative, so that nothing cancels. Beyond z = 50, ln(1 + e^z) is z in every precision, so that
+    nothing overflows.
     """
     y = y if y.dtype == z.dtype else y.to(z.dtype)
     return torch.lerp(softplus(z, threshold=50), softplus(-z, threshold=50), y)

@@ -144,10 +144,9 @@ def _checked_layer(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[
     _check_floating("weight", weight)
     if bias is not None:
         _check_floating("bias", bias)
-    device_type = input.device.type
-    if torch.is_autocast_enabled(device_type) and input.dtype != torch.float64:
+    if _autocasts(input) and input.dtype != torch.float64:
         # The casts stand outside the Function, so that autograd carries each gradient back to its own type.
-        dtype = torch.get_autocast_dtype(device_type)
+        dtype = torch.get_autocast_dtype(input.device.type)
         return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     return input, weight, bias
 
@@ -159,9 +158,14 @@ def _checked_cost(input: Tensor, target: Tensor, reduction: str) -> tuple[Tensor
         raise ValueError(f"reduction is {reduction!r}; it must be 'mean', 'sum' or 'none'")
     _check_floating("input", input)
     _check_floating("target", target)
-    if torch.is_autocast_enabled(input.device.type) and input.dtype in (torch.float16, torch.bfloat16):
+    if _autocasts(input) and input.dtype in (torch.float16, torch.bfloat16):
         return input.float(), target.float(), reduction
     return input, target, reduction
+
+
+def _autocasts(tensor: Tensor) -> bool:
+    device_type = tensor.device.type
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 def _check_floating(name: str, tensor: Tensor) -> None:

@@ -1,0 +1,202 @@
+"""The modules beside those of torch.nn."""
+
+import copy
+import math
+import pickle
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from devices import DEVICES
+from torch import Tensor
+from torch.testing import assert_close
+
+from torchbp import nn
+
+each_device = pytest.mark.parametrize("device", DEVICES)
+each_output = pytest.mark.parametrize("output", ["sigmoid", "linear"])
+each_layer = pytest.mark.parametrize("layer", [nn.Linear, nn.SigmoidLinear])
+
+
+def same_network_of_torch(net: nn.BPNetwork) -> torch.nn.Sequential:
+    """Linear, Sigmoid, Linear, Sigmoid, ... with the weights of ``net``."""
+    layers: list[torch.nn.Module] = []
+    for layer in net.layers:
+        n_out, n_in = layer.weight.shape
+        linear = torch.nn.Linear(n_in, n_out, device=layer.weight.device, dtype=layer.weight.dtype)
+        linear.load_state_dict(layer.state_dict())
+        layers += [linear, torch.nn.Sigmoid()] if isinstance(layer, nn.SigmoidLinear) else [linear]
+    return torch.nn.Sequential(*layers)
+
+
+@each_layer
+@pytest.mark.parametrize("bias", [True, False])
+def test_state_dict_is_that_of_torch_linear(layer: Any, bias: bool) -> None:
+    mine, its, x = layer(4, 3, bias=bias), torch.nn.Linear(4, 3, bias=bias), torch.randn(5, 4)
+    assert {k: v.shape for k, v in mine.state_dict().items()} == {k: v.shape for k, v in its.state_dict().items()}
+
+    def of_torch() -> Tensor:
+        return its(x).sigmoid() if layer is nn.SigmoidLinear else its(x)
+
+    assert not torch.equal(mine(x), of_torch())
+    mine.load_state_dict(its.state_dict())
+    assert_close(mine(x), of_torch())
+    other = layer(4, 3, bias=bias)
+    its.load_state_dict(other.state_dict())
+    assert_close(other(x), of_torch())
+
+
+def test_linear_starts_as_torch_linear_does() -> None:
+    torch.manual_seed(3)
+    mine = nn.Linear(4, 3)
+    torch.manual_seed(3)
+    assert_close(mine.state_dict(), torch.nn.Linear(4, 3).state_dict(), rtol=0, atol=0)
+
+
+def test_repr() -> None:
+    assert repr(nn.SigmoidLinear(4, 3, bias=False)) == "SigmoidLinear(in_features=4, out_features=3, bias=False)"
+    assert repr(nn.BCEWithLogitsLoss(reduction="sum")) == "BCEWithLogitsLoss(reduction='sum')"
+    assert repr(nn.BPNetwork([4, 3, 2], output="linear")) == (
+        "BPNetwork(\n  (layers): Sequential(\n"
+        "    (0): SigmoidLinear(in_features=4, out_features=3, bias=True)\n"
+        "    (1): Linear(in_features=3, out_features=2, bias=True)\n  )\n)"
+    )
+
+
+@pytest.mark.parametrize("init", ["glorot", "normal"])
+def test_seed_decides_the_weights(init: Any) -> None:
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        states.append(nn.BPNetwork([4, 3, 2], init=init).state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not any(torch.equal(states[0][name], states[2][name]) for name in states[0] if "weight" in name)
+
+
+def test_normal_init_is_standard_normal() -> None:
+    # 300 · 400 + 400 draws and 400 · 500 + 500: five standard errors of each statistic around its expectation.
+    for layer in nn.BPNetwork([300, 400, 500], init="normal").layers:
+        for parameter in (layer.weight, layer.bias):
+            draws = parameter.detach().double().flatten()
+            error = 5 / math.sqrt(len(draws))
+            assert abs(draws.mean()) < error
+            assert abs(draws.var() - 1) < error * math.sqrt(2)
+            assert abs((draws < 1).double().mean() - 0.8413447) < error * 0.37
+            assert abs((draws < -2).double().mean() - 0.0227501) < error * 0.15
+
+
+def test_glorot_init_fills_its_interval() -> None:
+    sizes = [300, 400, 500, 200]
+    for i, (layer, (n_in, n_out)) in enumerate(zip(nn.BPNetwork(sizes).layers, pairwise(sizes), strict=True)):
+        # Four times wider where a sigmoid layer feeds it, whose slope is 1/4 at most.
+        bound = (1 if i == 0 else 4) * math.sqrt(6 / (n_in + n_out))
+        weight = layer.weight.detach().double()
+        assert weight.abs().max() <= bound * (1 + 1e-6)
+        assert weight.abs().max() > 0.999 * bound
+        # A uniform variable's variance is a third of its bound's square; the standard error of that is sqrt(4/5/n).
+        assert abs(weight.var() / (bound**2 / 3) - 1) < 5 * math.sqrt(0.8 / weight.numel())
+        assert not layer.bias.any()
+
+
+@each_device
+@each_output
+@pytest.mark.parametrize("sizes", [[3, 2], [3, 5, 2], [3, 5, 4, 1]], ids=str)
+def test_network_equals_torch_sequential(sizes: list[int], output: Any, device: str) -> None:
+    net = nn.BPNetwork(sizes, output=output, init="normal", device=device, dtype=torch.float64)
+    reference = same_network_of_torch(net)
+    x = torch.randn(2, 6, 3, device=device, dtype=torch.float64, requires_grad=True)
+    a, expected = net(x), reference(x)
+    assert_close(a, expected)
+    upstream = torch.randn_like(a)
+    gradients = torch.autograd.grad(a, [x, *net.parameters()], upstream)
+    assert_close(gradients, torch.autograd.grad(expected, [x, *reference.parameters()], upstream))
+
+
+@each_device
+@each_output
+def test_logits(output: Any, device: str) -> None:
+    net, x = nn.BPNetwork([3, 5, 2], output=output, device=device), torch.randn(6, 3, device=device)
+    z = net.logits(x)
+    assert_close(z.sigmoid() if output == "sigmoid" else z, net(x))
+    reference = same_network_of_torch(net)
+    assert_close(z, reference[:3](x))
+    gradients = torch.autograd.grad(z.sin().sum(), list(net.parameters()))
+    assert_close(gradients, torch.autograd.grad(reference[:3](x).sin().sum(), list(reference.parameters())))
+
+
+@each_output
+def test_copies_are_equal_and_apart(output: Any) -> None:
+    net, x = nn.BPNetwork([3, 5, 2], output=output), torch.randn(6, 3)
+    before = net(x).detach()
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert repr(other) == repr(net)
+        assert torch.equal(other(x), before)
+        other(x).sum().backward()
+        torch.optim.SGD(other.parameters(), lr=1.0).step()
+        assert not torch.equal(other(x), before)
+        assert torch.equal(net(x), before)
+        assert all(parameter.grad is None for parameter in net.parameters())
+
+
+@each_output
+@pytest.mark.parametrize("init", ["glorot", "normal"])
+def test_meta_device(output: Any, init: Any) -> None:
+    net = nn.BPNetwork([3, 5, 2], output=output, init=init, device="meta", dtype=torch.float64)
+    assert all(p.is_meta and p.dtype == torch.float64 for p in net.parameters())
+    assert net(torch.empty(6, 3, device="meta", dtype=torch.float64)).shape == (6, 2)
+    on_cpu = nn.BPNetwork([3, 5, 2], output=output, dtype=torch.float64)
+    net.load_state_dict(on_cpu.state_dict(), assign=True)
+    x = torch.randn(6, 3, dtype=torch.float64)
+    assert torch.equal(net(x), on_cpu(x))
+
+
+def test_functional_call() -> None:
+    net, other, x = nn.BPNetwork([3, 5, 2]), nn.BPNetwork([3, 5, 2]), torch.randn(6, 3)
+    parameters = dict(other.named_parameters())
+
+    def total(parameters: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(net, parameters, x).square().sum()
+
+    assert_close(torch.func.functional_call(net, parameters, x), other(x))
+    other(x).square().sum().backward()
+    assert_close(torch.func.grad(total)(parameters), {name: p.grad for name, p in other.named_parameters()})
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+@each_device
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", ["MSELoss", "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss"])
+def test_loss_equals_that_of_torch(name: str, reduction: str, device: str) -> None:
+    a, y = (torch.rand(5, 3, device=device, requires_grad=True) for _ in range(2))
+    results = []
+    for package in (nn, torch.nn):
+        L = getattr(package, name)(reduction=reduction)(a, y)
+        results.append((L, *torch.autograd.grad(L.sum(), (a, y))))
+    assert_close(*results)
+    assert_close(getattr(nn, name)()(a, y), getattr(torch.nn, name)()(a, y))
+
+
+def test_another_reduction_is_refused_when_it_is_used() -> None:
+    loss = nn.MSELoss(reduction="average")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="reduction is 'average'; it must be 'mean', 'sum' or 'none'"):
+        loss(torch.rand(3), torch.rand(3))
+
+
+SIZES = "it must be two or more positive integers"
+BAD_NETWORKS = {
+    "no size": (([],), rf"layer_sizes is \[\]; {SIZES}"),
+    "one size": (([3],), rf"layer_sizes is \[3\]; {SIZES}"),
+    "zero": (([3, 0, 1],), rf"layer_sizes is \[3, 0, 1\]; {SIZES}"),
+    "negative": (([3, -2],), rf"layer_sizes is \[3, -2\]; {SIZES}"),
+    "fraction": (([3, 2.5],), rf"layer_sizes is \[3, 2\.5\]; {SIZES}"),
+    "text": ((["3", "2"],), rf"layer_sizes is \['3', '2'\]; {SIZES}"),
+    "output": (([3, 2], "softmax"), "output is 'softmax'; it must be 'sigmoid' or 'linear'"),
+    "init": (([3, 2], "sigmoid", "zeros"), "init is 'zeros'; it must be 'glorot' or 'normal'"),
+}
+
+
+@pytest.mark.parametrize(("args", "message"), BAD_NETWORKS.values(), ids=BAD_NETWORKS)
+def test_bad_network(args: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        nn.BPNetwork(*args)
