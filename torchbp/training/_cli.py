@@ -14,8 +14,9 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
 
-import torchbp.data  # noqa: F401  (so that --data finds its classes by their short names)
+import torchbp.data
 from torchbp.cli import refuse
 from torchbp.training._callbacks import Graph, Histograms, Hyperparameters, PlainProgress
 from torchbp.training._module import BPModule
@@ -107,6 +108,10 @@ class BPCLI(LightningCLI):
             trainer["enable_progress_bar"] = trainer["enable_model_summary"] = False
             callbacks.append(PlainProgress())
         return self._instantiate_trainer({**trainer, **kwargs}, callbacks)
+
+    def before_fit(self) -> None:
+        if isinstance(self.datamodule, torchbp.data.TabularDataModule):
+            Console().print(self.datamodule.schema_table())
 
     def after_fit(self) -> None:
         checkpoint, logger = self.trainer.checkpoint_callback, self.trainer.logger

@@ -1,0 +1,485 @@
+"""Tables, held against scikit-learn's own encoders and against what was written to the file."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lightning.pytorch.callbacks import ModelCheckpoint
+from rich.console import Console
+from sklearn import datasets
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from torch import Tensor
+from training_runs import quiet_trainer
+
+from torchbp.data import TabularDataModule
+from torchbp.training import BPModule
+
+ROWS = "".join(f"{row * 0.7:.1f},{'rst'[row % 3]},{'no' if row % 2 else 'yes'}\n" for row in range(20))
+GOOD = "age,city,bought\n" + ROWS
+
+
+def mixed(rows: int = 120, seed: int = 0) -> pl.DataFrame:
+    """A table of every kind of column; ``uid`` tells each row, and no two categories are equally frequent."""
+    draw = np.random.default_rng(seed)
+    gaps, uneven = draw.random((rows, 3)) < 0.15, np.array([0.1, 0.4, 0.05, 0.25, 0.2])
+    return pl.DataFrame(
+        {
+            "": range(rows),
+            "uid": draw.permutation(rows) + 0.5,
+            "age": [None if gap else int(age) for gap, age in zip(gaps[:, 0], draw.integers(18, 90, rows), strict=True)],
+            "city": [
+                None if gap else city for gap, city in zip(gaps[:, 1], draw.choice(list("vwxyz"), rows, p=uneven), strict=True)
+            ],
+            "member": [None if gap else bool(is_) for gap, is_ in zip(gaps[:, 2], draw.random(rows) < 0.3, strict=True)],
+            "code": draw.choice(range(5), rows, p=uneven),
+            "key": [f"row {row}" for row in range(rows)],
+            "unit": ["cm"] * rows,
+            "nothing": pl.Series([None] * rows, dtype=pl.String),
+            "label": draw.choice(["good", "bad", "ugly"], rows),
+        }
+    )
+
+
+def wine() -> pl.DataFrame:
+    """Scikit-learn's wines, with names for classes, and with gaps and a column of text added."""
+    bunch = datasets.load_wine()
+    frame = pl.DataFrame(bunch.data, schema=bunch.feature_names)
+    colour = [None if row % 11 == 0 else ("pale", "deep", "dark")[row % 3] for row in range(len(frame))]
+    ash = [None if row % 7 == 0 else value for row, value in enumerate(frame["ash"])]
+    return frame.with_columns(pl.Series("ash", ash), pl.Series("colour", colour), cultivar=bunch.target_names[bunch.target])
+
+
+def csv(folder: Path, frame: pl.DataFrame, name: str = "table") -> Path:
+    frame.write_csv(folder / f"{name}.csv")
+    return folder / f"{name}.csv"
+
+
+def written(folder: Path, text: str | bytes, name: str = "table.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def loaded(loader: Any) -> list[Tensor]:
+    return [torch.cat(parts) for parts in zip(*loader, strict=True)]
+
+
+def in_training(data: TabularDataModule, frame: pl.DataFrame) -> np.ndarray:
+    """Which rows of the table are in the training split, by their ``uid``."""
+    seen = data.train_rows[0][:, data.feature_names.index("uid")]
+    return np.isin(frame["uid"].to_numpy(), seen.numpy())
+
+
+@pytest.mark.parametrize("max_categories", [50, 3])
+@pytest.mark.parametrize("missing", ["impute", "indicator"])
+def test_rows_are_scikit_learns(tmp_path: Path, missing: str, max_categories: int) -> None:
+    frame = mixed()
+    data = TabularDataModule(
+        csv(tmp_path, frame), "label", missing=missing, types={"code": "categorical"}, max_categories=max_categories
+    )
+    train = in_training(data, frame)
+    assert 0 < train.sum() < len(frame)
+
+    def column(name: str) -> np.ndarray:
+        values = frame[name].to_list()
+        return np.array([[np.nan if value is None else value] for value in values], dtype=object)
+
+    def one_hot() -> OneHotEncoder:
+        return OneHotEncoder(max_categories=max_categories, handle_unknown="infrequent_if_exist", sparse_output=False)
+
+    pipelines = {
+        "uid": SimpleImputer(strategy="median"),
+        "age": SimpleImputer(strategy="median"),
+        "city": make_pipeline(SimpleImputer(strategy="most_frequent"), one_hot()),
+        "member": SimpleImputer(strategy="most_frequent"),
+        "code": one_hot(),
+    }
+    expected = []
+    for name, pipeline in pipelines.items():
+        values = column(name).astype(float) if name in ("uid", "age", "member") else column(name)
+        expected.append(np.asarray(pipeline.fit(values[train]).transform(values), dtype=np.float32))
+        gaps = frame[name].is_null().to_numpy()
+        if missing == "indicator" and gaps[train].any():
+            expected.append(gaps[:, None].astype(np.float32))
+    x, y = data.rows
+    np.testing.assert_array_equal(x.numpy(), np.hstack(expected))
+    np.testing.assert_array_equal(y.argmax(1), np.unique(frame["label"], return_inverse=True)[1])
+    assert len(data.feature_names) == data.num_features == x.shape[1]
+    ignored = {column.name: column.seen for column in data.columns if column.type == "ignored"}
+    assert set(ignored) == {"", "key", "unit", "nothing"}
+
+
+def test_rows_outside_the_training_split_change_nothing_that_is_fitted(tmp_path: Path) -> None:
+    frame = mixed()
+    data = TabularDataModule(csv(tmp_path, frame), "label", types={"code": "categorical"})
+    train = pl.Series(in_training(data, frame))
+    other = pl.when(train)
+    changed = frame.with_columns(
+        other.then("age").otherwise(10_000).alias("age"),
+        other.then("city").otherwise(pl.lit("elsewhere")).alias("city"),
+        other.then("member").otherwise(None).alias("member"),
+        other.then("code").otherwise(99).alias("code"),
+        other.then("unit").otherwise(pl.lit("inch")).alias("unit"),
+        other.then("nothing").otherwise(pl.lit("something")).alias("nothing"),
+    )
+    again = TabularDataModule(csv(tmp_path, changed, "changed"), "label", types={"code": "categorical"})
+    assert again.num_features == data.num_features
+    assert again.state_dict() == data.state_dict()
+    assert torch.equal(again.train_rows[0], data.train_rows[0])
+    rows = again.rows[0][~train.to_numpy()]
+    cities = [number for number, name in enumerate(data.feature_names) if name.startswith("city=")]
+    assert (rows[:, data.feature_names.index("age")] == 10_000).all()
+    assert len(cities) == 5
+    assert (rows[:, cities] == 0).all()
+
+
+def test_csv_tsv_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
+    for frame, target in ((mixed(), "label"), (wine(), "cultivar")):
+        paths = [csv(tmp_path, frame), tmp_path / "table.tsv", tmp_path / "table.parquet", tmp_path / "semicolon.csv"]
+        frame.write_csv(paths[1], separator="\t")
+        frame.with_columns(pl.col(pl.String).cast(pl.Categorical)).write_parquet(paths[2])
+        frame.write_csv(paths[3], separator=";")
+        one, *others = (TabularDataModule(path, target, separator=";" if path.stem == "semicolon" else None) for path in paths)
+        for other in others:
+            assert all(torch.equal(a, b) for a, b in zip(one.rows, other.rows, strict=True))
+            assert one.state_dict() == other.state_dict()
+
+
+def test_blank_lines_at_the_end_are_no_rows(tmp_path: Path) -> None:
+    one, other = (TabularDataModule(written(tmp_path, GOOD + end), "bought") for end in ("", "\n\r\n,,\n\n"))
+    assert len(one.rows[0]) == len(other.rows[0]) == 20
+    with pytest.raises(ValueError, match="the target 'bought' has no value in row 21"):
+        _ = TabularDataModule(written(tmp_path, GOOD + "\n" + ROWS), "bought").rows
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "names"),
+    [
+        (["no", "yes", "yes"], "binary", ["no", "yes"]),
+        ([True, False, False], "binary", ["false", "true"]),
+        (["True", "False", "False"], "binary", ["false", "true"]),
+        ([3, 1, 1], "binary", ["1", "3"]),
+        ([2.5, 1.5, 1.5], "binary", ["1.5", "2.5"]),
+        ([10, 9, 100], "multiclass", ["9", "10", "100"]),
+        (["10", "9", "b"], "multiclass", ["10", "9", "b"]),
+        ([0.5, 1.0, 2.0], "regression", []),
+    ],
+)
+def test_task_and_classes_follow_from_the_target(tmp_path: Path, values: list, task: str, names: list[str]) -> None:
+    frame = pl.DataFrame({"x": np.linspace(0, 1, 30), "y": values * 10})
+    for path in (csv(tmp_path, frame), tmp_path / "table.parquet"):
+        frame.write_parquet(tmp_path / "table.parquet")
+        data = TabularDataModule(path, "y")
+        assert (data.task, data.class_names) == (task, names)
+        y = data.rows[1]
+        if task == "regression":
+            assert y.squeeze(1).tolist() == frame["y"].to_list()
+        else:
+            code = y.squeeze(1).long() if task == "binary" else y.argmax(1)
+            wanted = [str(value).lower() if task == "binary" else str(value) for value in frame["y"]]
+            assert [names[number] for number in code] == wanted
+        assert data.num_outputs == y.shape[1] == (len(names) if task == "multiclass" else 1)
+
+
+def test_integers_are_classes_when_few_and_a_quantity_when_many(tmp_path: Path) -> None:
+    few, many = ({"x": np.linspace(0, 1, 300), "y": np.arange(300) % kinds} for kinds in (7, 60))
+    assert TabularDataModule(csv(tmp_path, pl.DataFrame(few)), "y").task == "multiclass"
+    assert TabularDataModule(csv(tmp_path, pl.DataFrame(few)), "y", task="regression").rows[1].unique().tolist() == [*range(7)]
+    assert TabularDataModule(csv(tmp_path, pl.DataFrame(many)), "y").task == "regression"
+    assert TabularDataModule(csv(tmp_path, pl.DataFrame(many)), "y", task="multiclass", val_size=0).num_outputs == 60
+
+
+def test_several_targets(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    a, b = draw.integers(0, 2, 50), draw.integers(0, 2, 50)
+    path = csv(tmp_path, pl.DataFrame({"x": draw.random(50), "a": a, "b": b == 1, "c": draw.random(50)}))
+    labels = TabularDataModule(path, ["a", "b"], ignore=["c"])
+    assert (labels.task, labels.class_names, labels.num_features) == ("multilabel", ["a", "b"], 1)
+    np.testing.assert_array_equal(labels.rows[1], np.column_stack([a, b]))
+    quantities = TabularDataModule(path, ["a", "c"])
+    assert (quantities.task, quantities.num_outputs, quantities.feature_names) == ("regression", 2, ["x", "b"])
+
+
+def trained(data: TabularDataModule, folder: Path, epochs: int, **model: Any) -> tuple[BPModule, Any, str]:
+    module = BPModule(data.num_features, data.num_outputs, task=data.task, **model)
+    checkpoint = ModelCheckpoint(folder / "checkpoints", filename="best")
+    trainer = quiet_trainer(max_epochs=epochs, enable_checkpointing=True, callbacks=[checkpoint])
+    trainer.fit(module, datamodule=data)
+    return module, trainer, checkpoint.best_model_path
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "metric", "at_least"),
+    [
+        ("wine", {"lr": 2.0}, "accuracy/test", 0.9),
+        ("breast_cancer", {"lr": 0.5}, "accuracy/test", 0.93),
+        ("diabetes", {"lr": 0.05, "hidden_sizes": [8]}, "r2/test", 0.25),
+    ],
+)
+def test_real_tables_are_learned(tmp_path: Path, name: str, model: dict[str, Any], metric: str, at_least: float) -> None:
+    bunch = getattr(datasets, f"load_{name}")()
+    classes = bunch.get("target_names")
+    frame = pl.DataFrame(bunch.data, schema=list(bunch.feature_names))
+    frame = frame.with_columns(outcome=bunch.target if classes is None else classes[bunch.target])
+    data = TabularDataModule(csv(tmp_path, frame, name), "outcome")
+    assert data.name == name
+    assert list(data.class_names) == ([] if classes is None else sorted(classes))
+    module, trainer, _ = trained(data, tmp_path, 20, **model)
+    assert trainer.test(module, datamodule=data, verbose=False)[0][metric] >= at_least
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A training run on the wines."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    data = TabularDataModule(csv(folder, wine(), "wine"), "cultivar", missing="indicator", types={"proline": "numeric"})
+    module, trainer, checkpoint = trained(data, folder, 3, lr=2.0)
+    tested = trainer.test(module, datamodule=data, verbose=False)[0]
+    return {"data": data, "module": module.eval(), "checkpoint": checkpoint, "tested": tested}
+
+
+def test_a_checkpoint_predicts_rows_of_another_file_as_the_training_process_does(run: dict[str, Any], tmp_path: Path) -> None:
+    # Few rows, in another order, without the target, with other columns and in another order of columns.
+    rows = [170, 0, 77, 11, 3]
+    with torch.no_grad():
+        expected = run["module"](run["data"].rows[0][rows])
+    new = wine()[rows].drop("cultivar").with_columns(extra=pl.lit("?"))
+    new = new.select(reversed(new.columns))
+    new.write_parquet(tmp_path / "new.parquet")
+    for path in (csv(tmp_path, new, "new"), tmp_path / "new.parquet"):
+        data = TabularDataModule(path, "cultivar")
+        module = BPModule.load_from_checkpoint(run["checkpoint"], weights_only=True)
+        predicted = torch.cat(quiet_trainer().predict(module, datamodule=data, ckpt_path=run["checkpoint"]))
+        assert torch.equal(predicted, expected)
+        assert data.class_names == run["data"].class_names
+        assert data.num_features == module.hparams["num_features"]
+        alone = TabularDataModule.load_from_checkpoint(run["checkpoint"], path=path, weights_only=True)
+        assert torch.equal(loaded(alone.predict_dataloader())[0], run["data"].rows[0][rows])
+
+
+def test_a_checkpoint_tests_its_own_test_split(run: dict[str, Any]) -> None:
+    data = TabularDataModule.load_from_checkpoint(run["checkpoint"], weights_only=True)
+    module = BPModule.load_from_checkpoint(run["checkpoint"], weights_only=True)
+    assert quiet_trainer().test(module, data, ckpt_path=run["checkpoint"], verbose=False)[0] == run["tested"]
+
+
+def test_the_checkpoint_holds_nothing_but_plain_values(run: dict[str, Any]) -> None:
+    state = torch.load(run["checkpoint"], weights_only=True)["TabularDataModule"]
+    assert json.loads(json.dumps(state)) == json.loads(json.dumps(run["data"].state_dict()))
+    assert run["data"].state_dict()["columns"]
+
+
+def test_training_goes_on_with_the_encoding_of_its_checkpoint(run: dict[str, Any], tmp_path: Path) -> None:
+    # Alone, this file would give other medians, a category more and so another width.
+    changed = wine().with_columns(ash=pl.col("ash") + 5, colour=pl.col("colour").str.replace("pale", "faint"))
+    data = TabularDataModule(csv(tmp_path, changed), "cultivar", missing="indicator")
+    assert data.feature_names != run["data"].feature_names
+    module = BPModule.load_from_checkpoint(run["checkpoint"], weights_only=True)
+    quiet_trainer(max_epochs=4).fit(module, datamodule=data, ckpt_path=run["checkpoint"], weights_only=True)
+    assert data.state_dict() == run["data"].state_dict()
+    x, _ = loaded(data.train_dataloader())
+    assert data.feature_names == run["data"].feature_names
+    assert (x[:, data.feature_names.index("colour=pale")] == 0).all()
+    assert not torch.equal(module.network.layers[0].weight, run["module"].network.layers[0].weight)
+
+
+def test_new_rows_with_gaps_and_unseen_categories(tmp_path: Path) -> None:
+    frame = mixed()
+    data = TabularDataModule(csv(tmp_path, frame), "label")
+    assert data.num_features
+    train = in_training(data, frame)
+    new = pl.DataFrame(
+        {"uid": [1.0, 2], "age": [None, 5], "city": ["Rome", None], "member": [None, "TRUE"], "code": ["nan", "7"]}
+    )
+    again = TabularDataModule(csv(tmp_path, new, "new"), "label")
+    again.load_state_dict(data.state_dict())
+    [x] = loaded(again.predict_dataloader())
+    got = dict(zip(again.feature_names, x.T.tolist(), strict=True))
+    train_rows = frame.filter(pl.Series(train))
+    cities = train_rows["city"].drop_nulls().to_list()
+    most = max(sorted(set(cities)), key=cities.count)
+    assert got == {
+        "uid": [1, 2],
+        "age": [np.nanmedian(train_rows["age"].cast(pl.Float64).to_numpy()), 5],
+        **{f"city={city}": [0, float(city == most)] for city in "vwxyz"},
+        "member": [0, 1],
+        "code": [np.median(train_rows["code"].to_numpy()), 7],
+    }
+
+
+def test_numbers_among_texts_are_the_same_category_in_either_format(tmp_path: Path) -> None:
+    data = TabularDataModule(written(tmp_path, GOOD.replace("r", "1").replace("s", "2")), "bought")
+    data.setup("fit")
+    assert data.feature_names == ["age", "city=1", "city=2", "city=t"]
+    pl.DataFrame({"age": [3, 4, 5], "city": [2, 1, 3]}).write_parquet(tmp_path / "new.parquet")
+    new = TabularDataModule(tmp_path / "new.parquet", "bought")
+    new.load_state_dict(data.state_dict())
+    assert loaded(new.predict_dataloader())[0].tolist() == [[3, 0, 1, 0], [4, 1, 0, 0], [5, 0, 0, 0]]
+
+
+def test_what_stands_for_a_missing_value_is_what_it_was_in_training(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD + "?,r,no\n")
+    data, again = TabularDataModule(path, "bought", null_values=["?"]), TabularDataModule(path, "bought")
+    data.setup("fit")
+    again.load_state_dict(data.state_dict())
+    assert torch.equal(again.rows[0], data.rows[0])
+
+
+def test_schema_table_shows_every_column(tmp_path: Path) -> None:
+    frame = mixed().rename({"key": "[red]key"})
+    console = Console(width=200, file=io.StringIO())
+    console.print(TabularDataModule(csv(tmp_path, frame), "label").schema_table())
+    lines = console.file.getvalue().splitlines()
+    for words in (["label", "target"], ["age", "numeric", "%", "median"], ["city", "categorical"], ["member", "boolean"]):
+        assert any(all(word in line for word in words) for line in lines), words
+    for words in (["[red]key", "identifier"], ["unit", "constant: 'cm'"], ["nothing", "no value"], ["counts the rows"]):
+        assert any(all(word in line for word in ["ignored", *words]) for line in lines), words
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        (b"", {}, "is empty; it needs column names and rows"),
+        ("\n\n", {}, "empty"),
+        ("age,city,bought\n", {}, "has no rows; at least one is needed"),
+        (GOOD, {"target": "baught"}, "has no column 'baught'; it has 'bought', 'age', 'city'"),
+        (GOOD, {"types": {"Age": "numeric"}}, "has no column 'Age'; it has 'age', 'city', 'bought'"),
+        (GOOD, {"ignore": ["salary"]}, "has no column 'salary'; it has 'age', 'city', 'bought'"),
+        (GOOD, {"types": {"city": "numeric"}}, "the numeric column 'city' holds 'r' in row 1; only numbers are allowed"),
+        (GOOD, {"types": {"city": "boolean"}}, "the boolean column 'city' holds 'r' in row 1; true and false"),
+        (GOOD + "old,r,no\n", {"types": {"age": "numeric"}}, "the numeric column 'age' holds 'old' in row 21; only numbers"),
+        (GOOD + "-inf,r,no\n", {}, "the numeric column 'age' holds '-inf' in row 21; numbers must be finite"),
+        (GOOD + "1e39,r,no\n", {}, "the numeric column 'age' holds '1e39' in row 21; numbers must be finite"),
+        (GOOD + ",r,no\n", {"missing": "refuse"}, "column 'age' has no value in row 21; missing='refuse' allows no gap"),
+        (GOOD + "NaN,r,no\n", {"missing": "refuse"}, "column 'age' has no value in row 21; missing='refuse' allows no gap"),
+        (GOOD + "3,r,\n", {}, "the target 'bought' has no value in row 21; every row needs one"),
+        (GOOD, {"target": "city", "task": "binary"}, "the target 'city' has 3 classes, 'r', 's', 't'; task binary has two"),
+        (GOOD, {"target": "city", "task": "regression"}, "the target 'city' holds 'r' in row 1; only numbers are allowed"),
+        (GOOD, {"target": "city", "task": "multilabel"}, "the target 'city' holds 'r' in row 1; true and false"),
+        (GOOD, {"target": ["city", "bought"], "task": "binary"}, "task binary has one target column, not 2: 'city', 'bought'"),
+        (GOOD.replace("yes", "no"), {}, "the target 'bought' has a single class, 'no'; there is nothing to tell apart"),
+        ("a,b,bought,a\n1,2,3,4\n", {}, "has 2 columns named 'a'; each name must be there once"),
+        ("a,bought\n1,2\n3,4,5\n", {}, "cannot be read as CSV: found more fields"),
+        ("a,b,bought\n1,2,3\n3,4,5,6\n", {"ignore": ["b"]}, "cannot be read as CSV: found more fields"),
+        (b"a,bought\n1,\xff\xfe\n", {}, "cannot be read as CSV: invalid utf-8"),
+        ("bought\n1\n2\n3\n", {}, "has no column to learn from; ignored: there is none besides the target"),
+        (GOOD, {"ignore": ["age", "city"]}, "has no column to learn from"),
+        ("age,bought\n" + "7,a\n7,b\n" * 9, {}, "has no column to learn from; ignored: 'age' (constant: 7)"),
+        ("age,bought\n1,a\n2,b\n", {}, "2 rows are too few for a val_size of 0.2; it comes to none"),
+        ("age,bought\n" + "1,a\n2,b\n" * 5 + "3,c\n", {}, "11 rows cannot be split with val_size 0.2"),
+        (GOOD.replace("age", "when") + "1,r,maybe so\n", {"task": "regression"}, "the target 'bought' holds 'yes' in row 1"),
+        ("age,bought\n" + "".join(f"{row},{row}k\n" for row in range(20)), {}, "20 distinct texts in 20 rows, '0k' in row 1"),
+        (GOOD, {"types": {"age": "integer"}}, "types has 'integer' for 'age'; it must be one of numeric, boolean, categorical"),
+        (GOOD, {"types": {"bought": "ignored"}}, "column 'bought' is the target; it can have no place in types or ignore"),
+        (GOOD, {"task": "clustering"}, "task is 'clustering'; it must be one of binary, multilabel"),
+        (GOOD, {"missing": "drop"}, "missing is 'drop'; it must be one of impute, indicator, refuse"),
+        (GOOD, {"max_categories": 1}, "max_categories is 1; it must be at least 2"),
+        (GOOD, {"separator": "::"}, "separator is '::'; it must be a single ASCII character"),
+        (GOOD, {"target": []}, "target is []; it must name at least one column, and each once"),
+        (GOOD.replace("r", ""), {"types": {"city": "numeric"}}, "the numeric column 'city' holds 's' in row 2"),
+    ],
+)
+def test_bad_input_gets_one_line(tmp_path: Path, text: str | bytes, arguments: dict[str, Any], message: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (the message is compared below, as it stands)
+        _ = TabularDataModule(path, **{"target": "bought", **arguments}).num_features
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_files_get_one_line(tmp_path: Path) -> None:
+    def message(path: Path, kind: type[Exception] = ValueError) -> str:
+        with pytest.raises(kind) as error:
+            _ = TabularDataModule(path, "y").task
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert message(tmp_path / "gone.csv", FileNotFoundError).endswith("gone.csv does not exist")
+    (tmp_path / "folder.csv").mkdir()
+    assert message(tmp_path / "folder.csv", FileNotFoundError).endswith("folder.csv is a folder")
+    excel = "has the extension '.xlsx'; it must be one of .csv, .tsv, .parquet"
+    assert excel in message(written(tmp_path, GOOD, "table.xlsx"))
+    assert "cannot be read as PARQUET" in message(written(tmp_path, GOOD, "table.parquet"))
+    pl.DataFrame({"y": [0, 1] * 10, "x": [[1]] * 20}).write_parquet(tmp_path / "nested.parquet")
+    assert "ignored: 'x' (List(Int64) is not supported)" in message(tmp_path / "nested.parquet")
+    pl.DataFrame().write_parquet(tmp_path / "none.parquet")
+    assert "has no columns" in message(tmp_path / "none.parquet")
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ("city\nr\n", {}, "has no column 'age'; it has 'city'"),
+        ("age,city\n3,r\nold,s\n", {}, "the numeric column 'age' holds 'old' in row 2; only numbers are allowed"),
+        ("age,city\n3,r\n", {"target": "sold"}, "the checkpoint's target is 'bought', here it is 'sold'"),
+        ("age,city\n3,r\n", {"task": "regression"}, "the checkpoint's task is binary, here it is regression"),
+        ("age,city\n", {}, "has no rows"),
+    ],
+)
+def test_bad_rows_to_predict_get_one_line(tmp_path: Path, text: str, arguments: dict[str, Any], message: str) -> None:
+    data = TabularDataModule(written(tmp_path, GOOD, "good.csv"), "bought", types={"city": "categorical"})
+    assert data.num_features == 4
+    new = TabularDataModule(written(tmp_path, text), **{"target": "bought", **arguments})
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (the message is compared below, as it stands)
+        new.load_state_dict(data.state_dict()) or new.predict_dataloader()
+    assert message in str(error.value)
+
+
+def test_rows_to_predict_are_of_supported_types(tmp_path: Path) -> None:
+    data = TabularDataModule(written(tmp_path, GOOD), "bought")
+    data.setup("fit")
+    pl.DataFrame({"age": [[1.0]], "city": ["r"]}).write_parquet(tmp_path / "new.parquet")
+    new = TabularDataModule(tmp_path / "new.parquet", "bought")
+    new.load_state_dict(data.state_dict())
+    with pytest.raises(ValueError, match=r"column 'age' is of type List\(Float64\); text, booleans, numbers and dates"):
+        new.predict_dataloader()
+
+
+def test_a_class_that_training_had_not_is_refused(tmp_path: Path) -> None:
+    data = TabularDataModule(written(tmp_path, GOOD, "good.csv"), "bought")
+    assert data.task == "binary"
+    new = TabularDataModule(written(tmp_path, GOOD + "1,r,maybe\n"), "bought")
+    new.load_state_dict(data.state_dict())
+    with pytest.raises(ValueError, match="the target 'bought' holds 'maybe' in row 21; the classes are 'no', 'yes'"):
+        new.test_dataloader()
+
+
+cells = st.sampled_from(["", "1", "2.5", "-3e8", "yes", "no", "TRUE", "a", "b", "NA", "nan", "inf", '"', '"x,\ny"', " 7 ", "é"])
+tables = st.tuples(st.integers(1, 4), st.lists(st.lists(cells, min_size=1, max_size=5), max_size=30)).map(
+    lambda drawn: "\n".join([",".join("abcy"[-drawn[0] :]), *(",".join(row[: drawn[0]]) for row in drawn[1])]).encode()
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.one_of(tables, st.binary(max_size=60), st.binary(max_size=60).map(b"a,b,y\n1,x,0\n2,z,1\n".__add__)))
+def test_any_file_is_refused_in_one_line_or_usable(tmp_path: Path, content: bytes) -> None:
+    data = TabularDataModule(written(tmp_path, content), "y", val_size=0, test_size=0, missing="indicator")
+    refusal = None
+    try:
+        features, outputs = data.num_features, data.num_outputs
+    except ValueError as error:
+        refusal = str(error)
+    if refusal is not None:
+        assert len(refusal.splitlines()) == 1
+        return
+    data.setup("fit")
+    for loader in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
+        for x, y in loader():
+            assert x.shape == (len(x), features)
+            assert y.shape == (len(x), outputs)
+            assert x.isfinite().all()
+            assert y.isfinite().all()
+    state = json.loads(json.dumps(data.state_dict()))
+    again = TabularDataModule(data.path, "y")
+    again.load_state_dict(state)
+    assert torch.equal(loaded(again.predict_dataloader())[0], data.rows[0])

@@ -1,0 +1,245 @@
+"""From the columns of a table to numbers, by what was seen of each column in the training rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from torchbp.data._arrays import Task
+from torchbp.data._values import (
+    as_categories,
+    booleans,
+    by_frequency,
+    codes,
+    is_boolean,
+    label,
+    listed,
+    natural,
+    numbers,
+    refuse_gap,
+    refuse_unsupported,
+    shown,
+    truth_as_text,
+    unsupported,
+)
+
+ColumnType = Literal["numeric", "boolean", "categorical", "ignored"]
+Missing = Literal["impute", "indicator", "refuse"]
+
+IDENTIFIER = 0.9  # text with a larger share of distinct values tells rows apart, not kinds of rows
+FEW_INTEGERS, FEW_TEXTS = 20, 1000  # up to so many distinct values of a target are taken for classes
+
+
+@dataclass
+class Column:
+    """How one column becomes features. Everything here was seen in the training rows, and is a plain Python value.
+
+    Args:
+        name, type: the column's.
+        seen: what the training rows hold, or why the column is ignored, in words.
+        missing: the share of the training rows that have no value.
+        fill: what stands for a missing value; None where one is refused. A boolean's is 0 or 1.
+        categories: what a categorical column's features stand for, sorted: numbers where all of its values are, else texts.
+        other: whether rare and unseen categories share one more feature; without it an unseen one is 0 in every feature.
+        indicator: whether a last feature says that the value is missing.
+    """
+
+    name: str
+    type: ColumnType
+    seen: str
+    missing: float = 0.0
+    fill: float | str | None = None
+    categories: Sequence[float | str] = ()
+    other: bool = False
+    indicator: bool = False
+
+    @property
+    def features(self) -> list[str]:
+        """The names of the features."""
+        if self.type == "ignored":
+            return []
+        names = [self.name]
+        if self.type == "categorical":
+            names = [f"{self.name}={label(category)}" for category in self.categories] + [f"{self.name}=other"] * self.other
+        return names + [f"{self.name} missing"] * self.indicator
+
+    def encode(self, values: pl.Series) -> np.ndarray:
+        """The features, (N, len(features)), of values that :func:`clean` gave.
+
+        Raises:
+            ValueError: text or infinity where numbers are expected, a missing value that is to be refused.
+        """
+        refuse_unsupported(values)
+        if self.type == "numeric":
+            values = numbers(values, f"the numeric column {self.name!r}")
+        elif self.type == "boolean":
+            values = booleans(values, f"the boolean column {self.name!r}")
+        missing = values.is_null().to_numpy()
+        if self.fill is None and missing.any():
+            raise ValueError(f"column {self.name!r} has no value in row {missing.argmax() + 1}; missing='refuse' allows no gap")
+        if self.type == "categorical":
+            code = codes(values, self.categories)
+            if self.fill is not None:
+                code[missing] = self.categories.index(self.fill)
+            encoded = (code[:, None] == np.arange(len(self.categories))).astype(np.float32)
+            if self.other:
+                encoded = np.column_stack([encoded, code < 0])
+        else:
+            encoded = (values if self.fill is None else values.fill_null(self.fill)).to_numpy()[:, None]
+        return np.column_stack([encoded, missing] if self.indicator else [encoded]).astype(np.float32)
+
+
+def fit_column(values: pl.Series, train: np.ndarray, type: ColumnType | None, missing: Missing, max_categories: int) -> Column:
+    """What the training rows say of a column.
+
+    Args:
+        values: the column's values, of all rows, as :func:`clean` gave them.
+        train: the indices of the training rows.
+        type: the column's type where it is given, not inferred.
+        missing, max_categories: as for :class:`torchbp.data.TabularDataModule`.
+
+    Raises:
+        ValueError: values that do not suit the type given.
+    """
+    name, known = values.name, values[train].drop_nulls()
+    share = 1 - len(known) / len(train)
+    inferred, seen = infer(values[train], train)
+    column = Column(name, type or inferred, seen, share, indicator=missing == "indicator" and share > 0)
+    if column.type == "ignored":
+        return Column(name, "ignored", seen if type is None else "as told", share)
+    refuse_unsupported(values)
+    if share == 1:
+        raise ValueError(f"column {name!r} has no value in the training rows; it can only be 'ignored', not {type!r}")
+    fill: float | str
+    if column.type == "numeric":
+        quantities = numbers(values, f"the numeric column {name!r}")[train].drop_nulls().to_numpy()
+        fill = float(np.median(quantities))
+        column.seen = f"{quantities.min():g} to {quantities.max():g}, median {fill:g}"
+    elif column.type == "boolean":
+        known = booleans(values, f"the boolean column {name!r}")[train].drop_nulls()
+        fill = by_frequency(known)[0]
+        column.seen = f"{known.sum() / len(known):.0%} true"
+    else:
+        ordered = by_frequency(as_categories(known))
+        fill = ordered[0]
+        column.other = len(ordered) > max_categories
+        column.categories = sorted(ordered[: max_categories - 1] if column.other else ordered)
+        column.seen = f"{len(ordered)} categories: {listed(ordered, 5)}"
+    column.fill = None if missing == "refuse" else fill
+    return column
+
+
+def infer(values: pl.Series, rows: np.ndarray) -> tuple[ColumnType, str]:
+    """The type that a column's values suggest, and where that is ``ignored``, why."""
+    if unsupported(values.dtype):
+        return "ignored", f"{values.dtype} is not supported"
+    present = natural(values).drop_nulls()
+    if present.is_empty():
+        return "ignored", "no value"
+    if present.n_unique() == 1:
+        return "ignored", f"constant: {shown(present[0])}"
+    if present.dtype == pl.Float64:
+        steps = present.to_numpy() - rows if len(present) == len(rows) >= 10 else np.array([-1])
+        if steps[0] in (0, 1) and (steps == steps[0]).all():
+            return "ignored", "counts the rows"
+        return "numeric", ""
+    if present.dtype == pl.Boolean:
+        return "boolean", ""
+    if (distinct := present.n_unique() / len(present)) > IDENTIFIER:
+        return "ignored", f"identifier: {distinct:.0%} distinct"
+    return "categorical", ""
+
+
+@dataclass
+class Target:
+    """How the target's columns become y.
+
+    Args:
+        names: the columns'.
+        task: what is learned.
+        classes: of ``binary`` and ``multiclass``, sorted: numbers where all are, else texts.
+    """
+
+    names: list[str]
+    task: Task
+    classes: Sequence[float | str] = ()
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.names if self.task == "multilabel" else [label(value) for value in self.classes]
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.classes) if self.task == "multiclass" else len(self.names)
+
+    def encode(self, table: dict[str, pl.Series]) -> np.ndarray:
+        """y (N, num_outputs): a class's number for ``binary``, one column a class for ``multiclass``, else one a target.
+
+        Raises:
+            ValueError: a missing value, one that is no number, or of a class that was not there when the classes were named.
+        """
+        columns = [table[name] for name in self.names]
+        for values in columns:
+            refuse_unsupported(values)
+            refuse_gap(values)
+        convert = booleans if self.task == "multilabel" else numbers
+        if self.task in ("regression", "multilabel"):
+            return np.column_stack([convert(values, f"the target {values.name!r}") for values in columns]).astype(np.float32)
+        code = codes(truth_as_text(columns[0]), self.classes)
+        if (code < 0).any():
+            row = int((code < 0).argmax())
+            raise ValueError(
+                f"the target {self.names[0]!r} holds {shown(columns[0][row])} in row {row + 1}; "
+                f"the classes are {listed(self.classes)}"
+            )
+        return (code[:, None] if self.task == "binary" else np.eye(len(self.classes))[code]).astype(np.float32)
+
+
+def fit_target(table: dict[str, pl.Series], names: list[str], task: Task | None) -> Target:
+    """The task and the classes that the target's values, of all rows, stand for.
+
+    Raises:
+        ValueError: values that do not suit the task, or of which none can be learned.
+    """
+    for name in names:
+        refuse_unsupported(table[name])
+        refuse_gap(table[name])
+        if truth_as_text(table[name]).n_unique() == 1:
+            raise ValueError(
+                f"the target {name!r} has a single class, {shown(table[name][0])}; there is nothing to tell apart, "
+                "at least two are needed"
+            )
+    if len(names) > 1 or task == "multilabel":
+        if task in ("binary", "multiclass"):
+            raise ValueError(f"task {task} has one target column, not {len(names)}: {listed(names)}")
+        labels = all(is_boolean(table[name]) for name in names)
+        return Target(names, task or ("multilabel" if labels else "regression"))
+    values = truth_as_text(table[names[0]])
+    task = task or infer_task(values)
+    if values.dtype == pl.Float64:
+        numbers(values, f"the target {names[0]!r}")
+    if task == "regression":
+        return Target(names, task)
+    classes = sorted(values.unique().to_list())
+    if task == "binary" and len(classes) != 2:
+        raise ValueError(f"the target {names[0]!r} has {len(classes)} classes, {listed(classes)}; task binary has two")
+    return Target(names, task, classes)
+
+
+def infer_task(values: pl.Series) -> Task:
+    """Two distinct values are classes, and so are a few integers or texts; other numbers are a quantity."""
+    distinct, text = values.n_unique(), values.dtype == pl.String
+    if distinct == 2:
+        return "binary"
+    whole = text or bool((values == values.round()).all())
+    if whole and distinct <= min(FEW_TEXTS if text else FEW_INTEGERS, len(values) / 2):
+        return "multiclass"
+    if text:
+        row = values.cast(pl.Float64, strict=False).is_null().arg_true()[0]
+        raise ValueError(
+            f"the target {values.name!r} has {distinct} distinct texts in {len(values)} rows, {shown(values[row])} in row "
+            f"{row + 1} among them: neither numbers nor classes; if they are classes, say task='multiclass'"
+        )
+    return "regression"

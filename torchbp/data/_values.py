@@ -1,0 +1,141 @@
+"""What the values of a table's column say: numbers, truths or texts, and how a message shows them.
+
+Rows count from 1, the first below the header, wherever a message names one.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+BOOLEANS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
+
+
+def clean(values: pl.Series, null_values: Sequence[str]) -> pl.Series:
+    """The values as Float64, Boolean or String, null where one is missing; a type that is not supported stays as it is."""
+    if values.dtype == pl.Boolean or unsupported(values.dtype):
+        return values
+    if values.dtype.is_numeric():
+        return values.cast(pl.Float64).fill_nan(None)
+    text = values.cast(pl.String).str.strip_chars()
+    missing = text.is_in(list(null_values)) | text.cast(pl.Float64, strict=False).is_nan().fill_null(False)
+    return text.zip_with(missing.fill_null(True).not_(), pl.Series([None], dtype=pl.String))
+
+
+def unsupported(dtype: pl.DataType) -> bool:
+    text = (pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime, pl.Time, pl.Null)
+    return not (dtype == pl.Boolean or dtype.is_numeric() or any(dtype == kind for kind in text))
+
+
+def refuse_unsupported(values: pl.Series) -> None:
+    if unsupported(values.dtype):
+        raise ValueError(f"column {values.name!r} is of type {values.dtype}; text, booleans, numbers and dates are supported")
+
+
+def numbers(values: pl.Series, what: str) -> pl.Series:
+    """The values as Float64, null where one is missing.
+
+    Raises:
+        ValueError: text that is no number, or a number that float32 does not hold.
+    """
+    result = values.cast(pl.Float64, strict=False)
+    for bad, allowed in (
+        (result.is_null() & values.is_not_null(), "only numbers are allowed"),
+        (result.abs() > float(np.finfo(np.float32).max), "numbers must be finite and below 3.4e38 in size"),
+    ):
+        refuse(values, bad, what, allowed)
+    return result
+
+
+def booleans(values: pl.Series, what: str) -> pl.Series:
+    """The values as Float64 0 and 1, null where one is missing.
+
+    Raises:
+        ValueError: a value that is neither true nor false.
+    """
+    result = as_text(values).str.to_lowercase().replace_strict(BOOLEANS, default=None, return_dtype=pl.Float64)
+    refuse(values, result.is_null() & values.is_not_null(), what, "true and false, yes and no, 1 and 0 are allowed")
+    return result
+
+
+def codes(values: pl.Series, categories: Sequence[float | str]) -> np.ndarray:
+    """Each value's place among the categories, -1 where it has none."""
+    numeric = isinstance(categories[0], float)
+    values = values.cast(pl.Float64, strict=False) if numeric else as_text(values)
+    places = dict(zip(categories, range(len(categories)), strict=True))
+    # A gap is put in by hand: what becomes of one in replace_strict has changed between versions.
+    return values.replace_strict(places, default=-1, return_dtype=pl.Int64).fill_null(-1).to_numpy().copy()
+
+
+def natural(values: pl.Series) -> pl.Series:
+    """Text as what it says: Float64 where all of it is numbers, Boolean where it is all true and false, or yes and no."""
+    if values.dtype != pl.String:
+        return values
+    parsed = as_categories(values)
+    if parsed.dtype == pl.Float64:
+        return parsed
+    return booleans(values, "").cast(pl.Boolean) if is_boolean(values) else values
+
+
+def as_categories(values: pl.Series) -> pl.Series:
+    """Float64 where all values are numbers, so that 1 and 1.0 are one category; else String."""
+    if values.dtype == pl.String:
+        parsed = values.cast(pl.Float64, strict=False)
+        return parsed if parsed.null_count() == values.null_count() else values
+    return as_text(values) if values.dtype == pl.Boolean else values
+
+
+def truth_as_text(values: pl.Series) -> pl.Series:
+    """A target's values as Float64 or String, its booleans as 'false' and 'true' whatever their spelling."""
+    values = as_categories(values)
+    if values.dtype == pl.String and (lower := values.str.to_lowercase()).is_in(["false", "true"]).all():
+        return lower
+    return values
+
+
+def as_text(values: pl.Series) -> pl.Series:
+    """String, with whole numbers written as such."""
+    if values.dtype != pl.Float64:
+        return values.cast(pl.String)
+    whole = values.cast(pl.Int64, strict=False)
+    return whole.cast(pl.String).zip_with((whole.cast(pl.Float64) == values).fill_null(False), values.cast(pl.String))
+
+
+def is_boolean(values: pl.Series) -> bool:
+    return bool(as_text(values).drop_nulls().str.to_lowercase().is_in(list(BOOLEANS)).all())
+
+
+def by_frequency(values: pl.Series) -> list[Any]:
+    """The distinct values, the most frequent first, of equally frequent ones the smaller first."""
+    counts = Counter(values.to_list())
+    return sorted(counts, key=lambda value: (-counts[value], value))
+
+
+def refuse(values: pl.Series, bad: pl.Series, what: str, allowed: str) -> None:
+    if bad.any():
+        row = bad.arg_true()[0]
+        raise ValueError(f"{what} holds {shown(values[row])} in row {row + 1}; {allowed}")
+
+
+def refuse_gap(values: pl.Series) -> None:
+    if values.null_count():
+        row = values.is_null().arg_true()[0]
+        raise ValueError(f"the target {values.name!r} has no value in row {row + 1}; every row needs one")
+
+
+def label(value: float | str) -> str:
+    """A category's or class's name: 3 for 3.0."""
+    return value if isinstance(value, str) else repr(value).removesuffix(".0")
+
+
+def shown(value: Any) -> str:
+    """A value for a message: on one line, and not too long."""
+    text = label(value) if isinstance(value, float) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def listed(values: Sequence[Any], at_most: int = 10) -> str:
+    rest = len(values) - at_most
+    return ", ".join(shown(value) for value in values[:at_most]) + (f" and {rest} more" if rest > 0 else "")
