@@ -1,6 +1,7 @@
 """The command line as a user runs it, and the event files it leaves, read by TensorBoard's own reader."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,21 @@ def torchbp(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def xor(command: str, *options: str) -> list[str]:
     return [command, "--config", str(CONFIGS / "xor.yaml"), *options]
+
+
+def table(path: str, *options: str) -> list[str]:
+    return [
+        "fit",
+        "--data",
+        "TabularDataModule",
+        "--data.path",
+        path,
+        "--data.target",
+        "y",
+        "--trainer.max_epochs",
+        "2",
+        *options,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +135,26 @@ def test_fit_resumes_in_its_folder_and_stops_early(tmp_path: Path, monkeypatch: 
     assert "epoch 10/50" not in output
 
 
+def test_a_table_from_file_to_predictions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{x},{'red' if x % 3 else 'blue'},{'yes' if x % 3 else 'no'}" for x in range(60)]
+    Path("people.csv").write_text("\n".join(["age,colour,y", *rows]))
+    assert main(table("people.csv", "--trainer.max_epochs", "20")) == 0
+    output = capsys.readouterr().out
+    assert "people.csv: binary" in output
+    assert "categorical" in output
+    assert (
+        main(
+            ["predict", "--ckpt_path", "best", "--data", "TabularDataModule", "--data.path", "people.csv", "--data.target", "y"]
+        )
+        == 0
+    )
+    predicted = [line.split(",")[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert predicted == [row.split(",")[2] for row in rows]
+
+
 def test_importing_torchbp_imports_neither_lightning_nor_scikit_learn(tmp_path: Path) -> None:
     code = "import sys, torchbp; print({'lightning', 'sklearn', 'jsonargparse', 'rich', 'torchmetrics'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -129,7 +165,7 @@ def test_importing_torchbp_imports_neither_lightning_nor_scikit_learn(tmp_path: 
     ("args", "message"),
     [
         ([], ""),
-        (["train"], "'train' is no command; the commands are fit, validate, test, predict"),
+        (["train"], "'train' is no command; the commands are fit, validate, test, predict, gradcheck"),
         (["fit", "--config", "none.yaml"], "File does not exist"),
         (["fit"], "required"),
         (xor("fit", "--model.lrr", "1"), "unrecognized arguments: --model.lrr 1"),
@@ -151,6 +187,11 @@ def test_importing_torchbp_imports_neither_lightning_nor_scikit_learn(tmp_path: 
             "of another network: its num_features is 3, here it is 2",
         ),
         (xor("predict", "--output", "nowhere/out.csv"), "nowhere"),
+        (table("missing.csv"), "the data file missing.csv does not exist"),
+        (table("empty.csv"), "empty.csv is empty; it needs column names and rows"),
+        (table("rows.csv", "--data.target", "z"), "rows.csv has no column 'z'; it has 'x', 'y'"),
+        (table("rows.csv", "--data.types", '{"x": "numeric"}'), "'two'"),
+        (table("rows.csv", "--data.task", "ranking"), "Got value: ranking"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(
@@ -159,6 +200,8 @@ def test_bad_input_is_refused_in_one_line(
     monkeypatch.chdir(tmp_path)
     Path("text.ckpt").write_text("no checkpoint")
     torch.save({"weights": torch.ones(3)}, "foreign.ckpt")
+    Path("empty.csv").touch()
+    Path("rows.csv").write_text("x,y\n" + "1,a\n2,b\n3,a\ntwo,b\n" * 10)
     state = {"network.layers.0.weight": torch.ones(3, 3)}
     hyper_parameters = {"num_features": 3, "hidden_sizes": [3], "num_outputs": 1, "task": "binary"}
     torch.save({"state_dict": state, "hyper_parameters": hyper_parameters, "pytorch-lightning_version": "2.6.0"}, "moons.ckpt")
@@ -186,6 +229,34 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert ("--model.lr" in output) if command else ("torchbp COMMAND" in output)
     assert ("--output" in output) == (command in ("", "predict"))
     assert ("--patience" in output) == (command == "fit")
+
+
+def test_gradcheck(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gradcheck", "--function", "linear", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    statuses = {row["check"]: row["status"] for row in rows}
+    assert {row["function"] for row in rows} == {"linear"}
+    assert statuses["backward"] == statuses["forward mode"] == "passed"
+    # A sign wrong: the planted fault of the audit's own tests.
+    assert main(["gradcheck", "--function", "planted_faults:WrongSign", "--inputs", "4,3 2,3 2"]) == 1
+    assert "backward" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "abacus"], "'abacus'"),
+        (["--function", "relu"], "function is 'relu'"),
+        (["--function", "nowhere:Function", "--inputs", "2"], "cannot be imported"),
+        (["--function", "planted_faults:WrongSign"], "needs inputs"),
+        (["--function", "planted_faults:WrongSign", "--inputs", "two"], "inputs is 'two'"),
+    ],
+)
+def test_gradcheck_refuses_in_one_line(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gradcheck", *options]) in (1, 2)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
 
 
 def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def softmax(z: list[float], j: int) -> float:
     return math.exp(z[j]) / sum(math.exp(each) for each in z)
 
 
-# Equations of two numbers; the first argument is a weighted input z where the second list says so, otherwise an activation.
+# Equations of an activation and a target, and of a weighted input, elementwise.
 OF_A_AND_Y: dict[Callable[[Tensor, Tensor], Tensor], Callable[[float, float], float]] = {
     eq.squared_error: lambda a, y: (a - y) * (a - y),
     eq.squared_error_derivative: lambda a, y: 2 * (a - y),
@@ -163,6 +163,39 @@ def test_descent_is_in_place(device: str) -> None:
     assert W.grad_fn is None
     same(W.detach(), expected)
     assert torch.equal(dW, dW_before)
+
+
+@each_device
+@pytest.mark.parametrize(
+    ("name", "over", "inputs", "expected"),
+    [
+        ("weighted_input_", None, ["x", "Wt", "b"], lambda t: eq.weighted_input(t["x"], t["W"], t["b"])),
+        ("sigmoid_", None, ["z"], lambda t: eq.sigmoid(t["z"])),
+        ("sigmoid_", "z", ["z"], lambda t: eq.sigmoid(t["z"])),
+        ("output_error_", None, ["a", "y"], lambda t: eq.output_error(t["a"], t["y"])),
+        ("squared_error_derivative_", None, ["a", "y"], lambda t: eq.squared_error_derivative(t["a"], t["y"])),
+        ("activation_gradient_", None, ["dz", "W"], lambda t: eq.activation_gradient(t["dz"], t["W"])),
+        ("sigmoid_error_", None, ["da", "a"], lambda t: t["da"] * eq.sigmoid_derivative(t["a"])),
+        ("sigmoid_error_", "da", ["da", "a"], lambda t: t["da"] * eq.sigmoid_derivative(t["a"])),
+        ("sigmoid_error_", "a", ["da", "a"], lambda t: t["da"] * eq.sigmoid_derivative(t["a"])),
+        ("descend_weight_", "W", ["dzt", "x", 0.5], lambda t: t["W"] - 0.5 * eq.weight_gradient(t["dz"], t["x"])),
+        ("descend_bias_", "b", ["dzt", "ones", 0.5], lambda t: t["b"] - 0.5 * eq.bias_gradient(t["dz"])),
+    ],
+)
+def test_in_place_form(
+    name: str, over: str | None, inputs: list[str | float], expected: Callable[[dict[str, Tensor]], Tensor], device: str
+) -> None:
+    shapes = {"x": (B, N_IN), "W": (N_OUT, N_IN), "b": (N_OUT,), "z": (B, N_OUT), "dz": (B, N_OUT), "da": (B, N_OUT)}
+    t = {each: random(*shape, device=device) for each, shape in shapes.items()}
+    t |= {"a": in_unit_interval(B, N_OUT, device=device), "y": in_unit_interval(B, N_OUT, device=device)}
+    t |= {"Wt": t["W"].t(), "dzt": t["dz"].t(), "ones": torch.ones(B, dtype=torch.float64, device=device)}
+    before, right = {each: value.clone() for each, value in t.items()}, expected(t).clone()
+    written = torch.full_like(right, math.nan) if over is None else t[over]
+    result = getattr(eq, name)(written, *(t[each] if isinstance(each, str) else each for each in inputs))
+    assert result.data_ptr() == written.data_ptr()
+    assert_close(written, right)
+    # Wᵀ is a view of W; nothing else has changed.
+    assert all(torch.equal(value, before[each]) for each, value in t.items() if value.data_ptr() != written.data_ptr())
 
 
 # Numbers, formulas and functions of the table in the module's docstring; a formula is never empty.

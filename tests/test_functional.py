@@ -62,15 +62,21 @@ def test_layer(ours: Any, theirs: Any, leading: tuple[int, ...], bias: bool, dty
 @each_device
 @each_dtype
 @each_reduction
-@pytest.mark.parametrize("shape", [(), (5,), (3, 4), (2, 3, 2)], ids=str)
-@each_cost
-def test_cost(ours: Any, theirs: Any, shape: tuple[int, ...], reduction: str, dtype: torch.dtype, device: str) -> None:
-    if ours is F.cross_entropy and len(shape) not in (1, 2):
-        pytest.skip("one row or a batch of them")
+@pytest.mark.parametrize(
+    ("ours", "shape"),
+    [
+        (cost, shape)
+        for cost in COSTS
+        for shape in [(), (5,), (3, 4), (2, 3, 2)]
+        if cost is not F.cross_entropy or len(shape) in (1, 2)
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_cost(ours: Any, shape: tuple[int, ...], reduction: str, dtype: torch.dtype, device: str) -> None:
     activation = torch.rand(shape, device=device) * 0.9 + 0.05
     from_z = ours in (F.binary_cross_entropy_with_logits, F.cross_entropy)
     input = (activation.logit() if from_z else activation).to(dtype)
-    assert_same(ours, theirs, input, torch.rand(shape, device=device).to(dtype), reduction=reduction)
+    assert_same(ours, COSTS[ours], input, torch.rand(shape, device=device).to(dtype), reduction=reduction)
 
 
 @each_device

@@ -183,6 +183,44 @@ def test_another_reduction_is_refused_when_it_is_used() -> None:
         loss(torch.rand(3), torch.rand(3))
 
 
+@pytest.mark.parametrize("name", ["MSELoss", "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss"])
+def test_gradient_penalty_trains_as_with_torch_nn(name: str) -> None:
+    net = nn.BPNetwork([3, 5, 2], output="sigmoid" if name in ("MSELoss", "BCELoss") else "linear", dtype=torch.float64)
+    reference = same_network_of_torch(net)
+    x, y = torch.randn(8, 3, dtype=torch.float64, requires_grad=True), torch.rand(8, 2, dtype=torch.float64)
+    histories = []
+    for model, loss in ((net, getattr(nn, name)()), (reference, getattr(torch.nn, name)())):
+        optimizer, history = torch.optim.SGD(model.parameters(), lr=0.5), []
+        for _ in range(32):
+            L = loss(model(x), y)
+            (slope,) = torch.autograd.grad(L, x, create_graph=True)
+            total = L + 10 * slope.square().sum()
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            history.append(total.detach())
+        assert history[-1] < history[0]
+        histories.append(torch.stack(history))
+    assert_close(*histories)
+    assert_close(list(net.parameters()), list(reference.parameters()))
+
+
+# PyTorch's own, whenever torch.compile meets an autograd.Function.
+@pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning")
+def test_network_and_loss_compile_to_one_graph() -> None:
+    torch.compiler.reset()
+    net, loss, x, y = nn.BPNetwork([3, 4, 2]), nn.BCEWithLogitsLoss(), torch.randn(5, 3), torch.rand(5, 2)
+
+    def cost(x: Tensor) -> Tensor:
+        return loss(net.logits(x), y)
+
+    results = []
+    for call in (cost, torch.compile(cost, backend="aot_eager", fullgraph=True)):
+        L = call(x)
+        results.append((L, *torch.autograd.grad(L, list(net.parameters()))))
+    assert_close(*results)
+
+
 SIZES = "it must be two or more positive integers"
 BAD_NETWORKS = {
     "no size": (([],), rf"layer_sizes is \[\]; {SIZES}"),

@@ -15,9 +15,13 @@ training (each takes --config FILE.yaml, and any of its options by --name value)
   test       cost and metrics of the test split:   torchbp test --config configs/breast_cancer.yaml --ckpt_path best
   predict    predictions as CSV:   torchbp predict --config configs/breast_cancer.yaml --ckpt_path best --output out.csv
 
+proof:
+  gradcheck  audit every derivative, or that of a Function of your own:   torchbp gradcheck --help
+
 torchbp COMMAND --help lists a command's options; TORCHBP_TRACEBACK=1 shows the traceback of an error."""
 
 TRAINING = ("fit", "validate", "test", "predict")
+COMMANDS = (*TRAINING, "gradcheck")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -31,10 +35,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
         print(f"torchbp {__version__}")
         return 0
-    if args[0] not in TRAINING:
-        return refuse(f"{args[0]!r} is no command; the commands are {', '.join(TRAINING)}", 2)
+    if args[0] not in COMMANDS:
+        return refuse(f"{args[0]!r} is no command; the commands are {', '.join(COMMANDS)}", 2)
     try:
         # Lightning takes seconds to import, so only the commands that need it do.
+        if args[0] == "gradcheck":
+            from torchbp.verify._cli import run as gradcheck
+
+            return gradcheck(args[1:])
         from torchbp.training._cli import run
 
         run(args)
@@ -56,8 +64,8 @@ def refuse(message: str, status: int) -> int:
     """Say in one line on standard error why not; returns ``status``."""
     message = " ".join(message.split())
     # jsonargparse lists every type that an argument might have been; only what is wrong with the first is news.
-    if found := re.search(r"Errors: - (.*?) - Expected a <class 'NoneType'>", message):
-        message = found[1]
+    if found := re.search(r"Errors: - (.*?) - Expected a <class 'NoneType'>(?:.*?Given value: (\S+))?", message):
+        message = found[1] + (f". Got value: {found[2]}" if found[1].startswith("Expected a") and found[2] else "")
     print(f"torchbp: error: {message}", file=sys.stderr)
     return status
 

@@ -124,7 +124,7 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
                 f"target has shape {tuple(target.shape)}; class indices for an input of shape {tuple(input.shape)} "
                 f"have shape {tuple(input.shape[:-1])}"
             )
-        target = torch.nn.functional.one_hot(target.long(), input.shape[-1]).to(input.dtype)
+        target = torch.zeros_like(input).scatter(-1, target.long().unsqueeze(-1), 1)  # one-hot, also under vmap
     input, target, reduction = _checked_cost(input, target, reduction)
     if input.dim() == 2:
         return _softmax_cross_entropy(input, target, reduction)

@@ -1,0 +1,279 @@
+"""The equations' own code run on symbols, beside what SymPy derives; and run on numbers, beside fifty digits.
+
+The equations are given :class:`Symbols` in place of tensors: what SymPy compares is the code itself, not a transcript of it.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import mpmath
+import pytest
+import sympy as sp
+import torch
+from devices import DEVICES
+from torch import Tensor
+
+from torchbp import equations as eq
+
+each_device = pytest.mark.parametrize("device", DEVICES)
+
+
+class Symbols:
+    """A matrix of SymPy expressions that answers to as much of a tensor's interface as the equations use."""
+
+    dtype = torch.float64
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = sp.Matrix([[matrix]]) if isinstance(matrix, sp.Expr) else sp.Matrix(matrix)
+
+    def each(self, f: Callable[..., Any], *others: Any) -> "Symbols":
+        """Elementwise; a number, one column or one row is broadcast."""
+        tables = [self.matrix, *(o.matrix if isinstance(o, Symbols) else sp.Matrix([[o]]) for o in others)]
+        rows, columns = max(m.rows for m in tables), max(m.cols for m in tables)
+        return Symbols(sp.Matrix(rows, columns, lambda i, j: f(*(m[min(i, m.rows - 1), min(j, m.cols - 1)] for m in tables))))
+
+    def __add__(self, other: Any) -> "Symbols":
+        return self.each(lambda a, b: a + b, other)
+
+    def __sub__(self, other: Any) -> "Symbols":
+        return self.each(lambda a, b: a - b, other)
+
+    def __rsub__(self, other: Any) -> "Symbols":
+        return self.each(lambda a, b: b - a, other)
+
+    def __mul__(self, other: Any) -> "Symbols":
+        return self.each(lambda a, b: a * b, other)
+
+    def __truediv__(self, other: Any) -> "Symbols":
+        return self.each(lambda a, b: a / b, other)
+
+    def __neg__(self) -> "Symbols":
+        return self.each(lambda a: -a)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def square(self) -> "Symbols":
+        return self * self
+
+    def log(self) -> "Symbols":
+        return self.each(sp.log)
+
+    def log1p(self) -> "Symbols":
+        return self.each(lambda a: sp.log(1 + a))
+
+    def clamp(self, min: float) -> "Symbols":
+        # The bounds of logarithms and denominators, which the open interval (0, 1) does not reach.
+        assert min in (eq.LOG_MIN, eq.DENOMINATOR_MIN)
+        return self
+
+    def to(self, dtype: torch.dtype) -> "Symbols":
+        return self
+
+    def t(self) -> "Symbols":
+        return Symbols(self.matrix.T)
+
+    def mm(self, other: "Symbols") -> "Symbols":
+        return Symbols(self.matrix * other.matrix)
+
+    def sum(self, dim: int, keepdim: bool = False) -> "Symbols":
+        ones = sp.ones(1, self.matrix.rows) if dim == 0 else sp.ones(self.matrix.cols, 1)
+        return Symbols(ones * self.matrix if dim == 0 else self.matrix * ones)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> "Symbols":
+        return getattr(cls, f"torch_{func.__name__}")(*args)
+
+    def torch_sigmoid(self) -> "Symbols":
+        return self.each(lambda z: 1 / (1 + sp.exp(-z)))
+
+    def torch_softplus(self) -> "Symbols":
+        return self.each(lambda z: sp.log(1 + sp.exp(z)))
+
+    def torch_softmax(self, dim: int) -> "Symbols":
+        exponentials = self.each(sp.exp)
+        return exponentials / exponentials.sum(dim)
+
+    def torch_log_softmax(self, dim: int) -> "Symbols":
+        return self - self.each(sp.exp).sum(dim).log()
+
+    def torch_addmm(self, x: "Symbols", W: "Symbols") -> "Symbols":
+        return self + x.mm(W)
+
+    def torch_lerp(self, end: "Symbols", weight: "Symbols") -> "Symbols":
+        return self + weight * (end - self)
+
+
+def is_same(code: Any, expected: Any) -> bool:
+    """Whether the two are one expression."""
+    return all(sp.simplify(sp.expand_log(difference)) == 0 for difference in code.matrix - Symbols(expected).matrix)
+
+
+z = sp.Symbol("z", real=True)
+a, y = sp.symbols("a y", positive=True)
+sigmoid = 1 / (1 + sp.exp(-z))
+squared_error = (a - y) ** 2
+cross_entropy = -(y * sp.log(a) + (1 - y) * sp.log(1 - a))
+sA, sY, sZ = Symbols(a), Symbols(y), Symbols(z)
+
+# Left, the code of the equations; right, SymPy's derivative of the forward equation as the text states it.
+SCALARS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "3.0": (lambda: eq.sigmoid(sZ), lambda: sigmoid),
+    "3.1a": (lambda: eq.squared_error(sA, sY), lambda: squared_error),
+    "3.1a by a": (lambda: eq.squared_error_derivative(sA, sY), lambda: squared_error.diff(a)),
+    "3.1c": (lambda: eq.cross_entropy(sA, sY), lambda: cross_entropy),
+    "3.1c by y": (lambda: eq.cross_entropy_target_derivative(sA, sY), lambda: cross_entropy.diff(y)),
+    "3.1c of z": (lambda: eq.cross_entropy_of_weighted_input(sZ, sY), lambda: cross_entropy.subs(a, sigmoid)),
+    "3.2a": (lambda: eq.cross_entropy_derivative(sA, sY), lambda: cross_entropy.diff(a)),
+    "3.2b": (lambda: eq.sigmoid_derivative(Symbols(sigmoid)), lambda: sigmoid.diff(z)),
+    "3.2b at z": (lambda: eq.sigmoid_derivative_at(sZ), lambda: sigmoid.diff(z)),
+    "3.2c": (lambda: eq.output_error(Symbols(sigmoid), sY), lambda: cross_entropy.subs(a, sigmoid).diff(z)),
+}
+
+
+@pytest.mark.parametrize("number", SCALARS)
+def test_scalar_equation(number: str) -> None:
+    code, derived = SCALARS[number]
+    assert is_same(code(), derived())
+
+
+def test_piecewise_cross_entropy_is_the_joined_one_at_its_ends() -> None:
+    assert sp.simplify(cross_entropy.subs(y, 1) + sp.log(a)) == 0
+    assert sp.simplify(cross_entropy.subs(y, 0) + sp.log(1 - a)) == 0
+
+
+def test_softmax_cross_entropy() -> None:
+    z, y = sp.Matrix(1, 3, sp.symbols("z:3", real=True)), sp.Matrix(1, 3, sp.symbols("y:3", positive=True))
+    total = sum(sp.exp(each) for each in z)
+    cost = -sum(t * (each - sp.log(total)) for t, each in zip(y, z, strict=True))
+    assert is_same(eq.softmax_cross_entropy(Symbols(z), Symbols(y)), cost)
+    assert is_same(eq.softmax_cross_entropy_derivative(Symbols(z), Symbols(y)), [[cost.diff(each) for each in z]])
+
+
+class Network:
+    """The text's network, 2-2-1, for a batch of two: each formula on symbols, with the code of the equations."""
+
+    def __init__(self) -> None:
+        def symbols(name: str, rows: int, columns: int) -> sp.Matrix:
+            return sp.Matrix(rows, columns, lambda i, j: sp.Symbol(f"{name}_{i}{j}", real=True))
+
+        self.X, self.Y = symbols("x", 2, 2), symbols("y", 2, 1)
+        self.parameters = symbols("V", 2, 2), symbols("c", 1, 2), symbols("W", 1, 2), symbols("b", 1, 1)
+        W1, b1, W2, b2 = map(Symbols, self.parameters)
+        self.A1 = eq.sigmoid(eq.weighted_input(Symbols(self.X), W1, b1))
+        self.A2 = eq.sigmoid(eq.weighted_input(self.A1, W2, b2))
+        dZ2 = eq.output_error(self.A2, Symbols(self.Y))
+        dZ1 = eq.hidden_error(dZ2, W2, self.A1)
+        self.gradients = (
+            eq.weight_gradient(dZ1, Symbols(self.X)),
+            eq.bias_gradient(dZ1),
+            eq.weight_gradient(dZ2, self.A1),
+            eq.bias_gradient(dZ2),
+        )
+
+    def cost(self) -> Any:
+        """Σ -[y ln ŷ + (1 - y) ln(1 - ŷ)] over the batch, written out from 2.1 to 2.4 and 3.1c without the equations' code."""
+        (W1, b1, W2, b2), total = self.parameters, 0
+        for s in range(2):
+            hidden = [1 / (1 + sp.exp(-(W1[j, 0] * self.X[s, 0] + W1[j, 1] * self.X[s, 1] + b1[j]))) for j in range(2)]
+            out = 1 / (1 + sp.exp(-(W2[0] * hidden[0] + W2[1] * hidden[1] + b2[0])))
+            total -= self.Y[s] * sp.log(out) + (1 - self.Y[s]) * sp.log(1 - out)
+        return total
+
+
+@pytest.mark.parametrize(("i", "name"), [(0, "dW1"), (1, "db1"), (2, "dW2"), (3, "db2")])
+def test_gradient_of_the_network(i: int, name: str) -> None:
+    network = Network()
+    assert network.gradients[i].matrix.shape == network.parameters[i].shape
+    for parameter, gradient in zip(network.parameters[i], network.gradients[i].matrix, strict=True):
+        difference = network.cost().diff(parameter) - gradient
+        # The exponentials of each sample's two z1 and one z2, outer ones before those they hold, become symbols of a fraction.
+        exponentials = sorted(difference.atoms(sp.exp), key=sp.count_ops, reverse=True)
+        fractions = sp.together(difference.subs([(each, sp.Dummy()) for each in exponentials]))
+        assert len(exponentials) == 6
+        assert sp.expand(sp.numer(fractions)) == 0
+
+
+POINTS = torch.cat(
+    [
+        torch.linspace(-700, 700, 1401, dtype=torch.float64),
+        torch.linspace(-40, 40, 801, dtype=torch.float64),
+        torch.rand(400, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 1400 - 700,
+        torch.tensor([0.0, 1e-300, -1e-300, 1e-17, -1e-17, 50.0, math.nextafter(50.0, 51.0), -50.0], dtype=torch.float64),
+    ]
+)
+LEAST_NORMAL = torch.finfo(torch.float64).tiny
+
+
+def exp_of_minus_abs(z: Any) -> Any:
+    return mpmath.exp(-abs(z))
+
+
+def exact_sigmoid(z: Any) -> Any:
+    e = exp_of_minus_abs(z)
+    return 1 / (1 + e) if z >= 0 else e / (1 + e)
+
+
+def exact_cross_entropy(z: Any, y: Any) -> Any:
+    """-[y ln g(z) + (1 - y) ln(1 - g(z))], where -ln g(z) is ln(1 + e^-|z|) for z >= 0 and larger by -z for z < 0."""
+    log1p = mpmath.log1p(exp_of_minus_abs(z))
+    return y * (max(-z, 0) + log1p) + (1 - y) * (max(z, 0) + log1p)
+
+
+def worst_ulp(
+    actual: Tensor, exact: Iterable[Any], unit: Callable[[int, float], float] = lambda i, value: math.ulp(value)
+) -> float:
+    """Largest distance from the exact values, in units in the last place, over those that are normal numbers."""
+    worst = 0.0
+    for i, (mine, right) in enumerate(zip(actual.tolist(), exact, strict=True)):
+        if abs(right) >= LEAST_NORMAL:
+            worst = max(worst, float(abs(mpmath.mpf(mine) - right)) / unit(i, float(right)))
+    return worst
+
+
+@each_device
+def test_digits_of_sigmoid(device: str) -> None:
+    with mpmath.workdps(50):
+        exact = [exact_sigmoid(mpmath.mpf(z)) for z in POINTS.tolist()]
+        assert worst_ulp(eq.sigmoid(POINTS.to(device)), exact) < 4
+
+
+@each_device
+def test_digits_of_sigmoid_derivative(device: str) -> None:
+    with mpmath.workdps(50):
+        exact = [exact_sigmoid(z) * exact_sigmoid(-z) for z in map(mpmath.mpf, POINTS.tolist())]
+        assert worst_ulp(eq.sigmoid_derivative_at(POINTS.to(device)), exact) < 4
+        # From a alone it cannot be so: near 1, a(1 - a) holds no more digits than 1 - a has left.
+        assert worst_ulp(eq.sigmoid_derivative(eq.sigmoid(POINTS.to(device))), exact) > 1e10
+
+
+@each_device
+@pytest.mark.parametrize("kind", ["zero", "one", "uniform", "next to zero", "next to one"])
+def test_digits_of_cross_entropy(kind: str, device: str) -> None:
+    uniform = torch.rand_like(POINTS)
+    y = {
+        "zero": torch.zeros_like(POINTS),
+        "one": torch.ones_like(POINTS),
+        "uniform": uniform,
+        "next to zero": uniform.pow(40),
+        "next to one": 1 - uniform.pow(40),
+    }[kind]
+    with mpmath.workdps(50):
+        exact = (exact_cross_entropy(mpmath.mpf(p), mpmath.mpf(q)) for p, q in zip(POINTS.tolist(), y.tolist(), strict=True))
+        assert worst_ulp(eq.cross_entropy_of_weighted_input(POINTS.to(device), y.to(device)), exact) < 4
+
+
+@each_device
+def test_digits_of_output_error(device: str) -> None:
+    a, y = eq.sigmoid(POINTS), torch.rand_like(POINTS)
+    # Where the two lie close together, too.
+    y[::2] = a[::2] * (1 + 1e-9 * torch.randn_like(a[::2]))
+    larger = torch.maximum(a, y).tolist()
+    with mpmath.workdps(50):
+        exact = [mpmath.mpf(p) - mpmath.mpf(q) for p, q in zip(a.tolist(), y.tolist(), strict=True)]
+        actual = eq.output_error(a.to(device), y.to(device))
+        assert worst_ulp(actual, exact, lambda i, _: math.ulp(larger[i])) <= 2
+        # The whole way from z.
+        exact = [exact_sigmoid(mpmath.mpf(p)) - mpmath.mpf(q) for p, q in zip(POINTS.tolist(), y.tolist(), strict=True)]
+        actual = eq.output_error(eq.sigmoid(POINTS.to(device)), y.to(device))
+        assert worst_ulp(actual, exact, lambda i, _: math.ulp(larger[i])) < 4

@@ -1,0 +1,301 @@
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import correct_functions as correct
+import planted_faults as faults
+import pytest
+import torch
+from devices import DEVICES
+from rich.console import Console
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional as F
+
+from torchbp import functional, functions, verify
+from torchbp.verify import Result, Row, audit
+
+# PyTorch runs its own derivative of forward in these, whatever the Function says.
+BYPASSED = {"func grad in compile", "torch export"}
+SECOND_DERIVATIVES = {"double backward", "gradient penalty"}
+# Of a layer whose saved output is differentiated through the faulty backward again.
+WRONG_GRADIENT = {"backward", "reference", "backward over forward", *SECOND_DERIVATIVES}
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64).requires_grad_()
+
+
+def sigmoid_linear(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
+    return torch.sigmoid(F.linear(x, W, b))
+
+
+@cache
+def audit_of_layer(function: type[Function], *only: str) -> Result:
+    """The weight is square, so that shapes give nothing away."""
+    torch.manual_seed(0)
+    call = functions.call_of(function)
+
+    def layer(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
+        return call(x, W, b)
+
+    return audit(
+        layer, (normal(4, 3), normal(3, 3), normal(3)), reference=sigmoid_linear, name=function.__name__, only=only or None
+    )
+
+
+def checks(rows: list[Row]) -> set[str]:
+    return {row.check for row in rows}
+
+
+def detail(result: Result, check: str) -> str:
+    return next(row.detail for row in result.failures if row.check == check)
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "finding", "failing_too"),
+    [
+        (faults.WrongSign, "backward", "gradient of x: 12 of 12 entries wrong: ", WRONG_GRADIENT),
+        (faults.MissingTranspose, "backward", "gradient of W: 6 of 9 entries wrong: ", WRONG_GRADIENT),
+        (faults.MissingBiasSum, "gradient shapes", "gradient of b: backward returns shape (4, 3), the input's is (3,)", set()),
+        (faults.ForgottenNeedsInputGrad, "needs input grad", "gradient of x: computed although needs_input_grad", set()),
+        (
+            faults.SavedTensorChanged,
+            "tensors unchanged",
+            "output 0 after backward: 12 of 12 entries wrong: ",
+            # Whatever runs backward a second time, and batches, which cannot be written into a single saved tensor.
+            {"repeated backward", *SECOND_DERIVATIVES, "batched gradients", "jacrev", "hessian", "torch compile"},
+        ),
+        (
+            faults.NotTwiceDifferentiable,
+            "double backward",
+            "second derivative by x: 12 of 12 entries wrong: ",
+            {"gradient penalty", "forward over backward", "hessian"},
+        ),
+        (faults.WrongJvp, "forward mode", "output 0, along W: ", {"forward over backward", "jacfwd", "hessian"}),
+        (faults.WrongVmap, "vmap", "output 0, vmap over W (in_dim 0): 24 of 36 entries wrong: ", set()),
+        (faults.MismatchUnderAutocast, "autocast", "same dtype, but got: c10::BFloat16 != float", set()),
+        (faults.DtypeLostUnderAutocast, "autocast", "output 0 under autocast to torch.bfloat16 is torch.float32", set()),
+        (faults.StaleForExpanded, "expanded upstream", "gradient of x, upstream expanded along all dimensions: ", set()),
+        (
+            faults.PenaltyVanishes,
+            "gradient penalty",
+            "gradient penalty, which vanishes without an error, by W: 9 of 9 entries wrong: ",
+            {"double backward"},
+        ),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_fault_of_a_layer_is_found_where_it_is(fault: type[Function], check: str, finding: str, failing_too: set[str]) -> None:
+    result = audit_of_layer(fault)
+    assert finding in detail(result, check)
+    assert checks(result.failures) == {check, *failing_too}
+    assert not result.passed
+    assert checks(result.with_status("bypassed")) == BYPASSED
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "finding"),
+    [
+        (faults.UpstreamTakenForContiguous, "noncontiguous upstream", "gradient of x, upstream transposed: "),
+        (faults.InputTakenForContiguous, "noncontiguous inputs", "output 0, x transposed: "),
+        (faults.NoGradientUnexpected, "undefined upstream", "TypeError: unsupported operand type(s) for *: 'NoneType'"),
+        (faults.SavedTensorsReadTwice, "checkpoint", "make sure to do so only once"),
+        (faults.DigitsLost, "precision", "output 0: "),
+        (faults.UpstreamClipped, "loss scaling", "gradient of x: "),
+        (faults.ValueRead, "meta", "Tensor.item() cannot be called on meta tensors"),
+        (faults.ValueRead, "fake", "DataDependentOutputException: "),
+        (faults.JvpNotDifferentiable, "backward over forward", "gradient of W: 9 of 9 entries wrong: "),
+    ],
+)
+def test_other_fault_is_found(fault: type[Function], check: str, finding: str) -> None:
+    result = audit_of_layer(fault, "backward", check)
+    assert finding in detail(result, check)
+    assert checks(result.failures) == {check}
+
+
+def test_gradient_computed_in_forward_is_wrong_without_reduction() -> None:
+    call = functions.call_of(faults.GradientInForward)
+    assert audit(call, (normal(4, 3), "sum"), only={"backward"}).passed
+    result = audit(lambda x: call(x, "none"), (normal(4, 3),))
+    assert checks(result.failures) == {"backward"}
+    assert "gradient of x: 12 of 12 entries wrong: " in detail(result, "backward")
+
+
+def test_detail_names_the_worst_entries_and_their_values() -> None:
+    x, W, b = normal(4, 3), normal(3, 3), normal(3)
+    result = audit(functions.call_of(faults.WrongSign), (x, W, b), only={"backward"})
+    upstream = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (expected,) = torch.autograd.grad(sigmoid_linear(x, W, b), x, upstream)
+    row, column = divmod(int(expected.abs().argmax()), 3)
+    value = expected[row, column].item()
+    assert f"[{row}, {column}] expected {value:.6g}, got {-value:.6g}" in detail(result, "backward")
+
+
+def test_refused_second_derivative_is_told_from_a_wrong_one() -> None:
+    result = audit_of_layer(faults.PenaltyVanishes)
+    assert "trying to differentiate twice a function that was marked with @once_differentiable" in detail(
+        result, "double backward"
+    )
+    assert "vanishes" not in detail(audit_of_layer(faults.NotTwiceDifferentiable), "gradient penalty")
+
+
+def test_naive_function_fails_with_a_line_for_each_thing_it_lacks() -> None:
+    result = audit(faults.NaiveSigmoidLinear, (normal(4, 3), normal(2, 3), normal(2)), reference=sigmoid_linear)
+    lacking = {
+        "needs input grad": "gradient of W: computed although",
+        "overwritten input": "gradient of W, x overwritten before backward",
+        "forward mode": "You must implement the jvp function",
+        "vmap": "it must override the setup_context staticmethod",
+        "per sample gradients": "it must override the setup_context staticmethod",
+        "torch func grad": "it must override the setup_context staticmethod",
+        "autocast": "output 0 under autocast to torch.bfloat16 is torch.float32, expected torch.bfloat16",
+        "complex inputs": "complex: to be refused",
+    }
+    for check, finding in lacking.items():
+        assert finding in detail(result, check)
+    assert not {"backward", "reference", "double backward", "repeated backward", "torch compile"} & checks(result.failures)
+    assert all(len(row.detail.splitlines()) == 1 for row in result.failures if "Error" in row.detail)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("function", "inputs", "reference"),
+    [
+        (correct.Linear, (normal(4, 3), normal(2, 3)), F.linear),
+        (correct.Sigmoid, (normal(4, 3),), torch.sigmoid),
+        (correct.SiLU, (normal(4, 3),), F.silu),
+        (correct.SquaredError, (normal(4, 3), normal(4, 3)), F.mse_loss),
+        (correct.SoftmaxCrossEntropy, (normal(4, 3), torch.tensor([0, 2, 1, 1])), F.cross_entropy),
+        (correct.Normalize, (normal(4, 3),), lambda x: (F.layer_norm(x, x.shape[-1:]), x.mean(-1))),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_correct_function_passes(
+    device: str, function: type[Function], inputs: tuple[Any, ...], reference: Callable[..., Any]
+) -> None:
+    result = audit(functions.call_of(function), inputs, devices=device, reference=reference)
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.failures] == []
+    assert checks(result.with_status("bypassed")) == BYPASSED
+    assert checks(result.with_status("skipped")) <= {"expanded upstream", "noncontiguous upstream"}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", [sample.name for sample in verify.own_functionals()])
+def test_own_functional_passes(device: str, name: str) -> None:
+    (result,) = verify.gradcheck([device], name)
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.failures] == []
+    assert checks(result.with_status("bypassed")) == BYPASSED
+    assert not result.with_status("skipped")
+    assert {row.device for row in result.rows} == {device}
+
+
+def test_every_public_functional_is_audited() -> None:
+    assert {sample.name for sample in verify.own_functionals()} == set(functional.__all__)
+
+
+def test_wrong_backward_that_is_bypassed_is_said_to_be_another() -> None:
+    result = audit_of_layer(faults.WrongSign)
+    assert {row.detail.endswith("its gradients are not the custom ones") for row in result.with_status("bypassed")} == {True}
+    result = audit_of_layer(faults.Layer)
+    assert result.passed
+    assert {row.detail.endswith("the custom backward never runs") for row in result.rows if row.check in BYPASSED} == {
+        True,
+        False,
+    }
+
+
+def test_function_without_autograd_functions_is_never_bypassed() -> None:
+    result = audit(torch.tanh, (normal(2, 2),), only=BYPASSED)
+    assert {row.status for row in result.rows} == {"passed"}
+
+
+def test_audit_leaves_function_generator_and_inputs_alone() -> None:
+    x, W, b = normal(2, 3), normal(2, 3), normal(2)
+    backward = faults.Layer.__dict__["backward"]
+    values, state = [t.clone() for t in (x, W, b)], torch.get_rng_state()
+    audit(faults.Layer, (x, W, b), only={"backward", "needs input grad", "double backward", "vmap", "torch func grad"})
+    assert faults.Layer.__dict__["backward"] is backward
+    assert "backward" not in functions.BPFunction.__dict__
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(t, value) and t.grad is None for t, value in zip((x, W, b), values, strict=True))
+
+
+def test_results_as_json_and_as_tables_of_100_columns() -> None:
+    results = [audit_of_layer(faults.WrongSign), audit_of_layer(faults.MismatchUnderAutocast)]
+    rows = json.loads(json.dumps([row for result in results for row in result.to_json()], allow_nan=False))
+    assert {row["function"] for row in rows} == {"WrongSign", "MismatchUnderAutocast"}
+    (backward,) = (row for row in rows if row["check"] == "backward" and row["status"] == "failed")
+    assert backward["device"] == "cpu"
+    assert backward["dtype"] == "float64"
+    assert backward["absolute_error"] > 0.1
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(results[0].table(), verify.summary(results))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 100
+    words = " ".join(text.split())
+    assert "failed backward" in words
+    assert "gradient of x: 12 of 12 entries wrong: [" in words
+    assert "failed MismatchUnderAutocast: autocast bfloat16: RuntimeError: expected m1 and m2" in words
+
+
+def test_function_of_an_import_path_is_audited_with_given_shapes() -> None:
+    (result,) = verify.gradcheck(["cpu"], "planted_faults:WrongSign", "4,3 2,3 2")
+    assert result.function == "planted_faults:WrongSign"
+    assert "gradient of x: " in detail(result, "backward")
+    (result,) = verify.gradcheck(["cpu"], "torch.nn.functional:silu", "test_verify:one_input", "torch.nn.functional:silu")
+    assert result.passed
+    assert not result.with_status("skipped")
+
+
+def one_input() -> Tensor:
+    return normal(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"function": "mse"}, "function is 'mse'; it must be package.module:Function or one of linear, sigmoid_linear, "),
+        ({"function": "no_such_module:F", "inputs": "2"}, "'no_such_module:F' cannot be imported: No module named"),
+        ({"function": "planted_faults:Nothing", "inputs": "2"}, "'planted_faults:Nothing' cannot be imported: module"),
+        ({"function": "planted_faults:__name__", "inputs": "2"}, "'planted_faults:__name__' is str; it must be callable"),
+        ({"function": "planted_faults:Layer"}, "planted_faults:Layer needs inputs: shapes such as '4,3 2,3 2'"),
+        ({"function": "planted_faults:Layer", "inputs": "4,x"}, "inputs is '4,x'; it must be shapes such as '4,3 2,3 2'"),
+        ({"function": "planted_faults:Layer", "inputs": "4,3 2,2 2"}, r"cannot be called with \(4, 3\) torch.float64, "),
+        (
+            {"function": "planted_faults:Layer", "inputs": "0,3 2,3 2"},
+            r"x has shape \(0, 3\); an input that requires grad must",
+        ),
+        ({"function": "mse_loss", "devices": ["cuda:99"]}, "device is 'cuda:99', which is not there: "),
+    ],
+)
+def test_what_cannot_be_audited_is_said_in_one_line(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        list(verify.gradcheck(**arguments))
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ((torch.ones(2, dtype=torch.float64),), "no input requires grad; at least one float64 tensor must"),
+        ((torch.ones(2, requires_grad=True),), "input is torch.float32; an input that requires grad must be torch.float64"),
+    ],
+)
+def test_inputs_that_cannot_be_differentiated_are_named(inputs: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        audit(F.silu, inputs)
+
+
+def test_torchbp_does_not_import_the_audit() -> None:
+    code = "import sys, torchbp; assert 'torchbp.verify' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_check_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ValueError, match="only has bakcward; the checks are autocast, backward, "):
+        audit(torch.tanh, (normal(2),), only={"backward", "bakcward"})

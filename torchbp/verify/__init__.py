@@ -1,0 +1,11 @@
+"""Audit of a custom derivative: does an autograd Function do what PyTorch may ask of it?
+
+:func:`audit` is for anybody's ``torch.autograd.Function``; :func:`gradcheck` audits torchbp's own functions, or one named by
+its import path.
+"""
+
+from torchbp.verify._audit import audit
+from torchbp.verify._own import Sample, available_devices, gradcheck, own_functionals
+from torchbp.verify._result import Result, Row, summary
+
+__all__ = ["Result", "Row", "Sample", "audit", "available_devices", "gradcheck", "own_functionals", "summary"]

@@ -1,0 +1,145 @@
+"""The audit of torchbp's own functionals, and of a function that is named by its import path."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchbp import functional as F
+from torchbp.verify._audit import audit
+from torchbp.verify._result import Result
+
+
+class Sample(NamedTuple):
+    """A function to audit, its arguments, and the PyTorch function that has the same outputs."""
+
+    name: str
+    function: Callable[..., Any]
+    inputs: tuple[Any, ...]
+    reference: Callable[..., Any] | None
+
+
+def own_functionals() -> list[Sample]:
+    """The functions of :mod:`torchbp.functional`: layers with and without bias at once, costs with every reduction at once."""
+    generator = torch.Generator().manual_seed(0)
+    x, W, b = _normal((4, 3), generator), _normal((2, 3), generator), _normal((2,), generator)
+    z, a, y, p = (_normal((4, 3), generator) for _ in range(4))
+    # Activations and targets lie in (0, 1), and a row of class probabilities adds up to 1.
+    a, y, p = (t.detach().requires_grad_() for t in (a.sigmoid(), y.sigmoid(), p.softmax(-1)))
+    nn = torch.nn.functional
+    layers = [("linear", F.linear, nn.linear), ("sigmoid_linear", F.sigmoid_linear, _sigmoid_linear)]
+    costs: list[tuple[str, Callable[..., Tensor], Callable[..., Tensor], tuple[Tensor, ...]]] = [
+        ("mse_loss", F.mse_loss, nn.mse_loss, (z, y)),
+        ("binary_cross_entropy", F.binary_cross_entropy, nn.binary_cross_entropy, (a, y)),
+        ("binary_cross_entropy_with_logits", F.binary_cross_entropy_with_logits, nn.binary_cross_entropy_with_logits, (z, y)),
+    ]
+    classes = torch.tensor([0, 2, 1, 1])
+    return [
+        *(Sample(name, _with_and_without_bias(f), (x, W, b), _with_and_without_bias(g)) for name, f, g in layers),
+        *(Sample(name, _every_reduction(f), inputs, _every_reduction(g)) for name, f, g, inputs in costs),
+        Sample("cross_entropy", _both_targets(F.cross_entropy), (z, p, classes), _both_targets(nn.cross_entropy)),
+    ]
+
+
+def gradcheck(
+    devices: Sequence[str] = ("cpu",), function: str | None = None, inputs: str | None = None, reference: str | None = None
+) -> Iterator[Result]:
+    """Audit torchbp's own functions, or one named by its import path, one result at a time.
+
+    Args:
+        devices: where; :func:`available_devices` gives them all.
+        function: one of torchbp's own, such as ``mse_loss``; or ``package.module:Function``, looked for in the working
+            directory as well. All of torchbp's own by default.
+        inputs: for a function with an import path: shapes such as ``"4,3 2,3 2"``, one float64 tensor from N(0, 1) each, a
+            single number for a vector; or the import path of a callable that returns the inputs, for any others.
+        reference: for a function with an import path, that of a PyTorch function to compare it with.
+
+    Raises:
+        ValueError: what cannot be found, read or called.
+    """
+    own = {sample.name: sample for sample in own_functionals()}
+    if function is None:
+        samples = list(own.values())
+    elif ":" in function:
+        if inputs is None:
+            raise ValueError(
+                f"{function} needs inputs: shapes such as '4,3 2,3 2', or package.module:callable that returns them"
+            )
+        samples = [Sample(function, imported(function), inputs_of(inputs), imported(reference) if reference else None)]
+    elif function in own:
+        samples = [own[function]]
+    else:
+        raise ValueError(f"function is {function!r}; it must be package.module:Function or one of {', '.join(own)}")
+    for name, called, arguments, same in samples:
+        yield audit(called, arguments, devices=devices, reference=same, name=name)
+
+
+def available_devices() -> list[str]:
+    """``cpu``, and ``cuda`` where there is one."""
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+def inputs_of(text: str) -> tuple[Any, ...]:
+    """Inputs from shapes, or from the callable whose import path is given; see :func:`gradcheck`.
+
+    >>> [tuple(t.shape) for t in inputs_of("4,3 2,3 2")]
+    [(4, 3), (2, 3), (2,)]
+    """
+    if ":" in text:
+        inputs = imported(text)()
+        return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+    generator = torch.Generator().manual_seed(0)
+    try:
+        return tuple(_normal([int(size) for size in shape.split(",")], generator) for shape in text.split())
+    except (ValueError, RuntimeError):
+        raise ValueError(f"inputs is {text!r}; it must be shapes such as '4,3 2,3 2', or package.module:callable") from None
+
+
+def imported(path: str) -> Callable[..., Any]:
+    """What ``package.module:name`` names; modules of the working directory are found too."""
+    module, _, name = path.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path!r} cannot be imported: {error}") from None
+    finally:
+        sys.path.pop(0)
+    if not callable(found):
+        raise ValueError(f"{path!r} is {type(found).__name__}; it must be callable")
+    return found
+
+
+def _normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+
+def _sigmoid_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return torch.sigmoid(torch.nn.functional.linear(input, weight, bias))
+
+
+def _with_and_without_bias(layer: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+    def both(input: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+        return layer(input, weight, bias), layer(input, weight)
+
+    return both
+
+
+def _every_reduction(cost: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+    def every(input: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return tuple(cost(input, target, reduction=reduction) for reduction in ("mean", "sum", "none"))
+
+    return every
+
+
+def _both_targets(cost: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+    def both(input: Tensor, probabilities: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
+        return *_every_reduction(cost)(input, probabilities), cost(input, classes)
+
+    return both

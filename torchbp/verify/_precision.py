@@ -1,0 +1,142 @@
+"""Checks of dtypes: half precision, autocast, loss scaling, complex numbers, and tensors without values."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from torchbp.verify._result import Comparison, Failed, Tolerance
+from torchbp.verify._subject import (
+    FINITE_DIFFERENCES,
+    Subject,
+    Tensors,
+    check_dtype,
+    dot,
+    gradients,
+    numerical_gradient,
+)
+
+
+def precision(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
+    """Outputs and gradients are those of float64 from the same values, to the digits that the dtype has."""
+    low = s.to(dtype)
+    exact = low.to(torch.float64)
+    upstream = low.upstream()
+    tensors, exact_tensors = low.tensors(), exact.tensors()
+    outputs, exact_outputs = low.function(*tensors), exact.function(*exact_tensors)
+    for i, output in zip(s.output_positions, outputs, strict=True):
+        check_dtype(f"output {i} of {dtype} inputs", _reference_dtypes(low).get(i, dtype), output.dtype)
+    yield from s.outputs_agree(exact_outputs, outputs, _digits_of(dtype, exact_outputs))
+    got = gradients(outputs, tensors, upstream)
+    expected = gradients(exact_outputs, exact_tensors, [v.double() for v in upstream])
+    yield from s.gradients_agree(expected, got, _digits_of(dtype, expected))
+
+
+def autocast(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
+    """Under autocast outputs have the reference's dtype, and backward runs, inside autocast or after it."""
+    low, upstream = s.to(torch.float32), s.upstream()
+    expected_outputs, expected = s.function(*s.tensors()), s.gradients(s.tensors(), upstream)
+    for inside in (False, True):
+        tensors = low.tensors()
+        with torch.autocast(s.device_type, dtype):
+            outputs = low.function(*tensors)
+            kinds = _reference_dtypes(low)
+        for i, output in zip(s.output_positions, outputs, strict=True):
+            check_dtype(f"output {i} under autocast to {dtype}", kinds.get(i, output.dtype), output.dtype)
+        note = f", backward {'inside' if inside else 'after'} autocast"
+        yield from s.outputs_agree(expected_outputs, outputs, _digits_of(dtype, expected_outputs), note)
+        with torch.autocast(s.device_type, dtype, enabled=inside):
+            got = gradients(outputs, tensors, [v.to(o.dtype) for v, o in zip(upstream, outputs, strict=True)])
+        yield from s.gradients_agree(expected, got, _digits_of(dtype, expected), note)
+
+
+def loss_scaling(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
+    """A cost scaled by GradScaler gives, unscaled again, the gradients of the plain cost."""
+    low = s.to(dtype)
+    upstream, tensors = low.upstream(), low.tensors()
+    scaler = torch.amp.GradScaler(s.device_type)
+    scaler.scale(dot(low.function(*tensors), upstream)).backward()
+    scaler.unscale_(torch.optim.SGD(tensors, lr=1.0))
+    got = [torch.zeros_like(t) if t.grad is None else t.grad for t in tensors]
+    expected = low.gradients(low.tensors(), upstream)
+    yield from s.gradients_agree(expected, got, _digits_of(dtype, expected))
+
+
+def complex_inputs(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
+    """Complex inputs are refused, or given the gradients of finite differences; never wrong ones."""
+    # Every part is other than zero: the imaginary ones too.
+    values = s.to(dtype).mapped(lambda t: (1 + 0.5j) * t if t.is_complex() else t)
+    try:
+        tensors, upstream = values.tensors(), [(0.8 - 0.6j) * v if v.is_complex() else v for v in values.upstream()]
+        got = values.gradients(tensors, upstream)
+    except (TypeError, ValueError, RuntimeError, NotImplementedError):
+        return
+
+    def cost(*parts: Tensor) -> Tensor:
+        outputs = values.function(*(torch.complex(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)))
+        return sum((output * v.conj()).real.sum() for output, v in zip(outputs, upstream, strict=True))  # type: ignore[return-value]
+
+    parts = [part.detach().clone() for t in tensors for part in (t.real, t.imag)]
+    expected = numerical_gradient(cost, parts)
+    complex_expected = [torch.complex(*pair) for pair in zip(expected[::2], expected[1::2], strict=True)]
+    note = ", complex: to be refused, or conjugated as PyTorch does"
+    yield from s.gradients_agree(complex_expected, got, FINITE_DIFFERENCES, note)
+
+
+def meta(s: Subject) -> Iterable[Comparison]:
+    """On the meta device outputs and gradients have the shapes and dtypes that they have elsewhere."""
+    _check_metadata(s.to(device="meta"), s.function(*s.tensors()))
+    return ()
+
+
+def fake(s: Subject) -> Iterable[Comparison]:
+    """As fake tensors, which compilers trace with, outputs and gradients have the shapes, dtypes and devices of real ones."""
+    expected = s.function(*s.tensors())
+    mode = FakeTensorMode()
+    faked = s.mapped(mode.from_tensor)
+    with mode:
+        _check_metadata(faked, expected)
+    return ()
+
+
+HALVES = (torch.bfloat16, torch.float16)
+
+CHECKS: list[Callable[..., Iterable[Comparison]]] = [
+    *(partial(precision, dtype=dtype) for dtype in (torch.float32, *HALVES)),
+    *(partial(autocast, dtype=dtype) for dtype in HALVES),
+    partial(loss_scaling, dtype=torch.float32),
+    partial(complex_inputs, dtype=torch.complex128),
+    meta,
+    fake,
+]
+
+
+def _digits_of(dtype: torch.dtype, expected: Tensors) -> Tolerance:
+    """Some units in the last place of the largest entry: sums that cancel are no more exact than their terms."""
+    relative = 8 * torch.finfo(dtype).eps
+    largest = max((t.abs().max().item() for t in expected if t.numel()), default=0.0)
+    return Tolerance(relative * max(1.0, largest), relative)
+
+
+def _reference_dtypes(s: Subject) -> dict[int, torch.dtype]:
+    """What the reference's outputs are; nothing where there is none, or where it refuses, as some costs refuse autocast."""
+    if s.reference is None:
+        return {}
+    try:
+        outputs = s.outputs(s.reference(*s.arguments(s.tensors())))
+    except RuntimeError:
+        return {}
+    return {i: output.dtype for i, output in zip(s.output_positions, outputs, strict=True)}
+
+
+def _check_metadata(valueless: Subject, expected: Tensors) -> None:
+    """Runs forward and backward without values; Failed where an output is of another shape or dtype than the real one."""
+    tensors = valueless.tensors()
+    outputs = valueless.function(*tensors)
+    for i, output, real in zip(valueless.output_positions, outputs, expected, strict=True):
+        check_dtype(f"output {i}", real.dtype, output.dtype)
+        if output.shape != real.shape:
+            raise Failed(f"output {i} has shape {tuple(output.shape)}, expected {tuple(real.shape)}")
+    gradients(outputs, tensors, [torch.ones_like(output) for output in outputs])

@@ -1,0 +1,182 @@
+"""Checks of whose backward runs: where PyTorch transforms or compiles a function, its own backward can be dropped unsaid.
+
+In each setting the backward is made to return doubled gradients; a setting that does not show them has not run it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from torchbp.verify._result import Bypassed, Comparison, Skipped, agrees
+from torchbp.verify._subject import EXACT, Subject, Tensors, as_tuple, backward_changed, dot, gradients
+
+Derivatives = tuple[Sequence[Tensor], Sequence[Tensor]]  # outputs and gradients
+
+
+def checkpoint(s: Subject) -> Iterator[Comparison]:
+    """torch.utils.checkpoint, which runs forward again before backward, gives the same outputs and gradients."""
+
+    def through_checkpoint(tensors: Tensors, upstream: Tensors) -> Derivatives:
+        outputs = recomputed(s.function, *tensors, use_reentrant=False)
+        return _derivatives(outputs, tensors, upstream)
+
+    yield from _as_in_eager(s, through_checkpoint, "torch.utils.checkpoint does not run the custom backward")
+
+
+def torch_func_grad(s: Subject) -> Iterator[Comparison]:
+    """torch.func.grad gives the same gradients."""
+
+    def through_func(tensors: Tensors, upstream: Tensors) -> Derivatives:
+        return s.function(*tensors), _func_grad(s, s.call, s.arguments(tensors), upstream)
+
+    yield from _as_in_eager(s, through_func, "torch.func.grad does not run the custom backward")
+
+
+def per_sample_gradients(s: Subject) -> Iterator[Comparison]:
+    """vmap over torch.func.grad gives each sample the gradients of a backward for it alone."""
+    batch = _batch_positions(s)
+    if not batch:
+        raise Skipped("the inputs have no batch dimension")
+
+    def cost(*arguments: Any) -> Tensor:
+        alone = [a.unsqueeze(0) if i in batch else a for i, a in enumerate(arguments)]
+        outputs = s.outputs(s.call(*alone))
+        return dot(outputs, outputs)
+
+    def one_by_one(tensors: Tensors, _: Tensors) -> Derivatives:
+        rows = []
+        for k in range(s.inputs[batch[0]].shape[0]):
+            sample = [a[k] if i in batch else a for i, a in enumerate(s.arguments(tensors))]
+            asked = [sample[i] for i in s.positions]
+            rows.append(torch.autograd.grad(cost(*sample), asked, materialize_grads=True))
+        return (), [torch.stack(g) for g in zip(*rows, strict=True)]
+
+    def at_once(tensors: Tensors, _: Tensors) -> Derivatives:
+        in_dims = tuple(0 if i in batch else None for i in range(len(s.inputs)))
+        arguments = s.arguments([t.detach() for t in tensors])
+        return (), torch.vmap(torch.func.grad(cost, argnums=tuple(s.positions)), in_dims=in_dims)(*arguments)
+
+    yield from _as_in_eager(s, at_once, "vmap over torch.func.grad does not run the custom backward", eager=one_by_one)
+
+
+def torch_compile(s: Subject) -> Iterator[Comparison]:
+    """torch.compile(fullgraph=True), without code generation, gives the same outputs and gradients."""
+
+    def through_compile(tensors: Tensors, upstream: Tensors) -> Derivatives:
+        outputs = s.outputs(_compiled(lambda *a: s.call(*a))(*s.arguments(tensors)))
+        return _derivatives(outputs, tensors, upstream)
+
+    yield from _as_in_eager(s, through_compile, "torch.compile differentiates forward itself: the custom backward never runs")
+
+
+def func_grad_in_compile(s: Subject) -> Iterator[Comparison]:
+    """torch.func.grad inside torch.compile gives the same gradients."""
+
+    def through_both(tensors: Tensors, upstream: Tensors) -> Derivatives:
+        grad = _compiled(lambda *a: _func_grad(s, s.call, a, upstream))
+        return s.function(*tensors), grad(*s.arguments([t.detach() for t in tensors]))
+
+    why = "torch.func.grad inside torch.compile differentiates forward itself: the custom backward never runs"
+    yield from _as_in_eager(s, through_both, why)
+
+
+def torch_export(s: Subject) -> Iterator[Comparison]:
+    """torch.export, with a batch of any size where there is one, gives the same outputs and gradients."""
+    batch = _batch_positions(s)
+    module = _Called(s)
+    size = torch.export.Dim("batch")
+    shapes = tuple({0: size} if i in batch else None for i in range(len(s.inputs)))
+    program = torch.export.export(module, tuple(s.arguments(s.tensors())), dynamic_shapes=(shapes,)).module()
+    twice = [torch.cat([a, a]) if i in batch else a for i, a in enumerate(s.inputs)]
+    yield from s.outputs_agree(
+        s.outputs(s.call(*twice)), s.outputs(program(*twice)), EXACT, " of the exported program, batch twice as large"
+    )
+
+    def through_export(tensors: Tensors, upstream: Tensors) -> Derivatives:
+        outputs = s.outputs(program(*s.arguments(tensors)))
+        return _derivatives(outputs, tensors, upstream)
+
+    why = "torch.export keeps forward alone: training the exported program runs PyTorch's backward, not the custom one"
+    yield from _as_in_eager(s, through_export, why)
+
+
+CHECKS = [checkpoint, torch_func_grad, per_sample_gradients, torch_compile, func_grad_in_compile, torch_export]
+
+
+def _as_in_eager(
+    s: Subject,
+    setting: Callable[[Tensors, Tensors], Derivatives],
+    why_bypassed: str,
+    eager: Callable[[Tensors, Tensors], Derivatives] | None = None,
+) -> Iterator[Comparison]:
+    """Outputs and gradients in the setting beside the eager ones, all with a doubled backward."""
+
+    def in_eager(tensors: Tensors, upstream: Tensors) -> Derivatives:
+        return _derivatives(s.function(*tensors), tensors, upstream)
+
+    eager = eager or in_eager
+    upstream = s.upstream()
+    _, undoubled = eager(s.tensors(), upstream)
+    with backward_changed(s.functions, _double):
+        outputs, expected = eager(s.tensors(), upstream)
+        got_outputs, got = setting(s.tensors(), upstream)
+    if outputs:
+        yield from s.outputs_agree(outputs, got_outputs, EXACT)
+    comparisons = list(s.gradients_agree(expected, got, EXACT, " (doubled)" if s.functions else ""))
+    if not all(map(agrees, comparisons)):
+        if all(map(agrees, s.gradients_agree(undoubled, got, EXACT))):
+            raise Bypassed(why_bypassed)
+        _, got_undoubled = setting(s.tensors(), upstream)
+        if all(map(agrees, s.gradients_agree(got_undoubled, got, EXACT))):
+            raise Bypassed(f"{why_bypassed}; its gradients are not the custom ones")
+    yield from comparisons
+
+
+def _derivatives(outputs: Tensors, tensors: Tensors, upstream: Tensors) -> Derivatives:
+    # Outputs as they are before backward.
+    return [output.detach().clone() for output in outputs], gradients(outputs, tensors, upstream)
+
+
+def _double(function: Any, ctx: Any, upstream: Any, returned: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(None if g is None else 2 * g for g in returned)
+
+
+def _func_grad(s: Subject, call: Callable[..., Any], arguments: Sequence[Any], upstream: Tensors) -> tuple[Tensor, ...]:
+    cost = lambda *a: dot([as_tuple(call(*a))[i] for i in s.output_positions], upstream)  # noqa: E731
+    return torch.func.grad(cost, argnums=tuple(s.positions))(*arguments)
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    # What was compiled before is no guide to a backward that has changed since.
+    torch.compiler.reset()
+    return torch.compile(function, fullgraph=True, backend="aot_eager")
+
+
+class _Called(torch.nn.Module):
+    """A module around the function, as torch.export takes it."""
+
+    def __init__(self, s: Subject) -> None:
+        super().__init__()
+        self.call = s.call
+
+    def forward(self, *arguments: Any) -> Any:
+        return self.call(*arguments)
+
+
+def _batch_positions(s: Subject) -> list[int]:
+    """The inputs whose first dimension is the batch: with those twice as long, and no others, the function still runs."""
+    tensors = [i for i, value in enumerate(s.inputs) if isinstance(value, Tensor)]
+    shaped = [i for i in tensors if s.inputs[i].dim()]
+    if not shaped:
+        return []
+    alike = [i for i in shaped if s.inputs[i].shape[0] == s.inputs[shaped[0]].shape[0]]
+    for positions in (shaped[:1], alike):
+        try:
+            s.call(*(torch.cat([a, a]) if i in positions else a for i, a in enumerate(s.inputs)))
+        except Exception:  # whatever a function raises for shapes that do not fit
+            continue
+        return positions
+    return []
