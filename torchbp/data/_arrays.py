@@ -108,6 +108,8 @@ class ArraysDataModule(LightningDataModule):
         for part, size in parts.items():
             held_out = round(size * len(y))
             splits[part] = torch.tensor([], dtype=torch.long)
+            if size and not held_out:
+                raise ValueError(f"{len(y)} rows are too few for a {part}_size of {size}; it comes to none")
             if held_out:
                 strata = None if classes is None else classes[train]
                 try:

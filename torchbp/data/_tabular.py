@@ -185,12 +185,6 @@ class TabularDataModule(ArraysDataModule):
             raise ValueError(f"{self.path} has no rows; at least one is needed")
         return {name: clean(rows[name], self._null_values) for name in names}
 
-    def _split(self, y: Tensor) -> dict[str, Tensor]:
-        for part, size in (("val", self.val_size), ("test", self.test_size)):
-            if size and not round(size * len(y)):
-                raise ValueError(f"{len(y)} rows are too few for a {part}_size of {size}; it comes to none")
-        return super()._split(y)
-
     # Lightning restores a checkpoint after setup and before it asks for the loaders. Only training needs rows in setup.
     def setup(self, stage: str) -> None:
         if stage == "fit":
