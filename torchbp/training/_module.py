@@ -148,7 +148,7 @@ class BPModule(LightningModule):
     def _step(self, split: str, batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = batch
         cost, prediction = self.cost_and_prediction(x, y)
-        self.log(f"cost/{split}", cost, on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
+        self.log(f"cost/{split}", cost, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(x), sync_dist=True)
         metrics = self.split_metrics(split)
         metrics.update(*self._for_metrics(prediction, y))
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(x))
