@@ -133,6 +133,7 @@ def test_fit_resumes_in_its_folder_and_stops_early(tmp_path: Path, monkeypatch: 
     output = capsys.readouterr().out
     assert "epoch 5/50" in output
     assert "epoch 10/50" not in output
+    assert main(xor("test", "--ckpt_path", "best")) == 0
 
 
 def test_a_table_from_file_to_predictions(

@@ -99,7 +99,7 @@ class BPCLI(LightningCLI):
             if trainer["enable_checkpointing"] is not False:
                 callbacks.append(ModelCheckpoint(monitor=monitor, filename="best", save_last=True))
             if config["patience"]:
-                callbacks.append(EarlyStopping(monitor, patience=config["patience"]))
+                callbacks.append(EarlyStopping(monitor, patience=int(config["patience"])))  # no type of jsonargparse's
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter(config["output"]))
         if trainer["enable_progress_bar"] is not False and terminal:
