@@ -1,5 +1,6 @@
 """The iteration in place, held against torch.nn and torch.optim.SGD."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -47,14 +48,51 @@ def test_100_steps_as_torch_nn(cost: str, output: Any, sizes: list[int], device:
         torch.testing.assert_close(parameter.grad, other.grad, rtol=0, atol=1e-12)
 
 
-def test_a_step_as_large_as_one_before_keeps_its_workspace() -> None:
-    descent = Descent(BPNetwork([3, 4, 2]))
-    large, small = (torch.rand(8, 3), torch.rand(8, 2)), (torch.rand(5, 3), torch.rand(5, 2))
-    descent.step(*large)
-    address = descent.prediction.data_ptr()
-    descent.step(*small)
-    descent.step(*large)
-    assert descent.prediction.data_ptr() == address
+@pytest.mark.parametrize("keep_gradients", [False, True])
+@pytest.mark.parametrize(("cost", "output"), COSTS)
+def test_many_steps_in_one_call_are_single_steps(cost: str, output: Any, keep_gradients: bool) -> None:
+    many = BPNetwork([4, 6, 5, 2], output)
+    single = copy.deepcopy(many)
+    x, y = torch.randn(23, 4), torch.rand(23, 2)
+    descent, reference = Descent(many, cost), Descent(single, cost)
+    lrs = [0.1, 0.2, 0.3]
+    for _ in range(2):
+        costs = descent.steps(x, y, 10, keep_gradients, lrs)
+        for number, batch in enumerate(zip(x.split(10), y.split(10), descent.prediction.split(10), strict=True)):
+            reference.lr = lrs[number]
+            torch.testing.assert_close(reference.step(*batch[:2], keep_gradients=keep_gradients and number == 2), costs[number])
+            assert torch.equal(reference.prediction, batch[2])
+    for parameter, other in zip(many.parameters(), single.parameters(), strict=True):
+        assert torch.equal(parameter, other)
+        assert (parameter.grad is not None) == keep_gradients
+        if keep_gradients:
+            assert torch.equal(parameter.grad, other.grad)
+
+
+@pytest.mark.parametrize("rows", [8, 5])
+def test_a_step_makes_nothing_but_the_output(rows: int) -> None:
+    """Of the network's size nothing is made: neither gradients nor, after the first step, activations."""
+    descent = Descent(BPNetwork([30, 200, 100, 1]))
+    descent.step(torch.rand(8, 30), torch.rand(8, 1))
+    x, y = torch.rand(rows, 30), torch.rand(rows, 1)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        descent.step(x, y)
+    made = sum(max(event.self_cpu_memory_usage, 0) for event in profile.events())
+    assert 0 < made <= 10 * 4 * rows  # Z, A and what the cost is made of
+
+
+def test_gradients_are_reduced_before_they_are_used() -> None:
+    """Two halves of a batch, each with the other's gradients added: the whole batch's step."""
+    whole, half = BPNetwork([4, 6, 2], dtype=torch.float64), BPNetwork([4, 6, 2], dtype=torch.float64)
+    half.load_state_dict(whole.state_dict())
+    x, y = torch.randn(12, 4, dtype=torch.float64), torch.rand(12, 2, dtype=torch.float64)
+    other = Descent(copy.deepcopy(half))
+    other.step(x[6:], y[6:], keep_gradients=True)
+    gradients = torch.cat([parameter.grad.flatten() for parameter in other._parameters])
+    Descent(half, reduce=lambda flat: flat.add_(gradients).div_(2)).step(x[:6], y[:6])
+    Descent(whole).step(x, y)
+    for parameter, expected in zip(half.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, rtol=0, atol=1e-12)
 
 
 def test_an_empty_batch_changes_nothing_and_a_schedule_may_set_lr() -> None:

@@ -1,8 +1,9 @@
 """The text's iteration, equations 2.1 to 3.2g, in place: no autograd graph, and no tensor made that was there before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import repeat
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,31 +14,25 @@ from torchbp.nn import BPNetwork, SigmoidLinear
 __all__ = ["Descent"]
 
 
-def _sigmoid_cross_entropy(z: Tensor, a: Tensor, dz: Tensor, y: Tensor) -> Tensor:
-    eq.sigmoid_(a, z)  # 2.4
-    eq.output_error_(dz, a, y)  # 3.2c
-    return eq.cross_entropy_of_weighted_input(z, y).mean()  # 3.1c
+class _Output(NamedTuple):
+    """What a cost makes of the last layer's activation A: the error, written to dZ, and each element's cost."""
+
+    error_: Callable[[Tensor, Tensor, Tensor], Tensor]  # dZ, A, Y
+    cost: Callable[[Tensor, Tensor, Tensor], Tensor]  # Z, A, Y
 
 
-def _sigmoid_squared_error(z: Tensor, a: Tensor, dz: Tensor, y: Tensor) -> Tensor:
-    eq.sigmoid_(a, z)  # 2.4
-    eq.squared_error_derivative_(dz, a, y)
-    eq.sigmoid_error_(dz, dz, a)  # 3.2b
-    return eq.squared_error(a, y).mean()  # 3.1a
+def _sigmoid_squared_error_(dz: Tensor, a: Tensor, y: Tensor) -> Tensor:
+    return eq.sigmoid_error_(dz, eq.squared_error_derivative_(dz, a, y), a)  # 3.1a, 3.2b
 
 
-def _linear_squared_error(z: Tensor, a: Tensor, dz: Tensor, y: Tensor) -> Tensor:
-    eq.squared_error_derivative_(dz, z, y)
-    return eq.squared_error(z, y).mean()  # 3.1a
-
-
-# The end of the forward pass and the start of the backward one: writes the prediction A and the error dZ, returns the cost.
-_OUTPUTS: dict[tuple[str, str], Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
-    ("cross_entropy", "sigmoid"): _sigmoid_cross_entropy,
-    ("squared_error", "sigmoid"): _sigmoid_squared_error,
-    ("squared_error", "linear"): _linear_squared_error,
+_OUTPUTS = {
+    ("cross_entropy", "sigmoid"): _Output(
+        eq.output_error_,  # 3.2c
+        lambda z, a, y: eq.cross_entropy_of_weighted_input(z, y),  # 3.1c
+    ),
+    ("squared_error", "sigmoid"): _Output(_sigmoid_squared_error_, lambda z, a, y: eq.squared_error(a, y)),  # 3.1a
+    ("squared_error", "linear"): _Output(eq.squared_error_derivative_, lambda z, a, y: eq.squared_error(a, y)),  # 3.1a
 }
-
 
 # A layer of this many units or more is carried back in two halves, so that dA is never larger than half of it.
 _WIDE = 1024
@@ -45,11 +40,11 @@ _WIDE = 1024
 
 @dataclass(frozen=True, slots=True)
 class _Views:
-    """All that a step on batches of one size writes to: the workspace's first rows, and the parameters."""
+    """All that an iteration on batches of one size reads and writes, but the batch: the workspace's first rows, the parameters."""
 
     hidden: list[tuple[Tensor, Tensor, Tensor]]  # A, Wᵀ, b of each hidden layer, upwards
     last: tuple[Tensor, Tensor]  # Wᵀ, b of the last layer
-    output: tuple[Tensor, Tensor, Tensor]  # its Z, A, dZ
+    error: Tensor  # its dZ
     upper: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]  # W, dZ, dZᵀ, A and dA of the layer below; downwards
     first: tuple[Tensor, Tensor]  # W, dZᵀ of the first layer
     biases: list[tuple[Tensor, Tensor]]  # b, dZᵀ of every layer
@@ -58,7 +53,7 @@ class _Views:
 
 
 class Descent:
-    """Gradient descent on a network: each :meth:`step` is one full iteration of the text.
+    """Gradient descent on a network: every :meth:`step` is one full iteration of the text.
 
     A step equals ``torch.optim.SGD``'s on the gradient of the mean cost, at a fraction of the overhead and with no gradient
     in memory: dW = dZᵀ A is subtracted from W as it is made, and dZ is written over A. Beyond the parameters there are one
@@ -70,13 +65,13 @@ class Descent:
             steps; one that is replaced by another Parameter object needs a new Descent.
         cost: ``'cross_entropy'`` (equation 3.1c, for sigmoid outputs) or ``'squared_error'`` (3.1a), means over all elements.
         lr: the learning rate α; the attribute ``lr`` may be set between steps.
+        reduce: called once a step with all gradients as one flat tensor, before the parameters are updated: makes it, in
+            place, the mean over processes. Without it no gradient is made.
 
     Raises:
-        ValueError: a ``cost`` that is not one of these or does not go with the network's output, or an ``lr`` below zero.
+        ValueError: a ``cost`` that is not one of these or does not go with the network's output, an ``lr`` below zero.
 
-    Nothing in a step waits for a CUDA device or depends on values, so that ``torch.cuda.graph`` can capture it, after one
-    step of the same shapes outside the graph. A captured graph keeps the ``lr`` it was captured with, and needs a capture
-    anew once a larger batch has been seen or the parameters have moved.
+    Nothing in a step waits for a CUDA device or depends on values.
 
     >>> network = BPNetwork([2, 3, 1])
     >>> x, y = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0], [1.0], [1.0], [0.0]])
@@ -88,7 +83,11 @@ class Descent:
     """
 
     def __init__(
-        self, network: BPNetwork, cost: Literal["cross_entropy", "squared_error"] = "cross_entropy", lr: float = 0.1
+        self,
+        network: BPNetwork,
+        cost: Literal["cross_entropy", "squared_error"] = "cross_entropy",
+        lr: float = 0.1,
+        reduce: Callable[[Tensor], None] | None = None,
     ) -> None:
         output = "sigmoid" if isinstance(network.layers[-1], SigmoidLinear) else "linear"
         if (cost, output) not in _OUTPUTS:
@@ -97,11 +96,17 @@ class Descent:
         if not lr >= 0:
             raise ValueError(f"lr is {lr}; it must be 0 or more")
         self.lr = lr
+        self._reduce = reduce
         self._output = _OUTPUTS[cost, output]
         self._output_has_activation = output == "sigmoid"
         self._layers: list[torch.nn.Linear] = list(network.layers)  # type: ignore[arg-type]
         self._parameters = [parameter for layer in self._layers for parameter in (layer.weight, layer.bias)]
         self._bind()
+
+    @property
+    def prediction(self) -> Tensor:
+        """The network's prediction for each row of the latest step or steps, (B, nL), as it was before that row's update."""
+        return self._prediction
 
     def step(self, x: Tensor, y: Tensor, keep_gradients: bool = False) -> Tensor:
         """One iteration on a batch; an empty batch changes nothing.
@@ -117,21 +122,55 @@ class Descent:
         Raises:
             ValueError: shapes that do not fit.
         """
-        views = self._views_for(x, y)
-        ones, m = views.ones, views.count
-        alpha = self.lr / m
+        costs = self.steps(x, y, max(len(x), 1), keep_gradients)
+        return costs[0] if len(x) else x.new_tensor(float("nan"))
 
+    def steps(
+        self, x: Tensor, y: Tensor, batch_size: int, keep_gradients: bool = False, lrs: Sequence[float] | None = None
+    ) -> Tensor:
+        """One iteration after another, on each ``batch_size`` rows in turn; the last batch may be smaller.
+
+        Args:
+            x, y: the rows of all batches, as for :meth:`step`.
+            batch_size: how many rows each iteration takes.
+            keep_gradients: of the last iteration, as for :meth:`step`.
+            lrs: each iteration's learning rate, in place of ``lr``.
+
+        Returns:
+            Each batch's cost before its update, (number of batches).
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        self._check(x, y)
+        z = torch.empty_like(y, dtype=x.dtype)
+        a = self._prediction = torch.empty_like(z) if self._output_has_activation else z
+        if not len(x):
+            return z.new_empty(0)
+        batches = [t.split(batch_size) for t in (x, y, z, a)]
+        last = len(batches[0]) - 1
+        for number, (*batch, lr) in enumerate(zip(*batches, repeat(self.lr) if lrs is None else lrs, strict=False)):
+            views = self._views.get(len(batch[0])) or self._make_views(len(batch[0]))
+            self._forward(*batch, views)
+            if self._reduce is None and not (keep_gradients and number == last):
+                self._descend(batch[0], lr / views.count, views)
+            else:
+                self._descend_by_gradients(batch[0], lr, views)
+        return _batch_means(self._output.cost(z, a, y), batch_size)  # 3.1
+
+    def _forward(self, x: Tensor, y: Tensor, z: Tensor, a: Tensor, views: _Views) -> None:
+        """From x to the output's error."""
         a_below = x
-        for a, Wt, b in views.hidden:
-            eq.weighted_input_(a, a_below, Wt, b)  # 2.1
-            a_below = eq.sigmoid_(a, a)  # 2.2
-        z, a, dz = self._last = views.output
+        for a_hidden, Wt, b in views.hidden:
+            eq.weighted_input_(a_hidden, a_below, Wt, b)  # 2.1
+            a_below = eq.sigmoid_(a_hidden, a_hidden)  # 2.2
         eq.weighted_input_(z, a_below, *views.last)  # 2.3
-        cost = self._output(z, a, dz, y)  # 2.4, 3.1, 3.2c
+        if self._output_has_activation:
+            eq.sigmoid_(a, z)  # 2.4
+        self._output.error_(views.error, a, y)  # 3.2c
 
-        if keep_gradients:
-            self._keep_gradients(x, views)
-
+    def _descend(self, x: Tensor, alpha: float, views: _Views) -> None:
+        """From the output's error to the new parameters."""
         for W, dz, dzt, a, da in views.upper:
             eq.activation_gradient_(da, dz, W)  # 3.2e: by W as it is before its own update
             eq.descend_weight_(W, dzt, a, alpha)  # 3.2d, 3.2g
@@ -139,23 +178,32 @@ class Descent:
         W, dzt = views.first
         eq.descend_weight_(W, dzt, x, alpha)  # 3.2f, 3.2g
         for b, dzt in views.biases:
-            eq.descend_bias_(b, dzt, ones, alpha)  # 3.2d, 3.2f, 3.2g
-        return cost
+            eq.descend_bias_(b, dzt, views.ones, alpha)  # 3.2d, 3.2f, 3.2g
 
-    @property
-    def weighted_input(self) -> Tensor:
-        """Last layer's Z of the latest step, (B, nL), as it was before the update; the next step overwrites it."""
-        return self._last[0]
+    def _descend_by_gradients(self, x: Tensor, lr: float, views: _Views) -> None:
+        """The same with every gradient in memory: for ``.grad``, and to be reduced over processes."""
+        sizes = [parameter.numel() for parameter in self._parameters]
+        gradients = self._W[0].new_empty(sum(sizes))
+        for parameter, part in zip(self._parameters, gradients.split(sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
+        dz = views.error.div_(views.count)
+        A = [x, *(a for a, _, _ in views.hidden)]
+        for layer, W, a in zip(self._layers[::-1], self._W[::-1], A[::-1], strict=True):
+            eq.weight_gradient_(layer.weight.grad, dz.t(), a)  # type: ignore[arg-type]  # 3.2d, 3.2f
+            eq.bias_gradient_(layer.bias.grad, dz.t(), views.ones)  # type: ignore[arg-type]
+            if a is not x:
+                dz = eq.sigmoid_error_(a, eq.activation_gradient(dz, W), a)  # 3.2e
+        if self._reduce is not None:
+            self._reduce(gradients)
+        for parameter in self._parameters:
+            eq.descend_(parameter, parameter.grad, lr)  # type: ignore[arg-type]  # 3.2g
 
-    @property
-    def prediction(self) -> Tensor:
-        """Last layer's activation of the latest step, (B, nL), as it was before the update; the next step overwrites it."""
-        return self._last[1]
-
-    def _views_for(self, x: Tensor, y: Tensor) -> _Views:
+    def _check(self, x: Tensor, y: Tensor) -> None:
+        n_in, n_out = self._W[0].shape[1], len(self._b[-1])
+        if x.dim() != 2 or x.shape[1] != n_in or y.shape != (len(x), n_out):
+            raise ValueError(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; they must be (B, {n_in}) and (B, {n_out})")
         if [parameter.data_ptr() for parameter in self._parameters] != self._addresses:
             self._bind()
-        return self._views.get((x.shape, y.shape)) or self._make_views(x, y)
 
     def _bind(self) -> None:
         """Take hold of the parameters' memory, afresh where it has moved."""
@@ -163,7 +211,8 @@ class Descent:
         # Detached, they are the same memory without what autograd does at every use.
         self._W = [layer.weight.detach() for layer in self._layers]
         self._b = [layer.bias.detach() for layer in self._layers]
-        self._views: dict[tuple[torch.Size, torch.Size], _Views] = {}
+        self._views: dict[int, _Views] = {}
+        self._prediction = self._b[-1].new_empty(0, len(self._b[-1]))
         self._reserve(0)
 
     def _reserve(self, rows: int) -> None:
@@ -174,16 +223,10 @@ class Descent:
         self._views.clear()
         self._A = [new(rows, n) for n in hidden]
         self._dA = new(rows * max((n - n // 2 if n >= _WIDE else n for n in hidden), default=0))
-        self._Z, self._dZ = new(rows, n_out), new(rows, n_out)
-        self._prediction = torch.empty_like(self._Z) if self._output_has_activation else self._Z
+        self._dZ = new(rows, n_out)
         self._ones = self._b[0].new_ones(rows)
-        self._last = self._Z, self._prediction, self._dZ
 
-    def _make_views(self, x: Tensor, y: Tensor) -> _Views:
-        key, n_in, n_out = (x.shape, y.shape), self._W[0].shape[1], len(self._b[-1])
-        if x.dim() != 2 or x.shape[1] != n_in or y.shape != (len(x), n_out):
-            raise ValueError(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; they must be (B, {n_in}) and (B, {n_out})")
-        rows = len(x)
+    def _make_views(self, rows: int) -> _Views:
         if rows > self._rows:
             self._reserve(rows)
         A = [a[:rows] for a in self._A]
@@ -199,26 +242,24 @@ class Descent:
         views = _Views(
             hidden=list(zip(A, Wt, self._b, strict=False)),
             last=(Wt[-1], self._b[-1]),
-            output=(self._Z[:rows], self._prediction[:rows], dZ[-1]),
+            error=dZ[-1],
             upper=upper[::-1],
             first=(self._W[0], dZt[0]),
             biases=list(zip(self._b, dZt, strict=True)),
             ones=self._ones[:rows],
-            count=max(y.numel(), 1),
+            count=rows * self._dZ.shape[1],
         )
-        self._views[key] = views
+        self._views[rows] = views
         return views
-
-    def _keep_gradients(self, x: Tensor, views: _Views) -> None:
-        dz = views.output[2]
-        A = [x, *(a for a, _, _ in views.hidden)]
-        for layer, W, a in zip(self._layers[::-1], self._W[::-1], A[::-1], strict=True):
-            layer.weight.grad = eq.weight_gradient(dz, a) / views.count  # 3.2d, 3.2f
-            layer.bias.grad = eq.bias_gradient(dz) / views.count
-            if a is not x:
-                dz = eq.hidden_error(dz, W, a)  # 3.2e
 
 
 def _parts(t: Tensor) -> tuple[Tensor, ...]:
     """The columns of a wide layer as two halves, the larger one first; those of a narrow one whole."""
     return t.chunk(2, 1) if t.shape[1] >= _WIDE else (t,)
+
+
+def _batch_means(cost: Tensor, batch_size: int) -> Tensor:
+    """The mean over each ``batch_size`` rows, the last of which may be fewer."""
+    batches, rest = divmod(len(cost), batch_size)
+    means = cost[: len(cost) - rest].reshape(batches, batch_size * cost.shape[1]).mean(1)
+    return torch.cat([means, cost[len(cost) - rest :].mean().view(1)]) if rest else means

@@ -173,6 +173,16 @@ def sigmoid_error_(dz: Tensor, da: Tensor, a: Tensor) -> Tensor:
     return _sigmoid_backward(da, a, grad_input=dz)
 
 
+def weight_gradient_(dW: Tensor, dzt: Tensor, x: Tensor) -> Tensor:
+    """dW = dZᵀ X. Equations 3.2d and 3.2f."""
+    return torch.mm(dzt, x, out=dW)
+
+
+def bias_gradient_(db: Tensor, dzt: Tensor, ones: Tensor) -> Tensor:
+    """db = Σ_rows dZ, the sum being dZᵀ times ones. Equations 3.2d and 3.2f."""
+    return torch.mv(dzt, ones, out=db)
+
+
 def descend_weight_(W: Tensor, dzt: Tensor, x: Tensor, alpha: float) -> Tensor:
     """W ← W - α/m dZᵀ X, the product subtracted as it is made. Equations 3.2d or 3.2f, and 3.2g."""
     return W.addmm_(dzt, x, alpha=-alpha)
