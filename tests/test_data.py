@@ -12,7 +12,6 @@ LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
 def splits(data: ArraysDataModule) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    data.setup("fit")
     return [tuple(torch.cat(parts) for parts in zip(*getattr(data, loader)(), strict=True)) for loader in LOADERS]
 
 
@@ -65,7 +64,6 @@ def test_batches_are_shuffled_anew_each_epoch_and_alike_for_one_seed() -> None:
     data, again = BuiltinDataModule("moons", batch_size=64), BuiltinDataModule("moons", batch_size=64)
     orders = []
     for module in (data, again):
-        module.setup("fit")
         loader = module.train_dataloader()
         for epoch in (0, 1):
             loader.sampler.set_epoch(epoch)
@@ -78,7 +76,6 @@ def test_batches_are_shuffled_anew_each_epoch_and_alike_for_one_seed() -> None:
 @pytest.mark.parametrize(("batch_size", "sizes"), [(1, [1] * 4), (3, [3, 1]), ("full", [4])])
 def test_batch_sizes(batch_size: int | str, sizes: list[int]) -> None:
     data = BuiltinDataModule("xor", batch_size=batch_size)
-    data.setup("fit")
     assert [len(x) for x, _ in data.train_dataloader()] == sizes
 
 
@@ -126,4 +123,4 @@ def test_too_few_rows_to_stratify() -> None:
             return X[:3], Y[:3]
 
     with pytest.raises(ValueError, match="3 rows cannot be split"):
-        Tiny(val_size=0.3, test_size=0.3).setup("fit")
+        _ = Tiny(val_size=0.3, test_size=0.3).train_rows

@@ -319,7 +319,6 @@ def test_new_rows_with_gaps_and_unseen_categories(tmp_path: Path) -> None:
 
 def test_numbers_among_texts_are_the_same_category_in_either_format(tmp_path: Path) -> None:
     data = TabularDataModule(written(tmp_path, GOOD.replace("r", "1").replace("s", "2")), "bought")
-    data.setup("fit")
     assert data.feature_names == ["age", "city=1", "city=2", "city=t"]
     pl.DataFrame({"age": [3, 4, 5], "city": [2, 1, 3]}).write_parquet(tmp_path / "new.parquet")
     new = TabularDataModule(tmp_path / "new.parquet", "bought")
@@ -330,7 +329,7 @@ def test_numbers_among_texts_are_the_same_category_in_either_format(tmp_path: Pa
 def test_what_stands_for_a_missing_value_is_what_it_was_in_training(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD + "?,r,no\n")
     data, again = TabularDataModule(path, "bought", null_values=["?"]), TabularDataModule(path, "bought")
-    data.setup("fit")
+    _ = data.rows  # fitted
     again.load_state_dict(data.state_dict())
     assert torch.equal(again.rows[0], data.rows[0])
 
@@ -437,7 +436,7 @@ def test_bad_rows_to_predict_get_one_line(tmp_path: Path, text: str, arguments: 
 
 def test_rows_to_predict_are_of_supported_types(tmp_path: Path) -> None:
     data = TabularDataModule(written(tmp_path, GOOD), "bought")
-    data.setup("fit")
+    _ = data.rows  # fitted
     pl.DataFrame({"age": [[1.0]], "city": ["r"]}).write_parquet(tmp_path / "new.parquet")
     new = TabularDataModule(tmp_path / "new.parquet", "bought")
     new.load_state_dict(data.state_dict())
@@ -472,7 +471,6 @@ def test_any_file_is_refused_in_one_line_or_usable(tmp_path: Path, content: byte
     if refusal is not None:
         assert len(refusal.splitlines()) == 1
         return
-    data.setup("fit")
     for loader in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
         for x, y in loader():
             assert x.shape == (len(x), features)

@@ -287,6 +287,7 @@ def test_histograms_hold_the_gradients_of_torch_nn(tmp_path: Path) -> None:
             expected = [values.min(), values.max(), values.numel(), values.sum(), values.square().sum()]
             found = [logged.min, logged.max, logged.num, logged.sum, logged.sum_squares]
             np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=name)
+        assert board.Scalars(f"norm/dL_d{tag}")[0].value == pytest.approx(parameter.grad.norm().item(), rel=1e-4)
 
 
 def test_a_copy_trains_alike() -> None:

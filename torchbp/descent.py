@@ -40,7 +40,7 @@ _WIDE = 1024
 
 @dataclass(frozen=True, slots=True)
 class _Views:
-    """All that an iteration on batches of one size reads and writes, but the batch: the workspace's first rows, the parameters."""
+    """What an iteration on batches of one size reads and writes: the workspace's first rows, and the parameters."""
 
     hidden: list[tuple[Tensor, Tensor, Tensor]]  # A, Wᵀ, b of each hidden layer, upwards
     last: tuple[Tensor, Tensor]  # Wᵀ, b of the last layer
@@ -147,15 +147,15 @@ class Descent:
         a = self._prediction = torch.empty_like(z) if self._output_has_activation else z
         if not len(x):
             return z.new_empty(0)
-        batches = [t.split(batch_size) for t in (x, y, z, a)]
-        last = len(batches[0]) - 1
-        for number, (*batch, lr) in enumerate(zip(*batches, repeat(self.lr) if lrs is None else lrs, strict=False)):
-            views = self._views.get(len(batch[0])) or self._make_views(len(batch[0]))
-            self._forward(*batch, views)
+        batches = list(zip(*(t.split(batch_size) for t in (x, y, z, a)), strict=True))
+        last = len(batches) - 1
+        for number, ((x_, y_, z_, a_), lr) in enumerate(zip(batches, repeat(self.lr) if lrs is None else lrs, strict=False)):
+            views = self._views.get(len(x_)) or self._make_views(len(x_))
+            self._forward(x_, y_, z_, a_, views)
             if self._reduce is None and not (keep_gradients and number == last):
-                self._descend(batch[0], lr / views.count, views)
+                self._descend(x_, lr / views.count, views)
             else:
-                self._descend_by_gradients(batch[0], lr, views)
+                self._descend_by_gradients(x_, lr, views)
         return _batch_means(self._output.cost(z, a, y), batch_size)  # 3.1
 
     def _forward(self, x: Tensor, y: Tensor, z: Tensor, a: Tensor, views: _Views) -> None:

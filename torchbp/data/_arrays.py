@@ -7,18 +7,14 @@ import torch
 from lightning.pytorch import LightningDataModule
 from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from torchbp.data._loader import RowLoader, Rows
 
 Task = Literal["binary", "multilabel", "multiclass", "regression"]
 BatchSize = int | Literal["full"]
 
 
-class Rows(TensorDataset):
-    """A TensorDataset that gathers a whole batch with one index operation a tensor."""
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, ...]:
-        index = torch.tensor(indices)
-        return tuple(tensor[index] for tensor in self.tensors)
+EVALUATION_ROWS = 8192  # to validate, test or predict, batches of at least so many rows cost less
 
 
 class ArraysDataModule(LightningDataModule):
@@ -90,13 +86,13 @@ class ArraysDataModule(LightningDataModule):
     @property
     def train_rows(self) -> tuple[Tensor, ...]:
         """The training split, (x, y): what standardisation is fitted on."""
-        self.setup("fit")
-        return self._splits["train"].tensors
+        return self._split_rows("train").tensors
 
-    def setup(self, stage: str) -> None:
+    def _split_rows(self, split: str) -> Rows:
         if not self._splits:
             x, y = self.rows
             self._splits = {split: Rows(x[index], y[index]) for split, index in self._split(y).items()}
+        return self._splits[split]
 
     def _split(self, y: Tensor) -> dict[str, Tensor]:
         everything = torch.arange(len(y))
@@ -120,25 +116,35 @@ class ArraysDataModule(LightningDataModule):
         splits["train"] = torch.from_numpy(train)
         return {**splits, "predict": everything}
 
-    def train_dataloader(self) -> DataLoader:
-        rows = self._splits["train"]
-        world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        # The order depends on nothing but seed and epoch, so that a resumed run sees the batches of an uninterrupted one.
-        sampler: DistributedSampler = DistributedSampler(rows, world_size, rank, shuffle=True, seed=self.seed)
-        return self._loader(rows, sampler)
+    # Rows are asked for here, not in setup: between the two Lightning restores what a checkpoint knows of the data.
+    def train_dataloader(self) -> RowLoader:
+        rows = self._split_rows("train")
+        if self.trainer is None:
+            return RowLoader(rows, self._batch_size(rows), self.seed)
+        return RowLoader(
+            rows.to(self.trainer.strategy.root_device),
+            self._batch_size(rows),
+            self.seed,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+            getattr(self.trainer.lightning_module, "updates_ahead", None),
+        )
 
-    def val_dataloader(self) -> DataLoader:
-        return self._loader(self._splits["val"])
+    def val_dataloader(self) -> RowLoader:
+        return self._evaluation_loader(self._split_rows("val"))
 
-    def test_dataloader(self) -> DataLoader:
-        return self._loader(self._splits["test"])
+    def test_dataloader(self) -> RowLoader:
+        return self._evaluation_loader(self._split_rows("test"))
 
-    def predict_dataloader(self) -> DataLoader:
-        return self._loader(self._splits["predict"])
+    def predict_dataloader(self) -> RowLoader:
+        return self._evaluation_loader(self._split_rows("predict"))
 
-    def _loader(self, rows: Rows, sampler: DistributedSampler | None = None) -> DataLoader:
-        batch_size = max(len(rows), 1) if self.batch_size == "full" else self.batch_size
-        return DataLoader(rows, batch_size=batch_size, sampler=sampler, collate_fn=tuple)
+    def _evaluation_loader(self, rows: Rows) -> RowLoader:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return RowLoader(rows, max(self._batch_size(rows), EVALUATION_ROWS), rank=rank, world_size=world_size)
+
+    def _batch_size(self, rows: Rows) -> int:
+        return max(len(rows), 1) if self.batch_size == "full" else self.batch_size
 
 
 def check_rows(x: Tensor, y: Tensor, task: Task) -> None:

@@ -15,10 +15,10 @@ import torch
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from torchbp.data._arrays import ArraysDataModule, BatchSize, Rows, Task
+from torchbp.data._arrays import ArraysDataModule, BatchSize, Task
 from torchbp.data._encoding import Column, ColumnType, Missing, Target, fit_column, fit_target
+from torchbp.data._loader import RowLoader, Rows
 from torchbp.data._values import clean, listed
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -185,27 +185,10 @@ class TabularDataModule(ArraysDataModule):
             raise ValueError(f"{self.path} has no rows; at least one is needed")
         return {name: clean(rows[name], self._null_values) for name in names}
 
-    # Lightning restores a checkpoint after setup and before it asks for the loaders. Only training needs rows in setup.
-    def setup(self, stage: str) -> None:
-        if stage == "fit":
-            super().setup(stage)
-
-    def train_dataloader(self) -> DataLoader:
-        super().setup("fit")
-        return super().train_dataloader()
-
-    def val_dataloader(self) -> DataLoader:
-        super().setup("validate")
-        return super().val_dataloader()
-
-    def test_dataloader(self) -> DataLoader:
-        super().setup("test")
-        return super().test_dataloader()
-
-    def predict_dataloader(self) -> DataLoader:
+    def predict_dataloader(self) -> RowLoader:
         """All rows' x, in the file's order; the file needs no target."""
         x = self._encode(self._read(self._used)) if self._rows is None else self._rows[0]
-        return self._loader(Rows(x))
+        return self._evaluation_loader(Rows(x))
 
     def state_dict(self) -> dict[str, Any]:
         """What was fitted: plain values, empty as long as nothing was."""

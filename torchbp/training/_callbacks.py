@@ -26,7 +26,7 @@ class Graph(Callback):
 class Histograms(Callback):
     """Histograms of every W, b, ∂L/∂W and ∂L/∂b in TensorBoard, as ``W/1``, ``b/1``, ``dL_dW/1``, ``dL_db/1`` for layer 1.
 
-    Gradients are those of the epoch's last batch.
+    Gradients are those of the epoch's last batch; their norms are the scalars ``norm/dL_dW/1`` and so on.
 
     Args:
         every_n_epochs: how often they are written.
@@ -35,21 +35,31 @@ class Histograms(Callback):
     def __init__(self, every_n_epochs: int = 1) -> None:
         self.every_n_epochs = every_n_epochs
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module: Any = pl_module
+        module.keep_gradients = self._due(trainer)
+
     # Not at the epoch's end: validation comes before it, and Lightning clears the gradients for that.
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        due = trainer.is_last_batch and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if not due or not isinstance(trainer.logger, TensorBoardLogger):
+        if not trainer.is_last_batch or not self._due(trainer):
             return
         module: Any = pl_module
         module.check_finite()
-        writer = trainer.logger.experiment
+        writer = trainer.logger.experiment  # type: ignore[union-attr]
         for number, layer in enumerate(module.network.layers, 1):
             for name, parameter in (("W", layer.weight), ("b", layer.bias)):
-                if parameter is not None:
-                    for tag, values in ((name, parameter), (f"dL_d{name}", parameter.grad)):
-                        if values is not None:
-                            # TensorBoard's bins end at 1e20.
-                            writer.add_histogram(f"{tag}/{number}", values.detach().clamp(-9e19, 9e19), trainer.global_step)
+                if parameter is None:
+                    continue
+                # TensorBoard's bins end at 1e20.
+                writer.add_histogram(f"{name}/{number}", parameter.detach().clamp(-9e19, 9e19), trainer.global_step)
+                if parameter.grad is not None:
+                    gradient = parameter.grad.clamp(-9e19, 9e19)
+                    writer.add_histogram(f"dL_d{name}/{number}", gradient, trainer.global_step)
+                    writer.add_scalar(f"norm/dL_d{name}/{number}", gradient.norm(), trainer.global_step)
+
+    def _due(self, trainer: Trainer) -> bool:
+        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        return due and isinstance(trainer.logger, TensorBoardLogger)
 
 
 class Hyperparameters(Callback):

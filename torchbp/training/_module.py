@@ -1,10 +1,10 @@
 """The LightningModule: network, cost and plain gradient descent."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -12,10 +12,12 @@ from torchmetrics import MetricCollection
 from torchbp import equations as eq
 from torchbp import functional as F
 from torchbp.nn import BPNetwork, Standardize
+from torchbp.training._fused import FusedEngine, automatic_steps, refuse_unsupported, updates_ahead
 from torchbp.training._metrics import metrics_of
 
 TASKS = ("binary", "multilabel", "multiclass", "regression")
 COSTS = ("cross_entropy", "squared_error")
+ENGINES = ("autograd", "fused")
 
 
 class BPModule(LightningModule):
@@ -33,10 +35,16 @@ class BPModule(LightningModule):
         cost: ``cross_entropy`` (equation 3.1c; the default for classes) or ``squared_error`` (3.1a; for regression).
         lr: the learning rate α.
         init: ``glorot`` or ``normal``, as in :class:`torchbp.nn.BPNetwork`.
-        lr_scheduler: what makes a scheduler of the optimizer, stepped once an epoch; none keeps α constant.
+        lr_scheduler: what makes a scheduler of the optimizer; none keeps α constant.
+        lr_scheduler_interval: whether the scheduler is stepped once an ``epoch`` or at every ``step``.
+        engine: ``autograd`` trains by the autograd Functions and ``torch.optim.SGD``, ``fused`` by
+            :class:`torchbp.descent.Descent`, many times faster on small networks; the parameters are the same.
+        steps_per_execution: how many steps the fused engine takes in one ``training_step``, which is all that callbacks see of
+            them; None for as many as take about a tenth of a second. Epochs, ``max_steps``, validation and checkpoints come
+            after the very step that they are asked for, whatever this is.
 
     Raises:
-        ValueError: an argument outside what is said above.
+        ValueError: an argument outside what is said above; a Trainer that asks the fused engine for what it cannot do.
         FloatingPointError: while training, when the cost or a parameter is no longer finite.
     """
 
@@ -50,6 +58,9 @@ class BPModule(LightningModule):
         lr: float = 0.5,
         init: Literal["glorot", "normal"] = "glorot",
         lr_scheduler: LRSchedulerCallable | None = None,
+        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
+        engine: Literal["autograd", "fused"] = "autograd",
+        steps_per_execution: int | None = None,
     ) -> None:
         super().__init__()
         if task not in TASKS:
@@ -61,10 +72,21 @@ class BPModule(LightningModule):
             raise ValueError("cost is 'cross_entropy'; for regression it must be 'squared_error'")
         if not 0 < lr < float("inf"):
             raise ValueError(f"lr is {lr}; it must be a finite number above 0")
+        if engine not in ENGINES:
+            raise ValueError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
+        if steps_per_execution is not None and (engine != "fused" or steps_per_execution < 1):
+            raise ValueError(
+                f"steps_per_execution is {steps_per_execution}; it must be 1 or more, and is for engine: fused only"
+            )
+        if lr_scheduler_interval not in ("epoch", "step"):
+            raise ValueError(f"lr_scheduler_interval is {lr_scheduler_interval!r}; it must be 'epoch' or 'step'")
         hidden_sizes = list(hidden_sizes)
         self.save_hyperparameters(ignore=["lr_scheduler"], logger=False)
         self.hparams.update(hidden_sizes=hidden_sizes, cost=cost)
-        self.task, self.cost, self.lr, self.lr_scheduler = task, cost, lr, lr_scheduler
+        self.task, self.cost, self.lr, self.engine = task, cost, lr, engine
+        self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
+        self.steps_per_execution = steps_per_execution
+        self.keep_gradients = False
         regression = task == "regression"
         self.network = BPNetwork([num_features, *hidden_sizes, num_outputs], "linear" if regression else "sigmoid", init)
         self.input_scaling = Standardize(num_features)
@@ -73,7 +95,15 @@ class BPModule(LightningModule):
             {f"{split}_metrics": metrics_of(task, num_outputs).clone(postfix=f"/{split}") for split in ("train", "val", "test")}
         )
 
+    def configure_callbacks(self) -> list[Callback]:
+        # A run's first hook, before Lightning refuses on its own and without a word of the engine.
+        if self.engine == "fused":
+            refuse_unsupported(self.trainer)
+        return []
+
     def setup(self, stage: str) -> None:
+        # Lightning does this too, but after it has restored a checkpoint, which would lose digits to float32.
+        self.trainer.precision_plugin.convert_module(self)
         data: Any = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and getattr(data, "standardize", False):
             x, y = data.train_rows
@@ -96,20 +126,57 @@ class BPModule(LightningModule):
             return F.mse_loss(a, y), a.detach()
         return F.mse_loss(a, self.target_scaling(y)), self.target_scaling.inverse(a.detach())
 
+    def on_train_start(self) -> None:
+        self._fused = FusedEngine(self) if self.engine == "fused" else None
+
+    @property
+    def updates_ahead(self) -> Callable[[int, int], int] | None:
+        """What a loader is to ask how many batches the next ``training_step`` takes; None where that is always one."""
+        return self._updates_ahead if self.engine == "fused" else None
+
+    def _updates_ahead(self, done: int, batch_size: int) -> int:
+        weights = sum(parameter.numel() for parameter in self.network.parameters())
+        values = batch_size * (self.hparams["num_features"] + 2 * self.hparams["num_outputs"])
+        return updates_ahead(self.trainer, self.steps_per_execution or automatic_steps(weights, values, batch_size), done)
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        cost = self._step("train", batch)
-        if not cost.isfinite():
-            raise FloatingPointError(
-                f"the cost became {cost.item()} at step {self.global_step}, {self._where_not_finite(batch[0])}; "
-                "the last checkpoint before it is kept; a smaller lr may help"
-            )
+        x, y = batch[:2]
+        if self._fused is None:
+            cost, prediction = self.cost_and_prediction(x, y)
+            if not cost.isfinite():
+                raise self.not_finite(cost, self.global_step, x)
+        else:
+            cost, prediction = self._fused.train(x, y, getattr(batch, "batch_size", len(x)), batch_idx)
+        self._log("train", cost, prediction, y)
         return cost
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # Lightning tells its progress bar of the block's first batch.
+        bar = self.trainer.progress_bar_callback
+        if self._fused is not None and bar is not None:
+            bar.on_train_batch_end(self.trainer, self, outputs, batch, self.trainer.fit_loop.batch_idx)
+
+    # To Lightning both engines optimise automatically, so that it schedules and counts alike; but the fused one has done by
+    # the end of training_step what these are for, and it may have left gradients.
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        if self._fused is None:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        else:
+            optimizer_closure()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        if self._fused is None:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if self._fused is None:
+            super().backward(loss, *args, **kwargs)
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._step("val", batch)
+        self._log("val", *self.cost_and_prediction(*batch), batch[1])
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._step("test", batch)
+        self._log("test", *self.cost_and_prediction(*batch), batch[1])
 
     def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         return self(batch[0])
@@ -121,7 +188,7 @@ class BPModule(LightningModule):
         scheduler = self.lr_scheduler(optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor}}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.lr_scheduler_interval}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved, own = checkpoint.get("hyper_parameters", {}), self.hparams
@@ -145,14 +212,18 @@ class BPModule(LightningModule):
         """The metrics of ``train``, ``val`` or ``test``."""
         return self.metrics[f"{split}_metrics"]  # type: ignore[return-value]
 
-    def _step(self, split: str, batch: tuple[Tensor, Tensor]) -> Tensor:
-        x, y = batch
-        cost, prediction = self.cost_and_prediction(x, y)
-        self.log(f"cost/{split}", cost, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(x), sync_dist=True)
+    def not_finite(self, cost: Tensor, step: int, x: Tensor) -> FloatingPointError:
+        """What to raise where the cost of a batch ``x`` is not finite, with the parameters as they were before the step."""
+        return FloatingPointError(
+            f"the cost became {cost.item()} at step {step}, {self._where_not_finite(x)}; "
+            "the last checkpoint before it is kept; a smaller lr may help"
+        )
+
+    def _log(self, split: str, cost: Tensor, prediction: Tensor, y: Tensor) -> None:
+        self.log(f"cost/{split}", cost, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(y), sync_dist=True)
         metrics = self.split_metrics(split)
         metrics.update(*self._for_metrics(prediction, y))
-        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(x))
-        return cost
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(y))
 
     def _for_metrics(self, prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Prediction and target as torchmetrics takes them for this task."""

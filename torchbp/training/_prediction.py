@@ -6,12 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
-from torch import Tensor
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 
-class PredictionWriter(BasePredictionWriter):
+class PredictionWriter(Callback):
     """Writes predictions as CSV, batch by batch: the likeliest class and each probability, or the predicted values.
 
     A file is written under a temporary name and moved into place when it is whole.
@@ -21,7 +19,6 @@ class PredictionWriter(BasePredictionWriter):
     """
 
     def __init__(self, output: str = "-") -> None:
-        super().__init__("batch")
         self.output = output
         self._file: TextIO = sys.stdout
 
@@ -45,17 +42,8 @@ class PredictionWriter(BasePredictionWriter):
             writer.writerow(["prediction"] if outputs == 1 else [f"prediction_{number}" for number in range(outputs)])
         self._writer = writer
 
-    def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Tensor,
-        batch_indices: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        values = prediction.tolist()
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        values = outputs.tolist()
         if self._task == "binary":
             values = [[1 - p, p] for (p,) in values]
         if self._task in ("binary", "multiclass"):

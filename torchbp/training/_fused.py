@@ -1,0 +1,166 @@
+"""The fused engine: many iterations of the text in one ``training_step``, and Lightning told of each."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import Tensor
+
+from torchbp.descent import Descent
+
+if TYPE_CHECKING:
+    from torchbp.training._module import BPModule
+
+# What a block may come to where steps_per_execution is not given: about 0.1 s of one core's work, 64 MiB of rows.
+BLOCK_OPERATIONS = 4e9
+BLOCK_VALUES = 2**24
+
+SGD_ONLY = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
+
+
+class FusedEngine:
+    """Trains a :class:`BPModule` by :class:`torchbp.descent.Descent`.
+
+    Args:
+        module: a module that is about to be trained, with its optimizer: that holds the learning rate.
+
+    Raises:
+        ValueError: an optimizer that is not plain gradient descent on all of the network.
+    """
+
+    def __init__(self, module: "BPModule") -> None:
+        self.module, self.trainer = module, module.trainer
+        optimizer = module.optimizers(use_pl_optimizer=False)
+        if not isinstance(optimizer, torch.optim.SGD) or len(optimizer.param_groups) != 1:
+            raise ValueError("engine: fused is torch.optim.SGD with one group of parameters; for others take engine: autograd")
+        self.group = optimizer.param_groups[0]
+        if given := [name for name in SGD_ONLY if self.group[name]]:
+            raise ValueError(f"{given[0]} is {self.group[given[0]]}; engine: fused has none, take engine: autograd")
+        trained = {id(parameter) for parameter in self.group["params"] if parameter.requires_grad}
+        if trained != {id(parameter) for parameter in module.network.parameters()}:
+            raise ValueError("engine: fused trains every parameter; to keep some as they are, take engine: autograd")
+        optimizer._opt_called = True  # type: ignore[attr-defined]  # schedulers ask whether there was a step
+        several = self.trainer.world_size > 1
+        self.descent = Descent(module.network, module.cost, self.group["lr"], _mean_over_processes if several else None)
+
+    def train(self, x: Tensor, y: Tensor, batch_size: int, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Descend on each ``batch_size`` rows in turn.
+
+        Args:
+            x, y: the rows of the batches, as the data module gives them.
+            batch_idx: the number of batches of this epoch that came before them.
+
+        Returns:
+            The rows' mean cost, a scalar, and their predictions (B, num_outputs).
+
+        Raises:
+            FloatingPointError: a batch's cost that is not finite.
+        """
+        module = self.module
+        before = [parameter.detach().clone() for parameter in module.network.parameters()]
+        batches = -(-len(x) // batch_size)
+        lrs = self._learning_rates(batches, batch_idx)
+        ends_epoch = batch_idx + batches >= self.trainer.num_training_batches
+        a, t = module.input_scaling(x), y if module.target_scaling is None else module.target_scaling(y)
+        with torch.no_grad():
+            costs = self.descent.steps(a, t, batch_size, module.keep_gradients and ends_epoch, lrs)
+            if not costs.isfinite().all():
+                self._explain(x, a, t, batch_size, lrs, before)
+        count_updates(self.trainer, batches)
+        prediction = self.descent.prediction
+        if module.target_scaling is not None:
+            prediction = module.target_scaling.inverse(prediction)
+        full = len(x) // batch_size  # the last batch may be smaller, and weighs less
+        cost = (costs[:full].sum() * batch_size + costs[full:].sum() * (len(x) % batch_size)) / len(x)
+        return cost, prediction
+
+    def _learning_rates(self, batches: int, batch_idx: int) -> Sequence[float]:
+        """Each batch's α: schedulers are stepped in between, and after the last by Lightning."""
+        lrs = [self.group["lr"]]
+        for done in range(batch_idx + 1, batch_idx + batches):
+            for config in self.trainer.lr_scheduler_configs:
+                if config.interval == "step" and not config.reduce_on_plateau and done % config.frequency == 0:
+                    self.module.lr_scheduler_step(config.scheduler, None)
+            lrs.append(self.group["lr"])
+        return lrs
+
+    def _explain(
+        self, x: Tensor, a: Tensor, t: Tensor, batch_size: int, lrs: Sequence[float], parameters: list[Tensor]
+    ) -> None:
+        """Walk through the batches again, up to the one whose cost is not finite."""
+        network = self.module.network
+        for number, (raw, *batch, lr) in enumerate(
+            zip(x.split(batch_size), a.split(batch_size), t.split(batch_size), lrs, strict=True)
+        ):
+            for parameter, value in zip(network.parameters(), parameters, strict=True):
+                parameter.copy_(value)
+            self.descent.lr = lr
+            cost = self.descent.step(*batch)
+            if not cost.isfinite():
+                for parameter, value in zip(network.parameters(), parameters, strict=True):
+                    parameter.copy_(value)
+                raise self.module.not_finite(cost, self.trainer.global_step + number, raw)
+            parameters = [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def updates_ahead(trainer: Trainer, wanted: int, done: int) -> int:
+    """How many of the wanted steps may be taken at once, for Lightning to see every step after which it has something to do.
+
+    Args:
+        done: the number of batches of this epoch that came before.
+    """
+    ahead = [wanted, int(trainer.num_training_batches) - done]
+    if trainer.max_steps != -1:
+        ahead.append(trainer.max_steps - trainer.global_step)
+    if trainer.val_check_batch not in (None, float("inf")):
+        interval = int(trainer.val_check_batch)
+        since = trainer.fit_loop.total_batch_idx + 1 if trainer.check_val_every_n_epoch is None else done
+        ahead.append(interval - since % interval)
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback._every_n_train_steps > 0:
+            ahead.append(callback._every_n_train_steps - trainer.global_step % callback._every_n_train_steps)
+    return max(min(ahead), 1)
+
+
+def automatic_steps(num_weights: int, batch_values: int, batch_size: int) -> int:
+    """As many steps as a block should take: enough for the time between them not to count, few enough to be seen."""
+    return max(1, int(min(BLOCK_OPERATIONS // (6 * num_weights * batch_size), BLOCK_VALUES // batch_values)))
+
+
+def count_updates(trainer: Trainer, updates: int) -> None:
+    """Make Lightning's counters what they are after so many steps on as many batches; it adds the ``training_step`` itself."""
+    loop = trainer.fit_loop.epoch_loop
+    steps, batches = loop.automatic_optimization.optim_progress.optimizer.step, loop.batch_progress
+    for progress in (steps.total, steps.current, batches.total, batches.current):
+        for counted in fields(progress):
+            setattr(progress, counted.name, getattr(progress, counted.name) + updates - 1)
+    batches.is_last_batch = batches.current.ready >= trainer.num_training_batches
+    loop._batches_that_stepped += updates - 1
+
+
+def refuse_unsupported(trainer: Trainer) -> None:
+    """Refuse what the fused engine does not do.
+
+    Raises:
+        ValueError: clipped or accumulated gradients, mixed precision, a strategy that is not of whole copies of the network.
+    """
+    asked = {
+        "gradient_clip_val": trainer.gradient_clip_val or None,
+        "accumulate_grad_batches": trainer.accumulate_grad_batches if trainer.accumulate_grad_batches != 1 else None,
+        "precision": trainer.precision if trainer.precision not in ("32-true", "64-true", "bf16-true") else None,
+        "strategy": None
+        if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+        else type(trainer.strategy).__name__,
+    }
+    for name, value in asked.items():
+        if value is not None:
+            raise ValueError(f"{name} is {value}; engine: fused cannot do that, take engine: autograd")
+
+
+def _mean_over_processes(gradients: Tensor) -> None:
+    torch.distributed.all_reduce(gradients)
+    gradients.div_(torch.distributed.get_world_size())
