@@ -88,9 +88,9 @@ def events(folder: Path) -> EventAccumulator:
 
 def test_event_files_hold_costs_metrics_and_histograms(run: Path) -> None:
     board = events(run / "logs/breast_cancer/version_0")
-    for split in ("train", "val"):
-        for name in ("cost", "accuracy", "f1", "auroc", "average_precision"):
-            assert len(board.Scalars(f"{name}/{split}")) == 6
+    names = [f"{name}/{split}" for split in ("train", "val") for name in ("cost", "accuracy", "f1")]
+    for name in [*names, "auroc/val", "average_precision/val", "norm/dL_dW/1", "norm/dL_db/2"]:
+        assert len(board.Scalars(name)) == 6
     costs = [event.value for event in board.Scalars("cost/train")]
     assert costs == sorted(costs, reverse=True)  # the whole set at each step: it only falls
     expected = {f"{prefix}{name}/{layer}" for prefix in ("", "dL_d") for name in "Wb" for layer in (1, 2)}

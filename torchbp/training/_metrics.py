@@ -1,6 +1,6 @@
 """The metrics of each task, from torchmetrics."""
 
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection, R2Score
 from torchmetrics.classification import (
     BinaryAccuracy,
     BinaryAUROC,
@@ -17,33 +17,22 @@ from torchmetrics.classification import (
 )
 
 
-def metrics_of(task: str, num_outputs: int) -> MetricCollection:
-    """Accuracy, F1, AUROC and average precision for classes; MAE, MSE and R² for regression."""
+def metrics_of(task: str, num_outputs: int, ranking: bool = True) -> MetricCollection:
+    """Accuracy, F1, AUROC and average precision for classes; MAE, MSE and R² for regression.
+
+    Without ``ranking`` AUROC and average precision are left out, which keep every prediction and sort them.
+    """
+    if task == "regression":
+        return MetricCollection({"mae": MeanAbsoluteError(), "mse": MeanSquaredError(), "r2": R2Score()})
+    metrics: dict[str, Metric]
+    ranked: dict[str, Metric]
     if task == "binary":
-        return MetricCollection(
-            {
-                "accuracy": BinaryAccuracy(),
-                "f1": BinaryF1Score(),
-                "auroc": BinaryAUROC(),
-                "average_precision": BinaryAveragePrecision(),
-            }
-        )
-    if task == "multiclass":
-        return MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(num_outputs, average="micro"),
-                "f1": MulticlassF1Score(num_outputs),
-                "auroc": MulticlassAUROC(num_outputs),
-                "average_precision": MulticlassAveragePrecision(num_outputs),
-            }
-        )
-    if task == "multilabel":
-        return MetricCollection(
-            {
-                "accuracy": MultilabelAccuracy(num_outputs),
-                "f1": MultilabelF1Score(num_outputs),
-                "auroc": MultilabelAUROC(num_outputs),
-                "average_precision": MultilabelAveragePrecision(num_outputs),
-            }
-        )
-    return MetricCollection({"mae": MeanAbsoluteError(), "mse": MeanSquaredError(), "r2": R2Score()})
+        metrics = {"accuracy": BinaryAccuracy(), "f1": BinaryF1Score()}
+        ranked = {"auroc": BinaryAUROC(), "average_precision": BinaryAveragePrecision()}
+    elif task == "multiclass":
+        metrics = {"accuracy": MulticlassAccuracy(num_outputs, average="micro"), "f1": MulticlassF1Score(num_outputs)}
+        ranked = {"auroc": MulticlassAUROC(num_outputs), "average_precision": MulticlassAveragePrecision(num_outputs)}
+    else:
+        metrics = {"accuracy": MultilabelAccuracy(num_outputs), "f1": MultilabelF1Score(num_outputs)}
+        ranked = {"auroc": MultilabelAUROC(num_outputs), "average_precision": MultilabelAveragePrecision(num_outputs)}
+    return MetricCollection({**metrics, **(ranked if ranking else {})})

@@ -18,6 +18,7 @@ from torchbp.training._metrics import metrics_of
 TASKS = ("binary", "multilabel", "multiclass", "regression")
 COSTS = ("cross_entropy", "squared_error")
 ENGINES = ("autograd", "fused")
+ROWS_AT_ONCE = 8192  # metrics of the training split are computed for so many rows at a time: an update costs more than a step
 
 
 class BPModule(LightningModule):
@@ -42,6 +43,8 @@ class BPModule(LightningModule):
         steps_per_execution: how many steps the fused engine takes in one ``training_step``, which is all that callbacks see of
             them; None for as many as take about a tenth of a second. Epochs, ``max_steps``, validation and checkpoints come
             after the very step that they are asked for, whatever this is.
+        train_metrics: whether accuracy and the like are computed of the training split too, besides its cost; what they cost
+            is felt where an epoch takes milliseconds.
 
     Raises:
         ValueError: an argument outside what is said above; a Trainer that asks the fused engine for what it cannot do.
@@ -61,6 +64,7 @@ class BPModule(LightningModule):
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
         engine: Literal["autograd", "fused"] = "autograd",
         steps_per_execution: int | None = None,
+        train_metrics: bool = True,
     ) -> None:
         super().__init__()
         if task not in TASKS:
@@ -86,13 +90,16 @@ class BPModule(LightningModule):
         self.task, self.cost, self.lr, self.engine = task, cost, lr, engine
         self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
         self.steps_per_execution = steps_per_execution
-        self.keep_gradients = False
+        self.train_metrics, self.keep_gradients = train_metrics, False
         regression = task == "regression"
         self.network = BPNetwork([num_features, *hidden_sizes, num_outputs], "linear" if regression else "sigmoid", init)
         self.input_scaling = Standardize(num_features)
         self.target_scaling = Standardize(num_outputs) if regression else None
         self.metrics = nn.ModuleDict(
-            {f"{split}_metrics": metrics_of(task, num_outputs).clone(postfix=f"/{split}") for split in ("train", "val", "test")}
+            {
+                f"{split}_metrics": metrics_of(task, num_outputs, ranking=split != "train").clone(postfix=f"/{split}")
+                for split in ("train", "val", "test")
+            }
         )
 
     def configure_callbacks(self) -> list[Callback]:
@@ -127,6 +134,8 @@ class BPModule(LightningModule):
         return F.mse_loss(a, self.target_scaling(y)), self.target_scaling.inverse(a.detach())
 
     def on_train_start(self) -> None:
+        self._trained: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._rows_trained = 0
         self._fused = FusedEngine(self) if self.engine == "fused" else None
 
     @property
@@ -147,8 +156,15 @@ class BPModule(LightningModule):
                 raise self.not_finite(cost, self.global_step, x)
         else:
             cost, prediction = self._fused.train(x, y, getattr(batch, "batch_size", len(x)), batch_idx)
-        self._log("train", cost, prediction, y)
+        self._trained.append((cost.detach(), prediction, y))
+        self._rows_trained += len(y)
+        if self._rows_trained >= ROWS_AT_ONCE or self.trainer.is_last_batch:
+            self._log_trained()
         return cost
+
+    def on_train_epoch_end(self) -> None:
+        if self._trained:  # max_steps may have ended the epoch
+            self._log_trained()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         # Lightning tells its progress bar of the block's first batch.
@@ -219,11 +235,18 @@ class BPModule(LightningModule):
             "the last checkpoint before it is kept; a smaller lr may help"
         )
 
+    def _log_trained(self) -> None:
+        costs, predictions, targets = zip(*self._trained, strict=True)
+        rows = torch.tensor([len(y) for y in targets], device=costs[0].device)
+        self._log("train", (torch.stack(costs) * rows).sum() / rows.sum(), torch.cat(predictions), torch.cat(targets))
+        self._trained, self._rows_trained = [], 0
+
     def _log(self, split: str, cost: Tensor, prediction: Tensor, y: Tensor) -> None:
         self.log(f"cost/{split}", cost, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(y), sync_dist=True)
-        metrics = self.split_metrics(split)
-        metrics.update(*self._for_metrics(prediction, y))
-        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(y))
+        if split != "train" or self.train_metrics:
+            metrics = self.split_metrics(split)
+            metrics.update(*self._for_metrics(prediction, y))
+            self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(y))
 
     def _for_metrics(self, prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Prediction and target as torchmetrics takes them for this task."""
