@@ -95,6 +95,21 @@ def test_gradients_are_reduced_before_they_are_used() -> None:
         torch.testing.assert_close(parameter, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("cost", "output"), COSTS)
+def test_a_cuda_graph_takes_the_same_steps(cost: str, output: Any) -> None:
+    eager = BPNetwork([4, 6, 5, 2], output, device="cuda", dtype=torch.float64)
+    graphed = copy.deepcopy(eager)
+    one, other = Descent(eager, cost), Descent(graphed, cost, cuda_graph=True)
+    x, y = torch.randn(66, 4, device="cuda", dtype=torch.float64), torch.rand(66, 2, device="cuda", dtype=torch.float64)
+    for lr in (0.1, 0.1, 0.3, 0.3):  # batches of 16 and one of 2; a graph is captured anew for another lr
+        one.lr = other.lr = lr
+        torch.testing.assert_close(other.steps(x, y, 16), one.steps(x, y, 16), rtol=0, atol=1e-12)
+        torch.testing.assert_close(other.prediction, one.prediction, rtol=0, atol=1e-12)
+    for parameter, expected in zip(graphed.parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, rtol=0, atol=1e-12)
+
+
 def test_an_empty_batch_changes_nothing_and_a_schedule_may_set_lr() -> None:
     network = BPNetwork([3, 2])
     before = [parameter.clone() for parameter in network.parameters()]
@@ -123,5 +138,7 @@ def test_bad_arguments() -> None:
         Descent(network, "cross_entropy")
     with pytest.raises(ValueError, match="lr is -1"):
         Descent(network, "squared_error", lr=-1)
+    with pytest.raises(ValueError, match="cuda_graph is True; it needs one process and a network on a CUDA device"):
+        Descent(network, "squared_error", cuda_graph=True)
     with pytest.raises(ValueError, match=r"x has shape \(4, 2\) and y \(4, 2\); they must be \(B, 3\) and \(B, 2\)"):
         Descent(network, "squared_error").step(torch.rand(4, 2), torch.rand(4, 2))

@@ -287,6 +287,7 @@ def test_bad_arguments() -> None:
         ({"engine": "x"}, "engine is 'x'"),
         ({"engine": "fused", "steps_per_execution": 0}, "steps_per_execution is 0"),
         ({"steps_per_execution": 4}, "is for engine: fused only|for engine: fused only"),
+        ({"cuda_graph": True}, "cuda_graph is for engine: fused only"),
         ({"lr_scheduler_interval": "day"}, "lr_scheduler_interval is 'day'"),
     ]:
         with pytest.raises(ValueError, match=message):

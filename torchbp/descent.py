@@ -52,6 +52,24 @@ class _Views:
     count: int  # m, the number of costs whose mean the cost is
 
 
+class _Graph:
+    """One iteration on batches of one size, as a CUDA graph on memory of its own."""
+
+    def __init__(self, iterate: Callable[..., None], x: Tensor, y: Tensor, z: Tensor, activation: bool) -> None:
+        self.x, self.y, self.z = torch.empty_like(x), torch.empty_like(y), torch.empty_like(z)
+        self.a = torch.empty_like(z) if activation else self.z
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            iterate(self.x, self.y, self.z, self.a)
+
+    def replay(self, x: Tensor, y: Tensor, z: Tensor, a: Tensor) -> None:
+        self.x.copy_(x)
+        self.y.copy_(y)
+        self.graph.replay()
+        z.copy_(self.z)
+        a.copy_(self.a)
+
+
 class Descent:
     """Gradient descent on a network: every :meth:`step` is one full iteration of the text.
 
@@ -67,11 +85,12 @@ class Descent:
         lr: the learning rate α; the attribute ``lr`` may be set between steps.
         reduce: called once a step with all gradients as one flat tensor, before the parameters are updated: makes it, in
             place, the mean over processes. Without it no gradient is made.
+        cuda_graph: capture the second step on batches of a size as a CUDA graph and replay it from then on, until ``lr`` or the
+            largest batch changes. Nothing in a step waits for the device or depends on values.
 
     Raises:
-        ValueError: a ``cost`` that is not one of these or does not go with the network's output, an ``lr`` below zero.
-
-    Nothing in a step waits for a CUDA device or depends on values.
+        ValueError: a ``cost`` that is not one of these or does not go with the network's output, an ``lr`` below zero, a
+            ``cuda_graph`` of a network that is not on a CUDA device, or together with ``reduce``.
 
     >>> network = BPNetwork([2, 3, 1])
     >>> x, y = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0], [1.0], [1.0], [0.0]])
@@ -88,6 +107,7 @@ class Descent:
         cost: Literal["cross_entropy", "squared_error"] = "cross_entropy",
         lr: float = 0.1,
         reduce: Callable[[Tensor], None] | None = None,
+        cuda_graph: bool = False,
     ) -> None:
         output = "sigmoid" if isinstance(network.layers[-1], SigmoidLinear) else "linear"
         if (cost, output) not in _OUTPUTS:
@@ -95,8 +115,13 @@ class Descent:
             raise ValueError(f"cost is {cost!r}; for a network with {output} outputs it must be {allowed}")
         if not lr >= 0:
             raise ValueError(f"lr is {lr}; it must be 0 or more")
+        device = network.layers[0].weight.device
+        if cuda_graph and (device.type != "cuda" or reduce is not None):
+            raise ValueError(f"cuda_graph is True; it needs one process and a network on a CUDA device, here it is on {device}")
         self.lr = lr
         self._reduce = reduce
+        self._graphs: dict[int, _Graph | None] | None = {} if cuda_graph else None
+        self._graphs_lr = lr
         self._output = _OUTPUTS[cost, output]
         self._output_has_activation = output == "sigmoid"
         self._layers: list[torch.nn.Linear] = list(network.layers)  # type: ignore[arg-type]
@@ -151,11 +176,14 @@ class Descent:
         last = len(batches) - 1
         for number, ((x_, y_, z_, a_), lr) in enumerate(zip(batches, repeat(self.lr) if lrs is None else lrs, strict=False)):
             views = self._views.get(len(x_)) or self._make_views(len(x_))
-            self._forward(x_, y_, z_, a_, views)
-            if self._reduce is None and not (keep_gradients and number == last):
+            if self._reduce is not None or (keep_gradients and number == last):
+                self._forward(x_, y_, z_, a_, views)
+                self._descend_by_gradients(x_, lr, views)
+            elif self._graphs is None:
+                self._forward(x_, y_, z_, a_, views)
                 self._descend(x_, lr / views.count, views)
             else:
-                self._descend_by_gradients(x_, lr, views)
+                self._replay(x_, y_, z_, a_, lr, views)
         return _batch_means(self._output.cost(z, a, y), batch_size)  # 3.1
 
     def _forward(self, x: Tensor, y: Tensor, z: Tensor, a: Tensor, views: _Views) -> None:
@@ -198,6 +226,24 @@ class Descent:
         for parameter in self._parameters:
             eq.descend_(parameter, parameter.grad, lr)  # type: ignore[arg-type]  # 3.2g
 
+    def _replay(self, x: Tensor, y: Tensor, z: Tensor, a: Tensor, lr: float, views: _Views) -> None:
+        """Forward and descend, by the graph of this size's earlier batches."""
+        assert self._graphs is not None
+        if lr != self._graphs_lr:
+            self._graphs_lr = lr
+            self._graphs.clear()
+
+        def iterate(x: Tensor, y: Tensor, z: Tensor, a: Tensor) -> None:
+            self._forward(x, y, z, a, views)
+            self._descend(x, lr / views.count, views)
+
+        if len(x) not in self._graphs:
+            self._graphs[len(x)] = None  # libraries set themselves up in a first step, which must not be captured
+            iterate(x, y, z, a)
+            return
+        graph = self._graphs[len(x)] = self._graphs[len(x)] or _Graph(iterate, x, y, z, self._output_has_activation)
+        graph.replay(x, y, z, a)
+
     def _check(self, x: Tensor, y: Tensor) -> None:
         n_in, n_out = self._W[0].shape[1], len(self._b[-1])
         if x.dim() != 2 or x.shape[1] != n_in or y.shape != (len(x), n_out):
@@ -221,6 +267,8 @@ class Descent:
         new = self._b[0].new_empty
         self._rows = rows
         self._views.clear()
+        if self._graphs is not None:
+            self._graphs.clear()
         self._A = [new(rows, n) for n in hidden]
         self._dA = new(rows * max((n - n // 2 if n >= _WIDE else n for n in hidden), default=0))
         self._dZ = new(rows, n_out)

@@ -45,7 +45,8 @@ class FusedEngine:
             raise ValueError("engine: fused trains every parameter; to keep some as they are, take engine: autograd")
         optimizer._opt_called = True  # type: ignore[attr-defined]  # schedulers ask whether there was a step
         several = self.trainer.world_size > 1
-        self.descent = Descent(module.network, module.cost, self.group["lr"], _mean_over_processes if several else None)
+        reduce = _mean_over_processes if several else None
+        self.descent = Descent(module.network, module.cost, self.group["lr"], reduce, module.cuda_graph)
 
     def train(self, x: Tensor, y: Tensor, batch_size: int, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Descend on each ``batch_size`` rows in turn.

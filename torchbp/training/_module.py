@@ -45,6 +45,7 @@ class BPModule(LightningModule):
             after the very step that they are asked for, whatever this is.
         train_metrics: whether accuracy and the like are computed of the training split too, besides its cost; what they cost
             is felt where an epoch takes milliseconds.
+        cuda_graph: whether the fused engine replays its step as a CUDA graph.
 
     Raises:
         ValueError: an argument outside what is said above; a Trainer that asks the fused engine for what it cannot do.
@@ -65,6 +66,7 @@ class BPModule(LightningModule):
         engine: Literal["autograd", "fused"] = "autograd",
         steps_per_execution: int | None = None,
         train_metrics: bool = True,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__()
         if task not in TASKS:
@@ -82,6 +84,8 @@ class BPModule(LightningModule):
             raise ValueError(
                 f"steps_per_execution is {steps_per_execution}; it must be 1 or more, and is for engine: fused only"
             )
+        if cuda_graph and engine != "fused":
+            raise ValueError(f"cuda_graph is for engine: fused only, here engine is {engine}")
         if lr_scheduler_interval not in ("epoch", "step"):
             raise ValueError(f"lr_scheduler_interval is {lr_scheduler_interval!r}; it must be 'epoch' or 'step'")
         hidden_sizes = list(hidden_sizes)
@@ -89,7 +93,7 @@ class BPModule(LightningModule):
         self.hparams.update(hidden_sizes=hidden_sizes, cost=cost)
         self.task, self.cost, self.lr, self.engine = task, cost, lr, engine
         self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
-        self.steps_per_execution = steps_per_execution
+        self.steps_per_execution, self.cuda_graph = steps_per_execution, cuda_graph
         self.train_metrics, self.keep_gradients = train_metrics, False
         regression = task == "regression"
         self.network = BPNetwork([num_features, *hidden_sizes, num_outputs], "linear" if regression else "sigmoid", init)
