@@ -123,4 +123,4 @@ def test_too_few_rows_to_stratify() -> None:
             return X[:3], Y[:3]
 
     with pytest.raises(ValueError, match="3 rows cannot be split"):
-        _ = Tiny(val_size=0.3, test_size=0.3).train_rows
+        Tiny(val_size=0.3, test_size=0.3).split_rows("train")

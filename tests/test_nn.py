@@ -6,9 +6,11 @@ import pickle
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from devices import DEVICES
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -238,3 +240,14 @@ BAD_NETWORKS = {
 def test_bad_network(args: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         nn.BPNetwork(*args)
+
+
+def test_standardize_is_scikit_learns_whole_or_in_parts() -> None:
+    rows = torch.cat([1e6 + torch.randn(500, 3), torch.full((500, 1), 0.1)], 1)
+    expected = StandardScaler().fit(rows.double().numpy())
+    for given in (rows, rows.split(64), iter(rows.split(499))):
+        scaling = nn.Standardize(4).double()
+        scaling.fit(given)
+        np.testing.assert_allclose(scaling.mean.numpy(), expected.mean_, rtol=1e-12)
+        np.testing.assert_allclose(scaling.scale.numpy(), expected.scale_, rtol=1e-9)
+        torch.testing.assert_close(scaling.inverse(scaling(rows)), rows.double())

@@ -18,7 +18,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from torch import Tensor
-from training_runs import quiet_trainer
+from training_runs import quiet_trainer, train_rows
 
 from torchbp.data import TabularDataModule
 from torchbp.training import BPModule
@@ -75,7 +75,7 @@ def loaded(loader: Any) -> list[Tensor]:
 
 def in_training(data: TabularDataModule, frame: pl.DataFrame) -> np.ndarray:
     """Which rows of the table are in the training split, by their ``uid``."""
-    seen = data.train_rows[0][:, data.feature_names.index("uid")]
+    seen = train_rows(data)[0][:, data.feature_names.index("uid")]
     return np.isin(frame["uid"].to_numpy(), seen.numpy())
 
 
@@ -134,7 +134,7 @@ def test_rows_outside_the_training_split_change_nothing_that_is_fitted(tmp_path:
     again = TabularDataModule(csv(tmp_path, changed, "changed"), "label", types={"code": "categorical"})
     assert again.num_features == data.num_features
     assert again.state_dict() == data.state_dict()
-    assert torch.equal(again.train_rows[0], data.train_rows[0])
+    assert torch.equal(train_rows(again)[0], train_rows(data)[0])
     rows = again.rows[0][~train.to_numpy()]
     cities = [number for number, name in enumerate(data.feature_names) if name.startswith("city=")]
     assert (rows[:, data.feature_names.index("age")] == 10_000).all()

@@ -14,7 +14,7 @@ from sklearn import metrics
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from training_runs import quiet_trainer
+from training_runs import quiet_trainer, train_rows
 
 from torchbp.data import BuiltinDataModule
 from torchbp.training import BPModule, Histograms
@@ -131,7 +131,7 @@ def test_standardisation_is_of_the_training_split_and_kept_in_the_checkpoint(tmp
     module = BPModule(10, 1, task="regression", lr=0.05)
     trainer = quiet_trainer(max_epochs=1)
     trainer.fit(module, datamodule=data)
-    x, y = (rows.numpy().astype(np.float64) for rows in data.train_rows)
+    x, y = (rows.numpy().astype(np.float64) for rows in train_rows(data))
     assert len(x) < len(data.rows[0])
     for scaling, rows in ((module.input_scaling, x), (module.target_scaling, y)):
         np.testing.assert_allclose(scaling.mean, rows.mean(0), rtol=1e-5, atol=1e-7)
@@ -274,7 +274,7 @@ def test_histograms_hold_the_gradients_of_torch_nn(tmp_path: Path) -> None:
     network = copy.deepcopy(module.network)
     logger = TensorBoardLogger(tmp_path)
     quiet_trainer(max_epochs=1, logger=logger, callbacks=[Histograms()]).fit(module, datamodule=data)
-    x, y = data.train_rows
+    x, y = train_rows(data)
     W1, b1, W2, b2 = (parameter.detach().requires_grad_() for parameter in network.parameters())
     a1 = torch.sigmoid(module.input_scaling(x) @ W1.T + b1)
     nn.functional.binary_cross_entropy_with_logits(a1 @ W2.T + b2, y).backward()

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.pytorch import Trainer, seed_everything
+from torch import Tensor
 
-from torchbp.data import BuiltinDataModule
+from torchbp.data import ArraysDataModule, BuiltinDataModule
 from torchbp.training import BPModule
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -23,6 +25,12 @@ def quiet_trainer(**kwargs: Any) -> Trainer:
         "num_sanity_val_steps": 0,
     }
     return Trainer(**{**defaults, **kwargs})
+
+
+def train_rows(data: ArraysDataModule) -> tuple[Tensor, Tensor]:
+    """x and y of the training split."""
+    x, y = data.split_rows("train").take(torch.arange(len(data.split_rows("train"))))
+    return x, y
 
 
 def config(name: str) -> dict[str, Any]:

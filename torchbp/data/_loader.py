@@ -20,16 +20,22 @@ class Block(NamedTuple):
 
 
 class Rows:
-    """Tensors that belong together, row by row."""
+    """Tensors that belong together, row by row; or those of their rows that ``subset`` names, in its order.
 
-    def __init__(self, *tensors: Tensor) -> None:
-        self.tensors = tensors
+    Rows are copied when they are handed out, not before.
+    """
+
+    def __init__(self, *tensors: Tensor, subset: Tensor | None = None) -> None:
+        self._tensors, self._subset = tensors, subset
 
     def __len__(self) -> int:
-        return len(self.tensors[0])
+        return len(self._tensors[0] if self._subset is None else self._subset)
 
     def to(self, device: torch.device) -> "Rows":
-        return Rows(*(tensor.to(device) for tensor in self.tensors))
+        """The rows on a device, as one contiguous tensor each; these same ones if they are there."""
+        if self._tensors[0].device == device:
+            return self
+        return Rows(*(tensor.to(device) for tensor in self.take(torch.arange(len(self)))))
 
     def order(self, generator: torch.Generator) -> Tensor:
         """A random order of the rows, (N)."""
@@ -37,8 +43,13 @@ class Rows:
 
     def take(self, index: Tensor) -> tuple[Tensor, ...]:
         """The rows of an index (n), in its order."""
-        index = index.to(self.tensors[0].device)
-        return tuple(tensor.index_select(0, index) for tensor in self.tensors)
+        index = (index if self._subset is None else self._subset[index]).to(self._tensors[0].device)
+        return tuple(tensor.index_select(0, index) for tensor in self._tensors)
+
+    def chunks(self, values: int = 2**17) -> Iterator[tuple[Tensor, ...]]:
+        """All rows in order, so many at a time that x has about so many ``values``: few enough for a processor's cache."""
+        for index in torch.arange(len(self)).split(max(values // max(self._tensors[0][0].numel(), 1), 1)):
+            yield self.take(index)
 
 
 class RowLoader:

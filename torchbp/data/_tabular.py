@@ -145,7 +145,8 @@ class TabularDataModule(ArraysDataModule):
             # The classes are those of all rows: the split is stratified by them, and each needs an output.
             target = self._target = fit_target(table, self.targets, self._given_task)
             y = torch.from_numpy(target.encode(table))
-            train = self._split(y)["train"].numpy()
+            split = self._split(y)["train"]
+            train = np.arange(len(y)) if split is None else split.numpy()
             self._columns = self._fit(table, train)
         else:
             table = self._read([*self._used, *self.targets])

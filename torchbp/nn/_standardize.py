@@ -1,5 +1,7 @@
 """Standardisation that travels with the network."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -24,17 +26,27 @@ class Standardize(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         if input.shape[-1:] != self.mean.shape:
             raise ValueError(f"input has shape {tuple(input.shape)}; its last dimension must be {len(self.mean)}")
-        return (input - self.mean) / self.scale
+        return input.sub(self.mean).div_(self.scale)
 
     def inverse(self, input: Tensor) -> Tensor:
         """From standardised values back to the columns' own units."""
         return input * self.scale + self.mean
 
     @torch.no_grad()
-    def fit(self, rows: Tensor) -> None:
-        """Take mean and standard deviation from ``rows`` (N, num_features); a constant column keeps scale 1."""
-        rows = rows.double()
-        scale = rows.std(0, correction=0)
-        self.mean.copy_(rows.mean(0))
+    def fit(self, rows: Tensor | Iterable[Tensor]) -> None:
+        """Take mean and standard deviation from ``rows`` (N, num_features), whole or part by part.
+
+        A constant column keeps scale 1. Parts are joined in float64, as Chan, Golub and LeVeque (1983) do.
+        """
+        count, mean, squares, largest = 0, *(torch.zeros_like(self.mean, dtype=torch.float64) for _ in range(3))
+        for part in [rows] if isinstance(rows, Tensor) else rows:
+            part = part.double()
+            count += len(part)
+            change = part.mean(0) - mean
+            mean += change * (len(part) / count)
+            squares += (part - part.mean(0)).square_().sum(0) + change.square() * (len(part) * (count - len(part)) / count)
+            largest = torch.maximum(largest, part.abs().amax(0))
+        scale = (squares / count).sqrt()
+        self.mean.copy_(mean)
         # A constant column has a deviation of rounding errors at most.
-        self.scale.copy_(torch.where(scale > 1e-12 * rows.abs().amax(0), scale, 1.0))
+        self.scale.copy_(torch.where(scale > 1e-12 * largest, scale, 1.0))

@@ -117,10 +117,10 @@ class BPModule(LightningModule):
         self.trainer.precision_plugin.convert_module(self)
         data: Any = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and getattr(data, "standardize", False):
-            x, y = data.train_rows
-            self.input_scaling.fit(x)
+            rows = data.split_rows("train")
+            self.input_scaling.fit(x for x, _ in rows.chunks())
             if self.target_scaling is not None:
-                self.target_scaling.fit(y)
+                self.target_scaling.fit(y for _, y in rows.chunks())
 
     def forward(self, x: Tensor) -> Tensor:
         prediction = self.network(self.input_scaling(x))
