@@ -118,6 +118,11 @@ def activation_gradient(dz: Tensor, W: Tensor) -> Tensor:
     return dz.mm(W)
 
 
+def sigmoid_error(da: Tensor, a: Tensor) -> Tensor:
+    """Error of a sigmoid layer, dZ = dA * A(1 - A), in one pass over memory. In equation 3.2e."""
+    return torch.ops.aten.sigmoid_backward(da, a)
+
+
 def hidden_error(dz_next: Tensor, W_next: Tensor, a: Tensor) -> Tensor:
     """Error carried back to the layer whose activation is ``a``, dZ = (dZ_next W_next) * A(1 - A). Equation 3.2e."""
     return activation_gradient(dz_next, W_next) * sigmoid_derivative(a)

@@ -1,10 +1,14 @@
 """The Functions in the manner of ``torch.nn.functional``: the same names, arguments, shapes and meaning."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from torchbp import equations as eq
 from torchbp import functions
-from torchbp.functions import call_of
+from torchbp.functions import as_rows, call_of
 
 __all__ = [
     "binary_cross_entropy",
@@ -12,6 +16,7 @@ __all__ = [
     "cross_entropy",
     "linear",
     "mse_loss",
+    "network_cost",
     "sigmoid_linear",
 ]
 
@@ -132,6 +137,87 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
     return _softmax_cross_entropy(input.unsqueeze(0), target.unsqueeze(0), "sum")
 
 
+def network_cost(
+    input: Tensor,
+    target: Tensor,
+    parameters: Sequence[Tensor],
+    cost: str = "cross_entropy",
+    output: str = "sigmoid",
+    reduction: str = "mean",
+) -> tuple[Tensor, Tensor]:
+    """Cost of a network of sigmoid layers, and its prediction, with one node in the graph (equations 2.1 to 3.1).
+
+    The values and gradients are those of :func:`sigmoid_linear`, :func:`linear` and the cost one after the other, at less
+    overhead and memory. Under torch.compile, torch.func, forward-mode derivatives and autocast it is these functions that run.
+
+    Args:
+        input: (*, n0).
+        target: (*, nL), within [0, 1] for cross-entropy; taken in the type of ``input``.
+        parameters: W1 (n1, n0), b1 (n1), ..., WL, bL, of at least one layer.
+        cost: ``'cross_entropy'`` (3.1c, for sigmoid outputs) or ``'squared_error'`` (3.1a).
+        output: ``'sigmoid'``, or ``'linear'`` for a last layer without activation.
+        reduction: as in :func:`mse_loss`.
+
+    Returns:
+        The cost, a scalar, or (*, nL) for ``'none'``; and the prediction (*, nL), without a gradient.
+
+    Raises:
+        ValueError: shapes that do not fit, or another ``cost``, ``output`` or ``reduction``.
+        TypeError: a tensor that is not of a real floating-point type.
+
+    >>> network_cost(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0]]), [torch.tensor([[2.0, -1.0]]), torch.tensor([0.0])])
+    (tensor(0.6931), tensor([[0.5000]]))
+    """
+    end = functions.ENDS.get((cost, output))
+    if end is None:
+        allowed = ", ".join(f"{c!r} with {o!r}" for c, o in functions.ENDS)
+        raise ValueError(f"cost is {cost!r} with output {output!r}; it must be {allowed}")
+    _check_network(input, target, parameters, reduction)
+    if target.dtype != input.dtype:
+        target = target.to(input.dtype)
+    if _goes_by_single_layers():
+        z = input
+        for W, b in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
+            z = sigmoid_linear(z, W, b)
+        z = linear(z, *parameters[-2:])
+        if cost == "cross_entropy":
+            return binary_cross_entropy_with_logits(z, target, reduction), eq.sigmoid(z.detach())
+        a = eq.sigmoid(z) if output == "sigmoid" else z
+        return mse_loss(a, target, reduction), a.detach()
+    if input.dim() == 2:
+        return functions.NetworkCost.apply(input, target, end, reduction, *parameters)
+    value, prediction = functions.NetworkCost.apply(as_rows(input), as_rows(target), end, reduction, *parameters)
+    return value.reshape(target.shape) if reduction == "none" else value, prediction.reshape(target.shape)
+
+
+def _goes_by_single_layers() -> bool:
+    """Whether more than the values and gradients is asked for."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._is_any_autocast_enabled()
+        or forward_ad._current_level >= 0
+    )
+
+
+def _check_network(input: Tensor, target: Tensor, parameters: Sequence[Tensor], reduction: str) -> None:
+    _check_reduction(reduction)
+    _check_floating("input", input)
+    _check_floating("target", target)
+    if not parameters or len(parameters) % 2:
+        raise ValueError(f"there are {len(parameters)} parameters; they must be W1, b1, ..., WL, bL")
+    *rows, n = input.shape or (None,)
+    for W, b in zip(parameters[::2], parameters[1::2], strict=True):
+        if W.shape != (*b.shape, n) or b.dim() != 1:
+            raise ValueError(
+                f"a layer's W has shape {tuple(W.shape)} and its b {tuple(b.shape)}, where the layer below or the input has "
+                f"width {n}; they must be (n, {n}) and (n)"
+            )
+        (n,) = b.shape
+    if target.shape != (*rows, n):
+        raise ValueError(f"target has shape {tuple(target.shape)}; it must be that of the prediction, {(*rows, n)}")
+
+
 def _checked_layer(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     if weight.dim() != 2 or input.dim() == 0 or input.shape[-1] != weight.shape[1]:
         raise ValueError(
@@ -154,8 +240,7 @@ def _checked_layer(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[
 def _checked_cost(input: Tensor, target: Tensor, reduction: str) -> tuple[Tensor, Tensor, str]:
     if input.shape != target.shape:
         raise ValueError(f"target has shape {tuple(target.shape)}; it must be that of input, {tuple(input.shape)}")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction is {reduction!r}; it must be 'mean', 'sum' or 'none'")
+    _check_reduction(reduction)
     _check_floating("input", input)
     _check_floating("target", target)
     if _autocasts(input) and input.dtype in (torch.float16, torch.bfloat16):
@@ -166,6 +251,11 @@ def _checked_cost(input: Tensor, target: Tensor, reduction: str) -> tuple[Tensor
 def _autocasts(tensor: Tensor) -> bool:
     device_type = tensor.device.type
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction is {reduction!r}; it must be 'mean', 'sum' or 'none'")
 
 
 def _check_floating(name: str, tensor: Tensor) -> None:

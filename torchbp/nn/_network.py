@@ -1,7 +1,7 @@
 """The text's network, of any depth."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,7 @@ class BPNetwork(nn.Module):
             raise ValueError(f"output is {output!r}; it must be 'sigmoid' or 'linear'")
         if init not in ("glorot", "normal"):
             raise ValueError(f"init is {init!r}; it must be 'glorot' or 'normal'")
+        self.output = output
         kinds = [SigmoidLinear] * (len(sizes) - 2) + [SigmoidLinear if output == "sigmoid" else Linear]
         self.layers = nn.Sequential(
             *(kind(n_in, n_out, device=device, dtype=dtype) for kind, n_in, n_out in zip(kinds, sizes, sizes[1:], strict=False))
@@ -71,3 +72,25 @@ class BPNetwork(nn.Module):
         """Weighted input z of the last layer, before its activation."""
         last: torch.nn.Linear = self.layers[-1]  # type: ignore[assignment]
         return F.linear(self.layers[:-1](input), last.weight, last.bias)
+
+    def cost(
+        self,
+        input: Tensor,
+        target: Tensor,
+        cost: Literal["cross_entropy", "squared_error"] = "cross_entropy",
+        reduction: Literal["mean", "sum", "none"] = "mean",
+    ) -> tuple[Tensor, Tensor]:
+        """Cost of the prediction, and the prediction without a gradient, with one node in the graph.
+
+        See :func:`torchbp.functional.network_cost`; hooks on single layers are not called.
+        """
+        parameters = [parameter for layer in self.layers for parameter in _weight_and_bias(layer)]
+        return F.network_cost(input, target, parameters, cost, self.output, reduction)
+
+
+def _weight_and_bias(layer: Any) -> tuple[Tensor, Tensor]:
+    """The layer's, straight from where they are kept: the attributes take as long as the products of a small network."""
+    own = layer._parameters
+    if "weight" in own and "bias" in own:
+        return own["weight"], own["bias"]
+    return layer.weight, layer.bias  # parametrised or pruned

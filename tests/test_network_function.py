@@ -1,0 +1,268 @@
+"""The whole network's Function against finite differences, torch.nn, and the single layers."""
+
+import copy
+import itertools
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from devices import DEVICES
+from hypothesis import given, settings
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn import functional as TF
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchbp import functional as F
+from torchbp import functions as fn
+from torchbp import verify
+from torchbp.nn import BPNetwork
+
+pytestmark = pytest.mark.filterwarnings(
+    # PyTorch's own, at its first forward-mode derivative.
+    "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
+    # PyTorch's own, whenever torch.compile meets an autograd.Function.
+    "ignore:.*Function'> should not be instantiated:DeprecationWarning",
+)
+
+KINDS = list(fn.ENDS)
+REDUCTIONS = ("mean", "sum", "none")
+each_kind = pytest.mark.parametrize(("cost", "output"), KINDS)
+each_device = pytest.mark.parametrize("device", DEVICES)
+
+
+def some(sizes: list[int], rows: int = 3, device: str = "cpu", **options: Any) -> list[Tensor]:
+    """x, y and W1, b1, ..., all of which require a gradient."""
+    options = {"device": device, "dtype": torch.float64, **options}
+    shapes = [shape for n_in, n_out in itertools.pairwise(sizes) for shape in ((n_out, n_in), (n_out,))]
+    tensors = [torch.randn(rows, sizes[0], **options), torch.rand(rows, sizes[-1], **options) * 0.9 + 0.05]
+    return [t.requires_grad_() for t in [*tensors, *(torch.randn(shape, **options) for shape in shapes)]]
+
+
+def reference(cost: str, output: str, reduction: str = "mean") -> Callable[..., Tensor]:
+    """The cost as PyTorch has it, of (x, y, W1, b1, ...)."""
+
+    def call(x: Tensor, y: Tensor, *parameters: Tensor) -> Tensor:
+        for W, b in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
+            x = torch.sigmoid(TF.linear(x, W, b))
+        z = TF.linear(x, *parameters[-2:])
+        if cost == "cross_entropy":
+            return TF.binary_cross_entropy_with_logits(z, y, reduction=reduction)
+        return TF.mse_loss(torch.sigmoid(z) if output == "sigmoid" else z, y, reduction=reduction)
+
+    return call
+
+
+def ours(cost: str, output: str, reduction: str = "mean") -> Callable[..., Tensor]:
+    return lambda x, y, *parameters: F.network_cost(x, y, parameters, cost, output, reduction)[0]
+
+
+@each_device
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(data=st.data())
+def test_derivatives_equal_finite_differences(device: str, data: st.DataObject) -> None:
+    torch.manual_seed(data.draw(st.integers(0, 2**31)))
+    sizes = data.draw(st.lists(st.integers(1, 4), min_size=2, max_size=5))
+    tensors = some(sizes, data.draw(st.integers(1, 4)), device)
+    call = ours(*data.draw(st.sampled_from(KINDS)), data.draw(st.sampled_from(REDUCTIONS)))
+    wanted = st.lists(st.booleans(), min_size=len(tensors), max_size=len(tensors)).filter(any)
+    for tensor, requires_grad in zip(tensors, data.draw(wanted), strict=True):
+        tensor.requires_grad_(requires_grad)
+    assert gradcheck(call, tensors, check_batched_grad=True)
+    assert gradgradcheck(call, tensors, check_batched_grad=True)
+
+
+@pytest.mark.parametrize("sizes", [[3, 2], [3, 4, 2], [3, 4, 5, 2]])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@each_kind
+@each_device
+def test_equals_torch_nn_for_any_upstream_gradient(
+    device: str, cost: str, output: str, reduction: str, sizes: list[int]
+) -> None:
+    tensors = some(sizes, device=device)
+    value, expected = (make(cost, output, reduction)(*tensors) for make in (ours, reference))
+    assert_close(value, expected)
+    upstream = torch.randn_like(value)
+    first = torch.autograd.grad(value, tensors, upstream, retain_graph=True)
+    assert_close(first, torch.autograd.grad(expected, tensors, upstream))
+    # Whatever the first backward wrote over, the second one finds what it needs.
+    assert_close(torch.autograd.grad(value, tensors, upstream), first, rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(value, tensors, upstream)
+
+
+@each_kind
+def test_every_mask_computes_no_more_than_is_asked_for(cost: str, output: str) -> None:
+    class CountProducts(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.count += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+            return func(*args, **(kwargs or {}))
+
+    for mask in itertools.product((True, False), repeat=6):
+        if not any(mask):
+            continue
+        tensors = [t.requires_grad_(wanted) for t, wanted in zip(some([3, 4, 2]), mask, strict=True)]
+        value = ours(cost, output)(*tensors)
+        leaves = [t for t in tensors if t.requires_grad]
+        expected = torch.autograd.grad(reference(cost, output)(*tensors), leaves)
+        with CountProducts() as products:
+            value.backward()
+        assert_close([t.grad for t in leaves], list(expected))
+        assert all(t.grad is None for t in tensors if not t.requires_grad)
+        x, y, W1, b1, W2, _ = mask
+        assert products.count == W2 + (x or W1 or b1) + W1 + x + y
+
+
+@each_kind
+def test_a_penalty_on_the_gradient_trains_as_in_torch_nn(cost: str, output: str) -> None:
+    x, y, *start = some([3, 5, 2], rows=8)
+    trained = []
+    for make in (ours, reference):
+        inputs, parameters = x.detach().requires_grad_(), [p.detach().clone().requires_grad_() for p in start]
+        optimizer = torch.optim.SGD(parameters, lr=0.1)
+        for _ in range(32):
+            optimizer.zero_grad()
+            value = make(cost, output)(inputs, y.detach(), *parameters)
+            gradients = torch.autograd.grad(value, [inputs, *parameters], create_graph=True)
+            (value + sum(g.square().sum() for g in gradients)).backward()
+            optimizer.step()
+        trained.append(parameters)
+    assert_close(trained[0], trained[1], rtol=0, atol=1e-12)
+
+
+@each_kind
+def test_gradients_become_grad_without_a_copy(cost: str, output: Any) -> None:
+    network = BPNetwork([3, 4, 5, 2], output)
+    made: dict[str, int] = {}
+    for name, parameter in network.named_parameters():
+        parameter.register_hook(lambda gradient, name=name: made.update({name: gradient.data_ptr()}))
+    network.cost(torch.rand(6, 3), torch.rand(6, 2), cost)[0].backward()
+    assert made == {name: parameter.grad.data_ptr() for name, parameter in network.named_parameters()}
+
+
+def test_no_more_memory_than_torch_nn() -> None:
+    network, expected, x, y = BPNetwork(SIZES := [256] * 5 + [4]), nn.Sequential(), torch.rand(512, 256), torch.rand(512, 4)
+    for n_in, n_out in itertools.pairwise(SIZES):
+        expected.extend([nn.Linear(n_in, n_out), nn.Sigmoid()])
+    theirs = peak_memory(lambda: nn.functional.binary_cross_entropy(expected(x), y).backward())
+    assert peak_memory(lambda: network.cost(x, y)[0].backward()) <= theirs
+
+
+def peak_memory(step: Callable[[], None]) -> int:
+    """The most bytes that a step has allocated at a time, beyond those that were before it."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        step()
+    held = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@each_kind
+def test_training_of_the_module_equals_torch_nn(cost: str, output: Any, reduction: Any) -> None:
+    network = BPNetwork([3, 5, 2], output, dtype=torch.float64)
+    layers = [nn.Linear(3, 5, dtype=torch.float64), nn.Sigmoid(), nn.Linear(5, 2, dtype=torch.float64), nn.Sigmoid()]
+    expected = nn.Sequential(*(layers if output == "sigmoid" else layers[:-1]))
+    for ours_, theirs in zip(network.parameters(), expected.parameters(), strict=True):
+        theirs.data.copy_(ours_.data)
+    loss = nn.BCELoss(reduction=reduction) if cost == "cross_entropy" else nn.MSELoss(reduction=reduction)
+    optimizers = [torch.optim.SGD(n.parameters(), lr=0.1) for n in (network, expected)]
+    for rows in [(4, 3), (1, 3), (2, 3, 3)] * 10:
+        x, y = torch.randn(rows, dtype=torch.float64), torch.rand((*rows[:-1], 2), dtype=torch.float64)
+        value, prediction = network.cost(x, y, cost, reduction)
+        predicted = expected(x)
+        assert not prediction.requires_grad
+        assert_close(prediction, predicted.detach(), rtol=0, atol=1e-12)
+        assert_close(value, loss(predicted, y), rtol=0, atol=1e-12)
+        for optimizer, total in zip(optimizers, (value.sum(), loss(predicted, y).sum()), strict=True):
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+    assert_close(list(network.parameters()), list(expected.parameters()), rtol=0, atol=1e-12)
+
+
+@each_device
+@each_kind
+def test_it_passes_the_audit(cost: str, output: str, device: str) -> None:
+    def network_cost(x: Tensor, y: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor) -> Tensor:
+        return F.network_cost(x, y, [W1, b1, W2, b2], cost, output)[0]
+
+    result = verify.audit(network_cost, some([2, 3, 2]), devices=device, reference=reference(cost, output))
+    assert result.passed, result.failures
+
+
+def test_other_types_and_autocast_as_the_single_layers() -> None:
+    x, y, *parameters = some([3, 4, 2], dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = F.network_cost(x, y, parameters)[0]
+        a = F.sigmoid_linear(x, *parameters[:2])
+        expected = F.binary_cross_entropy_with_logits(F.linear(a, *parameters[2:]), y)
+    assert value.dtype == expected.dtype
+    leaves = [x, y, *parameters]
+    assert_close(torch.autograd.grad(value, leaves), torch.autograd.grad(expected, leaves), rtol=0, atol=0)
+    value = F.network_cost(x, y.double(), parameters, "squared_error")[0]
+    assert value.dtype == torch.float32
+    assert_close(torch.autograd.grad(value, y), torch.autograd.grad(reference(*KINDS[1])(x, y, *parameters), y))
+
+
+def test_layers_that_are_copied_pickled_or_parametrised() -> None:
+    x, y = torch.rand(5, 3), torch.rand(5, 2)
+    network = BPNetwork([3, 4, 2])
+    value, _ = network.cost(x, y)
+    value.backward()
+    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert_close(other.cost(x, y)[0], value, rtol=0, atol=0)
+    nn.utils.parametrizations.weight_norm(network.layers[0])
+    expected = F.binary_cross_entropy_with_logits(network.logits(x), y)
+    value, _ = network.cost(x, y)
+    assert_close(value, expected)
+    g = network.layers[0].parametrizations.weight.original0
+    assert_close(torch.autograd.grad(value, g), torch.autograd.grad(expected, g))
+
+
+def test_no_gradient_where_the_graph_has_gone_stale() -> None:
+    x, y, *parameters = some([3, 4, 2])
+    value, prediction = F.network_cost(x, y, parameters)
+    prediction.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
+    with torch.no_grad():
+        assert F.network_cost(x, y, parameters)[0].grad_fn is None
+
+
+def test_saturated_units_and_empty_batches_are_finite() -> None:
+    W, b = torch.tensor([[1e4]], requires_grad=True), torch.zeros(1, requires_grad=True)
+    value, prediction = F.network_cost(torch.tensor([[1.0], [-1.0]]), torch.tensor([[0.0], [1.0]]), [W, b])
+    value.backward()
+    assert (value.item(), W.grad.item(), prediction.tolist()) == (1e4, 1.0, [[1.0], [0.0]])
+    value = F.network_cost(torch.empty(0, 1), torch.empty(0, 1), [W, b], reduction="sum")[0]
+    assert (value.item(), torch.autograd.grad(value, W)[0].item()) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": torch.rand(4, 1)}, r"target has shape \(4, 1\); it must be that of the prediction, \(4, 2\)"),
+        ({"input": torch.rand(4, 2)}, r"W has shape \(5, 3\) and its b \(5,\), where .* width 2"),
+        ({"input": torch.rand(())}, "width None"),
+        ({"parameters": [torch.rand(2, 3), torch.rand(1)]}, r"its b \(1,\), .* they must be \(n, 3\) and \(n\)"),
+        ({"parameters": [torch.rand(2, 3)]}, "there are 1 parameters"),
+        ({"cost": "absolute"}, "cost is 'absolute' with output 'sigmoid'"),
+        ({"output": "linear"}, "cost is 'cross_entropy' with output 'linear'; it must be .*'squared_error' with 'linear'"),
+        ({"reduction": "max"}, "reduction is 'max'"),
+    ],
+)
+def test_bad_arguments(change: dict[str, Any], message: str) -> None:
+    parameters = [torch.rand(5, 3), torch.rand(5), torch.rand(2, 5), torch.rand(2)]
+    arguments = {"input": torch.rand(4, 3), "target": torch.rand(4, 2), "parameters": parameters}
+    with pytest.raises(ValueError, match=message):
+        F.network_cost(**{**arguments, **change})
