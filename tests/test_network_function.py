@@ -254,7 +254,7 @@ def test_saturated_units_and_empty_batches_are_finite() -> None:
         ({"target": torch.rand(4, 1)}, r"target has shape \(4, 1\); it must be that of the prediction, \(4, 2\)"),
         ({"input": torch.rand(4, 2)}, r"W has shape \(5, 3\) and its b \(5,\), where .* width 2"),
         ({"input": torch.rand(())}, "width None"),
-        ({"parameters": [torch.rand(2, 3), torch.rand(1)]}, r"its b \(1,\), .* they must be \(n, 3\) and \(n\)"),
+        ({"parameters": [torch.rand(2, 3), torch.rand(3)]}, r"its b \(3,\), .* they must be \(n, 3\) and \(n\)"),
         ({"parameters": [torch.rand(2, 3)]}, "there are 1 parameters"),
         ({"cost": "absolute"}, "cost is 'absolute' with output 'sigmoid'"),
         ({"output": "linear"}, "cost is 'cross_entropy' with output 'linear'; it must be .*'squared_error' with 'linear'"),

@@ -120,7 +120,7 @@ def activation_gradient(dz: Tensor, W: Tensor) -> Tensor:
 
 def sigmoid_error(da: Tensor, a: Tensor) -> Tensor:
     """Error of a sigmoid layer, dZ = dA * A(1 - A), in one pass over memory. In equation 3.2e."""
-    return torch.ops.aten.sigmoid_backward(da, a)
+    return _sigmoid_backward(da, a)
 
 
 def hidden_error(dz_next: Tensor, W_next: Tensor, a: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ def activation_gradient_(da: Tensor, dz: Tensor, W: Tensor) -> Tensor:
 
 def sigmoid_error_(dz: Tensor, da: Tensor, a: Tensor) -> Tensor:
     """dZ = dA * A(1 - A), where ``dz`` may be ``da`` or ``a``. In equation 3.2e."""
-    return _sigmoid_backward(da, a, grad_input=dz)
+    return _sigmoid_backward_out(da, a, grad_input=dz)
 
 
 def weight_gradient_(dW: Tensor, dzt: Tensor, x: Tensor) -> Tensor:
@@ -199,7 +199,8 @@ def descend_bias_(b: Tensor, dzt: Tensor, ones: Tensor, alpha: float) -> Tensor:
 
 
 # dA * A(1 - A) in one pass over memory.
-_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.default
+_sigmoid_backward_out = torch.ops.aten.sigmoid_backward.grad_input
 
 
 def _bounded_log(a: Tensor) -> Tensor:

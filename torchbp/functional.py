@@ -172,22 +172,36 @@ def network_cost(
     if end is None:
         allowed = ", ".join(f"{c!r} with {o!r}" for c, o in functions.ENDS)
         raise ValueError(f"cost is {cost!r} with output {output!r}; it must be {allowed}")
-    _check_network(input, target, parameters, reduction)
+    _check_reduction(reduction)
+    _check_floating("input", input)
     if target.dtype != input.dtype:
+        _check_floating("target", target)
         target = target.to(input.dtype)
     if _goes_by_single_layers():
-        z = input
-        for W, b in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
-            z = sigmoid_linear(z, W, b)
-        z = linear(z, *parameters[-2:])
-        if cost == "cross_entropy":
-            return binary_cross_entropy_with_logits(z, target, reduction), eq.sigmoid(z.detach())
-        a = eq.sigmoid(z) if output == "sigmoid" else z
-        return mse_loss(a, target, reduction), a.detach()
-    if input.dim() == 2:
-        return functions.NetworkCost.apply(input, target, end, reduction, *parameters)
-    value, prediction = functions.NetworkCost.apply(as_rows(input), as_rows(target), end, reduction, *parameters)
+        return _by_single_layers(input, target, parameters, cost, output, reduction)
+    try:
+        if input.dim() == 2:
+            return functions.NetworkCost.apply(input, target, end, reduction, *parameters)
+        value, prediction = functions.NetworkCost.apply(as_rows(input), as_rows(target), end, reduction, *parameters)
+    except (RuntimeError, ValueError, IndexError):
+        # Looked at only now, for to look at every shape takes a tenth of a small network's step.
+        _check_network(input, target, parameters)
+        raise
     return value.reshape(target.shape) if reduction == "none" else value, prediction.reshape(target.shape)
+
+
+def _by_single_layers(
+    input: Tensor, target: Tensor, parameters: Sequence[Tensor], cost: str, output: str, reduction: str
+) -> tuple[Tensor, Tensor]:
+    _check_network(input, target, parameters)
+    z = input
+    for W, b in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
+        z = sigmoid_linear(z, W, b)
+    z = linear(z, *parameters[-2:])
+    if cost == "cross_entropy":
+        return binary_cross_entropy_with_logits(z, target, reduction), eq.sigmoid(z.detach())
+    a = eq.sigmoid(z) if output == "sigmoid" else z
+    return mse_loss(a, target, reduction), a.detach()
 
 
 def _goes_by_single_layers() -> bool:
@@ -200,14 +214,12 @@ def _goes_by_single_layers() -> bool:
     )
 
 
-def _check_network(input: Tensor, target: Tensor, parameters: Sequence[Tensor], reduction: str) -> None:
-    _check_reduction(reduction)
-    _check_floating("input", input)
-    _check_floating("target", target)
+def _check_network(input: Tensor, target: Tensor, parameters: Sequence[Tensor]) -> None:
     if not parameters or len(parameters) % 2:
         raise ValueError(f"there are {len(parameters)} parameters; they must be W1, b1, ..., WL, bL")
     *rows, n = input.shape or (None,)
     for W, b in zip(parameters[::2], parameters[1::2], strict=True):
+        _check_floating("W", W)
         if W.shape != (*b.shape, n) or b.dim() != 1:
             raise ValueError(
                 f"a layer's W has shape {tuple(W.shape)} and its b {tuple(b.shape)}, where the layer below or the input has "

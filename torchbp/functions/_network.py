@@ -82,6 +82,8 @@ class NetworkCost(Function):
             A.append(eq.sigmoid_(z, z))  # 2.2
         z = eq.weighted_input(A[-1], parameters[-2], parameters[-1])  # 2.3
         a = end.activation(z)  # 2.4
+        if y.shape != a.shape:
+            raise ValueError(f"target has shape {tuple(y.shape)}; it must be that of the prediction, {tuple(a.shape)}")
         ctx.end, ctx.reduction = end, reduction
         ctx.save_for_backward(y, a, *A, *parameters)
         ctx.mark_non_differentiable(a)
