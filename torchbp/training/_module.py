@@ -9,7 +9,6 @@ from lightning.pytorch.cli import LRSchedulerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from torchbp import equations as eq
 from torchbp import functional as F
 from torchbp.nn import BPNetwork, Standardize
 from torchbp.training._fused import FusedEngine, automatic_steps, refuse_unsupported, updates_ahead
@@ -128,14 +127,9 @@ class BPModule(LightningModule):
 
     def cost_and_prediction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The batch's mean cost, a scalar that has a gradient, and its predictions (B, num_outputs), without one."""
-        x = self.input_scaling(x)
-        if self.cost == "cross_entropy":
-            z = self.network.logits(x)
-            return F.binary_cross_entropy_with_logits(z, y), eq.sigmoid(z.detach())
-        a = self.network(x)
-        if self.target_scaling is None:
-            return F.mse_loss(a, y), a.detach()
-        return F.mse_loss(a, self.target_scaling(y)), self.target_scaling.inverse(a.detach())
+        target = y if self.target_scaling is None else self.target_scaling(y)
+        cost, prediction = self.network.cost(self.input_scaling(x), target, self.cost)
+        return cost, prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
     def on_train_start(self) -> None:
         self._trained: list[tuple[Tensor, Tensor, Tensor]] = []
