@@ -3,7 +3,9 @@
 import os
 import re
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
+from typing import NoReturn
 
 HELP = """usage: torchbp COMMAND [options]
 
@@ -17,11 +19,19 @@ training (each takes --config FILE.yaml, and any of its options by --name value)
 
 proof:
   gradcheck  audit every derivative, or that of a Function of your own:   torchbp gradcheck --help
+  trace      one iteration, equation by equation, beside autograd:   torchbp trace --x 0,1 --y 1
 
 torchbp COMMAND --help lists a command's options; TORCHBP_TRACEBACK=1 shows the traceback of an error."""
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINING, "gradcheck")
+COMMANDS = (*TRAINING, "gradcheck", "trace")
+
+
+class OneLineParser(ArgumentParser):
+    """A parser that refuses in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(refuse(message, 2))
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -43,6 +53,10 @@ def main(args: Sequence[str] | None = None) -> int:
             from torchbp.verify._cli import run as gradcheck
 
             return gradcheck(args[1:])
+        if args[0] == "trace":
+            from torchbp.trace._cli import run as trace
+
+            return trace(args[1:])
         from torchbp.training._cli import run
 
         run(args)

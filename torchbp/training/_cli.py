@@ -27,16 +27,7 @@ LOGS = Path("logs")
 
 def run(args: list[str]) -> None:
     """Run one subcommand from its command line."""
-    for library in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    # Rows in memory are handed out faster without workers, and everything is logged by the epoch.
-    warnings.filterwarnings("ignore", message=".*does not have many workers")
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*have no `val_dataloader`")
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    # To test or predict, a checkpoint's callbacks are of no use.
-    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided")
+    be_quiet()
     BPCLI(
         BPModule,
         LightningDataModule,
@@ -49,6 +40,20 @@ def run(args: list[str]) -> None:
         parser_class=OneLineParser,
         args=args,
     )
+
+
+def be_quiet() -> None:
+    """Have Lightning keep to itself what is no news to whoever called this command."""
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    # Rows in memory are handed out faster without workers, and everything is logged by the epoch.
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*have no `val_dataloader`")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # To test or predict, a checkpoint's callbacks are of no use.
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided")
 
 
 class OneLineParser(LightningArgumentParser):

@@ -115,7 +115,12 @@ class BPModule(LightningModule):
         # Lightning does this too, but after it has restored a checkpoint, which would lose digits to float32.
         self.trainer.precision_plugin.convert_module(self)
         data: Any = getattr(self.trainer, "datamodule", None)
-        if stage == "fit" and getattr(data, "standardize", False):
+        if stage == "fit":
+            self.fit_scaling(data)
+
+    def fit_scaling(self, data: Any) -> None:
+        """Take the scaling of inputs and regression targets from a data module's training split, if it wants it."""
+        if getattr(data, "standardize", False):
             rows = data.split_rows("train")
             self.input_scaling.fit(x for x, _ in rows.chunks())
             if self.target_scaling is not None:

@@ -1,24 +1,15 @@
 """``torchbp gradcheck``: the audit from the command line."""
 
 import json
-import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import track
 
-from torchbp.cli import refuse
+from torchbp.cli import OneLineParser
 from torchbp.verify._own import available_devices, gradcheck, own_functionals
 from torchbp.verify._result import summary
-
-
-class OneLineParser(ArgumentParser):
-    """A parser that refuses in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.exit(refuse(message, 2))
 
 
 def run(args: Sequence[str]) -> int:

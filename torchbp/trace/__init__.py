@@ -1,0 +1,6 @@
+"""One iteration of the text, equation by equation, each value beside the one that PyTorch computes by itself."""
+
+from torchbp.trace._iteration import Step, Trace, trace
+from torchbp.trace._text import Report, markdown
+
+__all__ = ["Report", "Step", "Trace", "markdown", "trace"]

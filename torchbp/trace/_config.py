@@ -1,0 +1,59 @@
+"""The network and the first samples of a training configuration."""
+
+from typing import Any
+
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import LightningArgumentParser
+
+from torchbp.trace._iteration import Trace, trace
+from torchbp.training import BPModule
+from torchbp.training._cli import BPCLI, OneLineParser, be_quiet
+
+
+class TraceCLI(BPCLI):
+    """Makes a configuration's network and data, with no trainer to train them."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--samples", type=PositiveInt, default=1, help="How many of the first batch's samples to take.")
+        parser.add_argument(
+            "--markdown", type=str | None, default=None, help="Write Markdown with LaTeX formulas here; - for standard output."
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        return None
+
+
+def from_config(args: list[str]) -> tuple[Trace, str, str | None]:
+    """The first iteration of a configured run, on as many samples as ``--samples`` says; its source; and ``--markdown``."""
+    be_quiet()
+    cli = TraceCLI(
+        BPModule,
+        LightningDataModule,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        parser_class=OneLineParser,
+        parser_kwargs={"prog": "torchbp trace"},
+        args=args,
+        run=False,
+    )
+    module, data, samples = cli.model, cli.datamodule, int(cli.config["samples"])
+    data.prepare_data()
+    data.setup("fit")
+    module.fit_scaling(data)
+    x, y = next(iter(data.train_dataloader()))
+    if samples > len(x):
+        raise ValueError(f"samples is {samples}; the first batch has {len(x)}")
+    x = module.input_scaling(x[:samples])
+    y = y[:samples] if module.target_scaling is None else module.target_scaling(y[:samples])
+    standardised = ", standardised" if getattr(data, "standardize", False) else ""
+    which = "The first sample" if samples == 1 else f"The first {samples} samples"
+    source = (
+        f"{which} of the first batch of {getattr(data, 'name', 'the data')}{standardised}, and the network's first weights."
+    )
+    return trace(module.network, x, y, module.cost, module.lr), source, cli.config["markdown"]
