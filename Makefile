@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: train test lint
+.PHONY: train test lint tables
 train: .venv/ready  ## train on real data, test, and say where to look
 	$(BIN)/torchbp fit --config configs/breast_cancer.yaml
 	$(BIN)/torchbp test --config configs/breast_cancer.yaml --ckpt_path best
@@ -14,6 +14,9 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+tables: .venv/ready  ## audit every derivative, and write README's tables of what passed
+	$(BIN)/python tests/readme_tables.py
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

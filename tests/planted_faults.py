@@ -1,4 +1,4 @@
-"""Functions with one fault each, all but the naive one made from a layer that is right."""
+"""Functions with one fault each, made from a layer that is right."""
 
 from typing import Any
 
@@ -245,18 +245,3 @@ class JvpNotDifferentiable(Layer):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
         return Layer.jvp(ctx, *tangents).detach()
-
-
-class NaiveSigmoidLinear(Function):
-    """As tutorials write it: forward with ctx, tensors kept as attributes, every gradient always computed."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor) -> Tensor:
-        a = torch.sigmoid(x.mm(W.t()) + b)
-        ctx.x, ctx.W, ctx.a = x, W, a
-        return a
-
-    @staticmethod
-    def backward(ctx: Any, da: Tensor) -> tuple[Tensor | None, ...]:
-        dz = da * ctx.a * (1 - ctx.a)
-        return dz.mm(ctx.W), dz.t().mm(ctx.x), dz.sum(0)

@@ -5,7 +5,10 @@ import re
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 HELP = """usage: torchbp COMMAND [options]
 
@@ -82,6 +85,13 @@ def refuse(message: str, status: int) -> int:
         message = found[1] + (f". Got value: {found[2]}" if found[1].startswith("Expected a") and found[2] else "")
     print(f"torchbp: error: {message}", file=sys.stderr)
     return status
+
+
+def console() -> "Console":
+    """Standard output: a terminal in its own width, anything else in 100 columns."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 100)
 
 
 def _one_line(error: Exception) -> str:

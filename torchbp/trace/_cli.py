@@ -1,15 +1,13 @@
 """``torchbp trace``: one iteration, from the command line."""
 
-import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
-from torchbp.cli import OneLineParser
+from torchbp.cli import OneLineParser, console
 from torchbp.nn import BPNetwork
 from torchbp.trace._iteration import Trace, trace
 from torchbp.trace._text import Report, markdown
@@ -27,8 +25,7 @@ def run(args: Sequence[str]) -> int:
     else:
         traced, source, path = _from_sample(args)
     if path is None:
-        # A terminal has its own width; what is written elsewhere has the width that the report is made for.
-        Console(width=None if sys.stdout.isatty() else 100).print(Report(traced, source))
+        console().print(Report(traced, source))
     elif path == "-":
         print(markdown(traced, source), end="")
     else:

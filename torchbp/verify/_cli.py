@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import track
 
-from torchbp.cli import OneLineParser
+from torchbp.cli import OneLineParser, console
 from torchbp.verify._own import available_devices, gradcheck, own_functionals
 from torchbp.verify._result import summary
 
@@ -26,11 +26,12 @@ def run(args: Sequence[str]) -> int:
         "--inputs", help="for your own: shapes of float64 tensors, or package.module:callable that returns them"
     )
     parser.add_argument("--reference", help="for your own: package.module:callable of PyTorch's with the same outputs")
-    parser.add_argument("--verbose", action="store_true", help="a table a function, one row a check")
+    parser.add_argument("--module", help="another module with functions of torchbp.functional's names, audited instead")
+    parser.add_argument("--verbose", action="store_true", help="a row a check, as for a single function")
     parser.add_argument("--json", action="store_true", help="every row, for machines")
     options = parser.parse_args(args)
     devices = available_devices() if options.device == "all" else [options.device]
-    audits = gradcheck(devices, options.function, options.inputs, options.reference)
+    audits = gradcheck(devices, options.function, options.inputs, options.reference, options.module)
     if options.json:
         results = list(audits)
         print(json.dumps([row for result in results for row in result.to_json()], indent=2))
@@ -38,7 +39,6 @@ def run(args: Sequence[str]) -> int:
     count = 1 if options.function else len(own_functionals())
     progress = Console(stderr=True)
     results = list(track(audits, "auditing", count, console=progress, transient=True, disable=not progress.is_terminal))
-    console = Console()
-    for table in [result.table() for result in results] if options.verbose else [summary(results)]:
-        console.print(table)
+    for table in [result.table() for result in results] if options.verbose or options.function else [summary(results)]:
+        console().print(table)
     return 0 if all(result.passed for result in results) else 1

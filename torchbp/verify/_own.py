@@ -4,12 +4,13 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from torchbp import functional as F
+from torchbp import functional
 from torchbp.verify._audit import audit
 from torchbp.verify._result import Result
 
@@ -23,30 +24,39 @@ class Sample(NamedTuple):
     reference: Callable[..., Any] | None
 
 
-def own_functionals() -> list[Sample]:
-    """The functions of :mod:`torchbp.functional`: layers with and without bias at once, costs with every reduction at once."""
+def own_functionals(module: ModuleType = functional) -> list[Sample]:
+    """The functions of :mod:`torchbp.functional`: layers with and without bias at once, costs with every reduction at once.
+
+    Of another module, its functions of these names.
+    """
     generator = torch.Generator().manual_seed(0)
     x, W, b = _normal((4, 3), generator), _normal((2, 3), generator), _normal((2,), generator)
     z, a, y, p = (_normal((4, 3), generator) for _ in range(4))
     # Activations and targets lie in (0, 1), and a row of class probabilities adds up to 1.
     a, y, p = (t.detach().requires_grad_() for t in (a.sigmoid(), y.sigmoid(), p.softmax(-1)))
-    nn = torch.nn.functional
-    layers = [("linear", F.linear, nn.linear), ("sigmoid_linear", F.sigmoid_linear, _sigmoid_linear)]
-    costs: list[tuple[str, Callable[..., Tensor], Callable[..., Tensor], tuple[Tensor, ...]]] = [
-        ("mse_loss", F.mse_loss, nn.mse_loss, (z, y)),
-        ("binary_cross_entropy", F.binary_cross_entropy, nn.binary_cross_entropy, (a, y)),
-        ("binary_cross_entropy_with_logits", F.binary_cross_entropy_with_logits, nn.binary_cross_entropy_with_logits, (z, y)),
-    ]
     classes = torch.tensor([0, 2, 1, 1])
+    nn = torch.nn.functional
+    every: list[tuple[str, Callable[..., Tensor], Callable[..., Any], tuple[Tensor, ...]]] = [
+        ("linear", nn.linear, _with_and_without_bias, (x, W, b)),
+        ("sigmoid_linear", _sigmoid_linear, _with_and_without_bias, (x, W, b)),
+        ("mse_loss", nn.mse_loss, _every_reduction, (z, y)),
+        ("binary_cross_entropy", nn.binary_cross_entropy, _every_reduction, (a, y)),
+        ("binary_cross_entropy_with_logits", nn.binary_cross_entropy_with_logits, _every_reduction, (z, y)),
+        ("cross_entropy", nn.cross_entropy, _both_targets, (z, p, classes)),
+    ]
     return [
-        *(Sample(name, _with_and_without_bias(f), (x, W, b), _with_and_without_bias(g)) for name, f, g in layers),
-        *(Sample(name, _every_reduction(f), inputs, _every_reduction(g)) for name, f, g, inputs in costs),
-        Sample("cross_entropy", _both_targets(F.cross_entropy), (z, p, classes), _both_targets(nn.cross_entropy)),
+        Sample(name, every_way(getattr(module, name)), inputs, every_way(reference))
+        for name, reference, every_way, inputs in every
+        if hasattr(module, name)
     ]
 
 
 def gradcheck(
-    devices: Sequence[str] = ("cpu",), function: str | None = None, inputs: str | None = None, reference: str | None = None
+    devices: Sequence[str] = ("cpu",),
+    function: str | None = None,
+    inputs: str | None = None,
+    reference: str | None = None,
+    module: str | None = None,
 ) -> Iterator[Result]:
     """Audit torchbp's own functions, or one named by its import path, one result at a time.
 
@@ -57,11 +67,14 @@ def gradcheck(
         inputs: for a function with an import path: shapes such as ``"4,3 2,3 2"``, one float64 tensor from N(0, 1) each, a
             single number for a vector; or the import path of a callable that returns the inputs, for any others.
         reference: for a function with an import path, that of a PyTorch function to compare it with.
+        module: another module with functions of torchbp.functional's names and arguments, audited in place of torchbp's.
 
     Raises:
         ValueError: what cannot be found, read or called.
     """
-    own = {sample.name: sample for sample in own_functionals()}
+    own = {sample.name: sample for sample in own_functionals(functional if module is None else imported_module(module))}
+    if not own:
+        raise ValueError(f"{module} has none of {', '.join(functional.__all__)}")
     if function is None:
         samples = list(own.values())
     elif ":" in function:
@@ -99,18 +112,26 @@ def inputs_of(text: str) -> tuple[Any, ...]:
         raise ValueError(f"inputs is {text!r}; it must be shapes such as '4,3 2,3 2', or package.module:callable") from None
 
 
-def imported(path: str) -> Callable[..., Any]:
-    """What ``package.module:name`` names; modules of the working directory are found too."""
-    module, _, name = path.partition(":")
+def imported_module(path: str) -> ModuleType:
+    """The module of this name; those of the working directory are found too."""
     sys.path.insert(0, os.getcwd())
     try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+        return importlib.import_module(path)
+    except (ImportError, ValueError) as error:
         raise ValueError(f"{path!r} cannot be imported: {error}") from None
     finally:
         sys.path.pop(0)
+
+
+def imported(path: str) -> Callable[..., Any]:
+    """What ``package.module:name`` names."""
+    module, _, name = path.partition(":")
+    found: Any = imported_module(module)
+    try:
+        for part in name.split("."):
+            found = getattr(found, part)
+    except AttributeError as error:
+        raise ValueError(f"{path!r} cannot be imported: {error}") from None
     if not callable(found):
         raise ValueError(f"{path!r} is {type(found).__name__}; it must be callable")
     return found
