@@ -1,10 +1,11 @@
-"""The equations' own code run on symbols, beside what SymPy derives; and run on numbers, beside fifty digits.
+"""The equations' own code run on symbols, beside what SymPy derives; and run on numbers, beside that to hundreds of digits.
 
 The equations are given :class:`Symbols` in place of tensors: what SymPy compares is the code itself, not a transcript of it.
 """
 
 import math
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import mpmath
@@ -15,6 +16,7 @@ from devices import DEVICES
 from torch import Tensor
 
 from torchbp import equations as eq
+from torchbp import functions as fn
 
 each_device = pytest.mark.parametrize("device", DEVICES)
 
@@ -51,6 +53,9 @@ class Symbols:
     def __neg__(self) -> "Symbols":
         return self.each(lambda a: -a)
 
+    def __eq__(self, other: Any) -> "Symbols":  # type: ignore[override]
+        return self.each(lambda a, b: sp.Integer(a == b), other)
+
     __radd__, __rmul__ = __add__, __mul__
 
     def square(self) -> "Symbols":
@@ -69,6 +74,9 @@ class Symbols:
 
     def to(self, dtype: torch.dtype) -> "Symbols":
         return self
+
+    def numel(self) -> int:
+        return len(self.matrix)
 
     def t(self) -> "Symbols":
         return Symbols(self.matrix.T)
@@ -96,6 +104,9 @@ class Symbols:
 
     def torch_log_softmax(self, dim: int) -> "Symbols":
         return self - self.each(sp.exp).sum(dim).log()
+
+    def torch_where(self, yes: "Symbols", no: "Symbols") -> "Symbols":
+        return self.each(lambda condition, a, b: a if condition else b, yes, no)
 
     def torch_addmm(self, x: "Symbols", W: "Symbols") -> "Symbols":
         return self + x.mm(W)
@@ -138,8 +149,31 @@ def test_scalar_equation(number: str) -> None:
 
 
 def test_piecewise_cross_entropy_is_the_joined_one_at_its_ends() -> None:
-    assert sp.simplify(cross_entropy.subs(y, 1) + sp.log(a)) == 0
-    assert sp.simplify(cross_entropy.subs(y, 0) + sp.log(1 - a)) == 0
+    for end, of_text in ((1, -sp.log(a)), (0, -sp.log(1 - a))):
+        piece = eq.cross_entropy_piecewise(sA, Symbols(sp.Integer(end)))
+        assert is_same(piece, of_text)
+        assert is_same(piece, cross_entropy.subs(y, end))
+
+
+@pytest.mark.parametrize(
+    ("function", "input", "cost"),
+    [
+        (fn.SquaredError, a, squared_error),
+        (fn.CrossEntropy, a, cross_entropy),
+        (fn.SigmoidCrossEntropy, z, cross_entropy.subs(a, sigmoid)),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_backward_of_a_cost(function: Any, input: Any, cost: Any) -> None:
+    """The Function's own backward, given symbols: the derivatives of its forward equation by both arguments, times dL."""
+    dL = sp.Symbol("dL", real=True)
+    ctx = SimpleNamespace(saved_tensors=(Symbols(input), sY), needs_input_grad=(True, True, False), reduction="sum")
+    by_input, by_target, _ = function.backward(ctx, Symbols(dL))
+    assert is_same(by_input, dL * cost.diff(input))
+    assert is_same(by_target, dL * cost.diff(y))
+    ctx.needs_input_grad = (True, False, False)
+    tangent = function.jvp(SimpleNamespace(saved_tensors=ctx.saved_tensors, reduction="none"), Symbols(dL), sY, None)
+    assert is_same(tangent, dL * cost.diff(input) + y * cost.diff(y))
 
 
 def test_softmax_cross_entropy() -> None:
@@ -181,17 +215,37 @@ class Network:
         return total
 
 
+def is_zero(difference: Any, exponentials: int) -> bool:
+    """Whether an expression is zero, as a fraction in so many exponentials of z."""
+    # Outer ones come before those they hold.
+    found = sorted(difference.atoms(sp.exp), key=sp.count_ops, reverse=True)
+    assert len(found) == exponentials
+    return sp.expand(sp.numer(sp.together(difference.subs([(each, sp.Dummy()) for each in found])))) == 0
+
+
 @pytest.mark.parametrize(("i", "name"), [(0, "dW1"), (1, "db1"), (2, "dW2"), (3, "db2")])
 def test_gradient_of_the_network(i: int, name: str) -> None:
     network = Network()
     assert network.gradients[i].matrix.shape == network.parameters[i].shape
     for parameter, gradient in zip(network.parameters[i], network.gradients[i].matrix, strict=True):
-        difference = network.cost().diff(parameter) - gradient
-        # The exponentials of each sample's two z1 and one z2, outer ones before those they hold, become symbols of a fraction.
-        exponentials = sorted(difference.atoms(sp.exp), key=sp.count_ops, reverse=True)
-        fractions = sp.together(difference.subs([(each, sp.Dummy()) for each in exponentials]))
-        assert len(exponentials) == 6
-        assert sp.expand(sp.numer(fractions)) == 0
+        # Each of the two samples has two z1 and one z2.
+        assert is_zero(network.cost().diff(parameter) - gradient, exponentials=6)
+
+
+def test_error_carried_back_through_the_network() -> None:
+    """3.2c and 3.2e as matrices: the cost's derivatives by each entry of Z2, and of Z1, with all before them left out."""
+    shapes = {"z": (2, 2), "w": (1, 2), "b": (1, 1), "y": (2, 1)}
+    Z1, W2, b2, Y = (sp.Matrix(sp.symarray(name, shape)) for name, shape in shapes.items())
+    A1 = eq.sigmoid(Symbols(Z1))
+    Z2 = eq.weighted_input(A1, Symbols(W2), Symbols(b2))
+    dZ2 = eq.output_error(eq.sigmoid(Z2), Symbols(Y))
+    dZ1 = eq.hidden_error(dZ2, Symbols(W2), A1)
+    for s in range(2):
+        z2 = W2[0] / (1 + sp.exp(-Z1[s, 0])) + W2[1] / (1 + sp.exp(-Z1[s, 1])) + b2[0]
+        cost = cross_entropy.subs({a: sigmoid, y: Y[s]})
+        assert is_zero(cost.diff(z).subs(z, z2) - dZ2.matrix[s], exponentials=3)
+        for j in range(2):
+            assert is_zero(cost.subs(z, z2).diff(Z1[s, j]) - dZ1.matrix[s, j], exponentials=3)
 
 
 POINTS = torch.cat(
@@ -202,22 +256,20 @@ POINTS = torch.cat(
         torch.tensor([0.0, 1e-300, -1e-300, 1e-17, -1e-17, 50.0, math.nextafter(50.0, 51.0), -50.0], dtype=torch.float64),
     ]
 )
+KINDS_OF_TARGETS = ["zero", "one", "uniform", "next to zero", "next to one"]
 LEAST_NORMAL = torch.finfo(torch.float64).tiny
 
 
-def exp_of_minus_abs(z: Any) -> Any:
-    return mpmath.exp(-abs(z))
+# Enough for 1 - g(z) to keep fifty digits where g(z) is nearest to 1: e^-700 is 1e-304.
+DIGITS = 360
 
 
-def exact_sigmoid(z: Any) -> Any:
-    e = exp_of_minus_abs(z)
-    return 1 / (1 + e) if z >= 0 else e / (1 + e)
-
-
-def exact_cross_entropy(z: Any, y: Any) -> Any:
-    """-[y ln g(z) + (1 - y) ln(1 - g(z))], where -ln g(z) is ln(1 + e^-|z|) for z >= 0 and larger by -z for z < 0."""
-    log1p = mpmath.log1p(exp_of_minus_abs(z))
-    return y * (max(-z, 0) + log1p) + (1 - y) * (max(z, 0) + log1p)
+def to_many_digits(expression: Any, *of: tuple[Any, Tensor]) -> list[Any]:
+    """The values of SymPy's expression at those of its symbols."""
+    symbols, values = zip(*of, strict=True)
+    function = sp.lambdify(symbols, expression, "mpmath")
+    with mpmath.workdps(DIGITS):
+        return [function(*map(mpmath.mpf, point)) for point in zip(*(v.tolist() for v in values), strict=True)]
 
 
 def worst_ulp(
@@ -227,53 +279,46 @@ def worst_ulp(
     worst = 0.0
     for i, (mine, right) in enumerate(zip(actual.tolist(), exact, strict=True)):
         if abs(right) >= LEAST_NORMAL:
-            worst = max(worst, float(abs(mpmath.mpf(mine) - right)) / unit(i, float(right)))
+            with mpmath.workdps(DIGITS):
+                worst = max(worst, float(abs(mpmath.mpf(mine) - right)) / unit(i, float(right)))
     return worst
 
 
 @each_device
 def test_digits_of_sigmoid(device: str) -> None:
-    with mpmath.workdps(50):
-        exact = [exact_sigmoid(mpmath.mpf(z)) for z in POINTS.tolist()]
-        assert worst_ulp(eq.sigmoid(POINTS.to(device)), exact) < 4
+    assert worst_ulp(eq.sigmoid(POINTS.to(device)), to_many_digits(sigmoid, (z, POINTS))) <= 4
 
 
 @each_device
 def test_digits_of_sigmoid_derivative(device: str) -> None:
-    with mpmath.workdps(50):
-        exact = [exact_sigmoid(z) * exact_sigmoid(-z) for z in map(mpmath.mpf, POINTS.tolist())]
-        assert worst_ulp(eq.sigmoid_derivative_at(POINTS.to(device)), exact) < 4
-        # From a alone it cannot be so: near 1, a(1 - a) holds no more digits than 1 - a has left.
-        assert worst_ulp(eq.sigmoid_derivative(eq.sigmoid(POINTS.to(device))), exact) > 1e10
+    exact = to_many_digits(sigmoid.diff(z), (z, POINTS))
+    assert worst_ulp(eq.sigmoid_derivative_at(POINTS.to(device)), exact) <= 4
+    # From a alone it cannot be so: near 1, a(1 - a) holds no more digits than 1 - a has left.
+    assert worst_ulp(eq.sigmoid_derivative(eq.sigmoid(POINTS.to(device))), exact) > 1e10
 
 
 @each_device
-@pytest.mark.parametrize("kind", ["zero", "one", "uniform", "next to zero", "next to one"])
+@pytest.mark.parametrize("kind", KINDS_OF_TARGETS)
 def test_digits_of_cross_entropy(kind: str, device: str) -> None:
-    uniform = torch.rand_like(POINTS)
-    y = {
-        "zero": torch.zeros_like(POINTS),
-        "one": torch.ones_like(POINTS),
+    # Each kind of target at points of its own, and at the last, particular ones.
+    points = torch.cat([POINTS[KINDS_OF_TARGETS.index(kind) :: 5], POINTS[-8:]])
+    uniform = torch.rand_like(points)
+    targets = {
+        "zero": torch.zeros_like(points),
+        "one": torch.ones_like(points),
         "uniform": uniform,
         "next to zero": uniform.pow(40),
         "next to one": 1 - uniform.pow(40),
     }[kind]
-    with mpmath.workdps(50):
-        exact = (exact_cross_entropy(mpmath.mpf(p), mpmath.mpf(q)) for p, q in zip(POINTS.tolist(), y.tolist(), strict=True))
-        assert worst_ulp(eq.cross_entropy_of_weighted_input(POINTS.to(device), y.to(device)), exact) < 4
+    exact = to_many_digits(cross_entropy.subs(a, sigmoid), (z, points), (y, targets))
+    assert worst_ulp(eq.cross_entropy_of_weighted_input(points.to(device), targets.to(device)), exact) <= 4
 
 
 @each_device
 def test_digits_of_output_error(device: str) -> None:
-    a, y = eq.sigmoid(POINTS), torch.rand_like(POINTS)
+    activations, targets = eq.sigmoid(POINTS), torch.rand_like(POINTS)
     # Where the two lie close together, too.
-    y[::2] = a[::2] * (1 + 1e-9 * torch.randn_like(a[::2]))
-    larger = torch.maximum(a, y).tolist()
-    with mpmath.workdps(50):
-        exact = [mpmath.mpf(p) - mpmath.mpf(q) for p, q in zip(a.tolist(), y.tolist(), strict=True)]
-        actual = eq.output_error(a.to(device), y.to(device))
-        assert worst_ulp(actual, exact, lambda i, _: math.ulp(larger[i])) <= 2
-        # The whole way from z.
-        exact = [exact_sigmoid(mpmath.mpf(p)) - mpmath.mpf(q) for p, q in zip(POINTS.tolist(), y.tolist(), strict=True)]
-        actual = eq.output_error(eq.sigmoid(POINTS.to(device)), y.to(device))
-        assert worst_ulp(actual, exact, lambda i, _: math.ulp(larger[i])) < 4
+    targets[::2] = activations[::2] * (1 + 1e-9 * torch.randn_like(activations[::2]))
+    larger = torch.maximum(activations, targets).tolist()
+    actual = eq.output_error(eq.sigmoid(POINTS.to(device)), targets.to(device))
+    assert worst_ulp(actual, to_many_digits(sigmoid - y, (z, POINTS), (y, targets)), lambda i, _: math.ulp(larger[i])) <= 2
