@@ -123,7 +123,7 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
     """
     if input.dim() not in (1, 2):
         raise ValueError(f"input has shape {tuple(input.shape)}; cross_entropy takes (C) or (B, C)")
-    if not target.is_floating_point():
+    if not (target.is_floating_point() or target.is_complex()):
         if target.shape != input.shape[:-1]:
             raise ValueError(
                 f"target has shape {tuple(target.shape)}; class indices for an input of shape {tuple(input.shape)} "
