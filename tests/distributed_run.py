@@ -1,5 +1,6 @@
-"""What test_distributed.py runs in each process: train with each engine, test, and write what came of it to a file."""
+"""What test_distributed.py runs in each process: train with each engine, test, and write what came of it to a folder."""
 
+import os
 import sys
 import warnings
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from lightning.pytorch import Callback
 from training_runs import quiet_trainer
 
+from torchbp.cli import main
 from torchbp.data import BuiltinDataModule
 from torchbp.training import BPModule
 
@@ -40,5 +42,10 @@ def train(engine: str, **trainer: Any) -> dict[str, Any]:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
+    os.chdir(sys.argv[1])
     runs = {engine: train(engine, strategy="ddp", num_nodes=2, devices=1) for engine in ("autograd", "fused")}
-    torch.save(runs, f"{sys.argv[1]}/{runs['fused']['rank']}.pt")
+    torch.save(runs, f"{runs['fused']['rank']}.pt")
+    options = (
+        "--trainer.strategy ddp --trainer.num_nodes 2 --trainer.devices 1 --trainer.accelerator cpu --trainer.max_epochs 2"
+    )
+    sys.exit(main(["fit", "--data", "BuiltinDataModule", "--data.name", "moons", "--model.engine", "fused", *options.split()]))

@@ -35,6 +35,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     for node in nodes:
         output, _ = node.communicate(timeout=240)
         assert node.returncode == 0, output
+    # One process writes: one run, one event file.
+    assert len(list(folder.glob("logs/moons/*"))) == len(list(folder.glob("logs/moons/version_0/events.*"))) == 1
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

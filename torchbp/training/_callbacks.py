@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
 
 class Graph(Callback):
     """The network's graph in TensorBoard, one node a layer."""
 
+    @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.logger, TensorBoardLogger):
             network: Any = pl_module.network
@@ -40,6 +42,7 @@ class Histograms(Callback):
         module.keep_gradients = self._due(trainer)
 
     # Not at the epoch's end: validation comes before it, and Lightning clears the gradients for that.
+    @rank_zero_only
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if not trainer.is_last_batch or not self._due(trainer):
             return
@@ -68,6 +71,7 @@ class Hyperparameters(Callback):
     The page reads each metric from the scalars of its name, so it always shows the latest value.
     """
 
+    @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(trainer.logger, TensorBoardLogger):
             return

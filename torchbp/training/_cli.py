@@ -115,7 +115,7 @@ class BPCLI(LightningCLI):
         return self._instantiate_trainer({**trainer, **kwargs}, callbacks)
 
     def before_fit(self) -> None:
-        if isinstance(self.datamodule, torchbp.data.TabularDataModule):
+        if self.trainer.is_global_zero and isinstance(self.datamodule, torchbp.data.TabularDataModule):
             Console().print(self.datamodule.schema_table())
 
     def after_fit(self) -> None:
