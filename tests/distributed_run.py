@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback
-from training_runs import quiet_trainer
+from training_runs import CONFIGS, quiet_trainer
 
 from torchbp.cli import main
 from torchbp.data import BuiltinDataModule
@@ -45,7 +45,6 @@ if __name__ == "__main__":
     os.chdir(sys.argv[1])
     runs = {engine: train(engine, strategy="ddp", num_nodes=2, devices=1) for engine in ("autograd", "fused")}
     torch.save(runs, f"{runs['fused']['rank']}.pt")
-    options = (
-        "--trainer.strategy ddp --trainer.num_nodes 2 --trainer.devices 1 --trainer.accelerator cpu --trainer.max_epochs 2"
-    )
-    sys.exit(main(["fit", "--data", "BuiltinDataModule", "--data.name", "moons", "--model.engine", "fused", *options.split()]))
+    ddp = ["--trainer.strategy", "ddp", "--trainer.num_nodes", "2", "--trainer.devices", "1", "--trainer.accelerator", "cpu"]
+    fit = ["fit", "--config", str(CONFIGS / "moons.yaml"), "--trainer.max_epochs", "2", "--model.engine", "fused"]
+    sys.exit(main([*fit, *ddp]))
