@@ -3,7 +3,7 @@
 from torchbp.functions._base import BPFunction, as_rows, call_of
 from torchbp.functions._costs import CrossEntropy, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from torchbp.functions._linear import Linear, SigmoidLinear
-from torchbp.functions._network import ENDS, NetworkCost
+from torchbp.functions._network import ENDS, NetworkCost, network_forward
 
 __all__ = [
     "ENDS",
@@ -17,4 +17,5 @@ __all__ = [
     "SquaredError",
     "as_rows",
     "call_of",
+    "network_forward",
 ]

@@ -19,13 +19,13 @@ class _Cost(BPFunction):
         ctx.save_for_forward(input, target)
 
 
-def reduced(cost: Tensor, reduction: str) -> Tensor:
+def _reduce(cost: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return cost
     return cost.mean() if reduction == "mean" else cost.sum()
 
 
-def shared(dL: Tensor, cost_count: int, reduction: str) -> Tensor:
+def _spread(dL: Tensor, cost_count: int, reduction: str) -> Tensor:
     """Each single cost's share of the gradient that reaches the reduced one."""
     return dL / cost_count if reduction == "mean" else dL
 
@@ -41,19 +41,19 @@ class SquaredError(_Cost):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return reduced(eq.squared_error(input, target), reduction)
+        return _reduce(eq.squared_error(input, target), reduction)
 
     @staticmethod
     def backward(ctx: Any, dL: Tensor) -> tuple[Tensor | None, ...]:
         a, y = ctx.saved_tensors
-        da = shared(dL, a.numel(), ctx.reduction) * eq.squared_error_derivative(a, y)
+        da = _spread(dL, a.numel(), ctx.reduction) * eq.squared_error_derivative(a, y)
         return da if ctx.needs_input_grad[0] else None, -da if ctx.needs_input_grad[1] else None, None
 
     @staticmethod
     def jvp(ctx: Any, da: Tensor | None, dy: Tensor | None, _: None) -> Tensor:
         a, y = ctx.saved_tensors
         tangent = _tangent((da, lambda: eq.squared_error_derivative(a, y)), (dy, lambda: -eq.squared_error_derivative(a, y)))
-        return reduced(tangent, ctx.reduction)
+        return _reduce(tangent, ctx.reduction)
 
 
 class CrossEntropy(_Cost):
@@ -61,12 +61,12 @@ class CrossEntropy(_Cost):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return reduced(eq.cross_entropy(input, target), reduction)
+        return _reduce(eq.cross_entropy(input, target), reduction)
 
     @staticmethod
     def backward(ctx: Any, dL: Tensor) -> tuple[Tensor | None, ...]:
         a, y = ctx.saved_tensors
-        dL = shared(dL, a.numel(), ctx.reduction)
+        dL = _spread(dL, a.numel(), ctx.reduction)
         da = dL * eq.cross_entropy_derivative(a, y) if ctx.needs_input_grad[0] else None
         dy = dL * eq.cross_entropy_target_derivative(a, y) if ctx.needs_input_grad[1] else None
         return da, dy, None
@@ -77,7 +77,7 @@ class CrossEntropy(_Cost):
         tangent = _tangent(
             (da, lambda: eq.cross_entropy_derivative(a, y)), (dy, lambda: eq.cross_entropy_target_derivative(a, y))
         )
-        return reduced(tangent, ctx.reduction)
+        return _reduce(tangent, ctx.reduction)
 
 
 class SigmoidCrossEntropy(_Cost):
@@ -85,12 +85,12 @@ class SigmoidCrossEntropy(_Cost):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return reduced(eq.cross_entropy_of_weighted_input(input, target), reduction)
+        return _reduce(eq.cross_entropy_of_weighted_input(input, target), reduction)
 
     @staticmethod
     def backward(ctx: Any, dL: Tensor) -> tuple[Tensor | None, ...]:
         z, y = ctx.saved_tensors
-        dL = shared(dL, z.numel(), ctx.reduction)
+        dL = _spread(dL, z.numel(), ctx.reduction)
         # a is computed anew from z, not kept: a second derivative has to see how it depends on z.
         dz = dL * eq.output_error(eq.sigmoid(z), y) if ctx.needs_input_grad[0] else None
         dy = dL * -z if ctx.needs_input_grad[1] else None
@@ -100,7 +100,7 @@ class SigmoidCrossEntropy(_Cost):
     def jvp(ctx: Any, dz: Tensor | None, dy: Tensor | None, _: None) -> Tensor:
         z, y = ctx.saved_tensors
         tangent = _tangent((dz, lambda: eq.output_error(eq.sigmoid(z), y)), (dy, lambda: -z))
-        return reduced(tangent, ctx.reduction)
+        return _reduce(tangent, ctx.reduction)
 
 
 class SoftmaxCrossEntropy(_Cost):
@@ -108,12 +108,12 @@ class SoftmaxCrossEntropy(_Cost):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return reduced(eq.softmax_cross_entropy(input, target), reduction)
+        return _reduce(eq.softmax_cross_entropy(input, target), reduction)
 
     @staticmethod
     def backward(ctx: Any, dL: Tensor) -> tuple[Tensor | None, ...]:
         z, y = ctx.saved_tensors
-        dL = shared(dL, z.shape[0], ctx.reduction)
+        dL = _spread(dL, z.shape[0], ctx.reduction)
         dL = dL.unsqueeze(-1)
         dz = dL * eq.softmax_cross_entropy_derivative(z, y) if ctx.needs_input_grad[0] else None
         dy = dL * -torch.log_softmax(z, -1) if ctx.needs_input_grad[1] else None
@@ -123,4 +123,4 @@ class SoftmaxCrossEntropy(_Cost):
     def jvp(ctx: Any, dz: Tensor | None, dy: Tensor | None, _: None) -> Tensor:
         z, y = ctx.saved_tensors
         tangent = _tangent((dz, lambda: eq.softmax_cross_entropy_derivative(z, y)), (dy, lambda: -torch.log_softmax(z, -1)))
-        return reduced(tangent.sum(-1), ctx.reduction)
+        return _reduce(tangent.sum(-1), ctx.reduction)

@@ -1,5 +1,6 @@
 """The whole network and its cost in one node of the graph: equations 2.1 to 3.1 forward, 3.2c to 3.2f backward."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,7 +8,6 @@ from torch import Tensor
 from torch.autograd import Function
 
 from torchbp import equations as eq
-from torchbp.functions._costs import reduced, shared
 
 
 class _SigmoidCrossEntropy:
@@ -67,68 +67,108 @@ ENDS: dict[tuple[str, str], Any] = {
 
 
 class NetworkCost(Function):
-    """(cost, prediction) of (input, target, end, reduction, W1, b1, ..., WL, bL), for rows (B, n0) and targets (B, nL).
+    """(cost, prediction) of (input, target, end, mean, W1, b1, ..., WL, bL), for rows (B, n0) and targets (B, nL).
 
-    ``end`` is one of ``ENDS``; the prediction has no gradient. It is written without a ``setup_context``, whose binding of
-    arguments takes as long as a small layer, so torch.func refuses it: :func:`torchbp.functional.network_cost` goes by the
-    single layers there.
+    ``end`` is one of ``ENDS``, ``mean`` says whether the cost is the mean or the sum of all; the prediction has no gradient.
+    The gradients are computed in ``forward``, where all that they need is at hand, and handed over in ``backward``; where
+    there is no gradient to compute, :func:`network_forward` is the one to call.
+
+    There is no ``setup_context``, since with it the binding of arguments takes as long as a small layer; so torch.func refuses
+    this Function, and :func:`torchbp.functional.network_cost` goes by the single layers there.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, end: Any, reduction: str, *parameters: Tensor) -> tuple[Tensor, Tensor]:
-        A = [x]
-        for l in range(0, len(parameters) - 2, 2):
-            z = eq.weighted_input(A[-1], parameters[l], parameters[l + 1])  # 2.1
-            A.append(eq.sigmoid_(z, z))  # 2.2
-        z = eq.weighted_input(A[-1], parameters[-2], parameters[-1])  # 2.3
-        a = end.activation(z)  # 2.4
-        if y.shape != a.shape:
-            raise ValueError(f"target has shape {tuple(y.shape)}; it must be that of the prediction, {tuple(a.shape)}")
-        ctx.end, ctx.reduction = end, reduction
-        ctx.save_for_backward(y, a, *A, *parameters)
+    def forward(ctx: Any, x: Tensor, y: Tensor, end: Any, mean: bool, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        A, z, a = _activations(x, end, parameters)
+        cost = _cost(end, z, a, y, mean)
+        share = 1 / max(y.numel(), 1) if mean else 1
+        gradients = _gradients(ctx.needs_input_grad, end, share, A, z, a, y, parameters[::2])
+        ctx.end, ctx.mean = end, mean
+        ctx.save_for_backward(x, y, *parameters, *gradients)
         ctx.mark_non_differentiable(a)
         ctx.set_materialize_grads(False)
-        return reduced(end.cost(z, a, y), reduction), a  # 3.1
+        return cost, a
 
     @staticmethod
     def backward(ctx: Any, dL: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        y, a, *rest = ctx.saved_tensors
-        needs_x, needs_y, _, _, *needs = ctx.needs_input_grad
-        depth = len(needs) // 2
-        A, W, b = rest[:depth], rest[depth::2], rest[depth + 1 :: 2]
+        needs = ctx.needs_input_grad
+        x, y, *rest = ctx.saved_tensors
+        parameters, gradients = rest[: len(needs) - 4], rest[len(needs) - 4 :]
         del rest
         if dL is None:
-            return (None,) * (4 + 2 * depth)
+            return (None,) * len(needs)
         if torch.is_grad_enabled():
-            # Made anew from the arguments: a second derivative has to see how the activations depend on them.
-            a = ctx.end.activation(_weighted_input(A, W, b))
+            # Made anew from the arguments: a second derivative has to see how all depends on them.
+            A, z, a = _activations(x, ctx.end, parameters)
+            share = dL / y.numel() if ctx.mean else dL
+            gradients = _gradients(needs, ctx.end, share, A, z, a, y, parameters[::2])
+        elif torch._C._autograd._get_current_graph_task_keep_graph() or not _is_one(dL):
+            gradients = [None if g is None else dL * g for g in gradients]
         else:
-            # Unless the graph is retained, each activation is given back as soon as its layer is done.
+            # Nobody else holds them now, so that autograd takes them as they are for .grad.
             ctx.maybe_clear_saved_tensors()
-
-        dL = shared(dL, y.numel(), ctx.reduction)
-        dx = None
-        dy = dL * ctx.end.target_derivative(eq.weighted_input(A[-1], W[-1], b[-1]), a, y) if needs_y else None
-        dz = dL * ctx.end.error(a, y)  # 3.2c
-        gradients: list[Tensor | None] = [None] * len(needs)
-        for l in reversed(range(depth)):
-            a = A.pop()
-            if needs[2 * l]:
-                gradients[2 * l] = eq.weight_gradient(dz, a)  # 3.2d, 3.2f
-            if needs[2 * l + 1]:
-                gradients[2 * l + 1] = eq.bias_gradient(dz)
-            if l == 0:
-                dx = eq.activation_gradient(dz, W[0]) if needs_x else None
-            elif needs_x or any(needs[: 2 * l]):
-                dz = eq.activation_gradient(dz, W[l])
-                dz = eq.sigmoid_error(dz, a)  # 3.2e
-            else:
-                break
-        return dx, dy, None, None, *gradients
+        dx, dy, *of_parameters = gradients
+        return dx, dy, None, None, *of_parameters
 
 
-def _weighted_input(A: list[Tensor], W: list[Tensor], b: list[Tensor]) -> Tensor:
-    """The last layer's Z; leaves each layer's input in A, of which the first is given."""
-    for l in range(len(W) - 1):
-        A[l + 1] = eq.sigmoid(eq.weighted_input(A[l], W[l], b[l]))
-    return eq.weighted_input(A[-1], W[-1], b[-1])
+def network_forward(x: Tensor, y: Tensor, end: Any, mean: bool, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+    """What :class:`NetworkCost` gives, without gradients."""
+    _, z, a = _activations(x, end, parameters)
+    return _cost(end, z, a, y, mean), a
+
+
+def _activations(x: Tensor, end: Any, parameters: Sequence[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
+    """What each layer is given; Z and A of the last one."""
+    A = [x]
+    for l in range(0, len(parameters) - 2, 2):
+        z = eq.weighted_input(A[-1], parameters[l], parameters[l + 1])  # 2.1
+        A.append(eq.sigmoid(z) if torch.is_grad_enabled() else eq.sigmoid_(z, z))  # 2.2
+    z = eq.weighted_input(A[-1], parameters[-2], parameters[-1])  # 2.3
+    return A, z, end.activation(z)  # 2.4
+
+
+def _cost(end: Any, z: Tensor, a: Tensor, y: Tensor, mean: bool) -> Tensor:
+    if y.shape != a.shape:
+        raise ValueError(f"target has shape {tuple(y.shape)}; it must be that of the prediction, {tuple(a.shape)}")
+    cost = end.cost(z, a, y)  # 3.1
+    return cost.mean() if mean else cost.sum()
+
+
+def _gradients(
+    needs: Sequence[bool],
+    end: Any,
+    share: Tensor | float,
+    A: list[Tensor],
+    z: Tensor,
+    a: Tensor,
+    y: Tensor,
+    W: Sequence[Tensor],
+) -> list[Tensor | None]:
+    """By x, y, W1, b1, ..., WL, bL, each only where it is needed; each of A is given back as soon as its layer is done."""
+    needs_x, needs_y, _, _, *needs = needs
+    dx = None
+    dy = share * end.target_derivative(z, a, y) if needs_y else None
+    dz = share * end.error(a, y)  # 3.2c
+    of_parameters: list[Tensor | None] = [None] * len(needs)
+    for l in reversed(range(len(W))):
+        a = A.pop()
+        if needs[2 * l]:
+            of_parameters[2 * l] = eq.weight_gradient(dz, a)  # 3.2d, 3.2f
+        if needs[2 * l + 1]:
+            of_parameters[2 * l + 1] = eq.bias_gradient(dz)
+        if l == 0:
+            dx = eq.activation_gradient(dz, W[0]) if needs_x else None
+        elif needs_x or any(needs[: 2 * l]):
+            dz = eq.activation_gradient(dz, W[l])
+            dz = eq.sigmoid_error(dz, a)  # 3.2e
+        else:
+            break
+    return [dx, dy, *of_parameters]
+
+
+def _is_one(dL: Tensor) -> bool:
+    """Whether this is the gradient that ``cost.backward()`` begins with, where asking costs nothing."""
+    try:
+        return dL.is_cpu and dL.item() == 1  # any other device would have to be waited for
+    except RuntimeError:  # a batch of gradients, or a tensor without values
+        return False

@@ -1,7 +1,7 @@
 """The text's network, of any depth."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -84,13 +84,12 @@ class BPNetwork(nn.Module):
 
         See :func:`torchbp.functional.network_cost`; hooks on single layers are not called.
         """
-        parameters = [parameter for layer in self.layers for parameter in _weight_and_bias(layer)]
+        parameters: list[Tensor] = []
+        for layer in self.layers:
+            # From where they are kept, for the attributes take as long as the products of a small network do.
+            own = layer._parameters
+            if "weight" in own and "bias" in own:
+                parameters += own["weight"], own["bias"]  # type: ignore[arg-type]
+            else:  # parametrised or pruned
+                parameters += layer.weight, layer.bias  # type: ignore[arg-type]
         return F.network_cost(input, target, parameters, cost, self.output, reduction)
-
-
-def _weight_and_bias(layer: Any) -> tuple[Tensor, Tensor]:
-    """The layer's, straight from where they are kept: the attributes take as long as the products of a small network."""
-    own = layer._parameters
-    if "weight" in own and "bias" in own:
-        return own["weight"], own["bias"]
-    return layer.weight, layer.bias  # parametrised or pruned
