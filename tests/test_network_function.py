@@ -99,15 +99,16 @@ def test_equals_torch_nn_for_any_upstream_gradient(
         torch.autograd.grad(value, tensors, upstream)
 
 
+class CountProducts(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+        return func(*args, **(kwargs or {}))
+
+
 @each_kind
 def test_every_mask_computes_no_more_than_is_asked_for(cost: str, output: str) -> None:
-    class CountProducts(TorchDispatchMode):
-        count = 0
-
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            self.count += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
-            return func(*args, **(kwargs or {}))
-
     for mask in itertools.product((True, False), repeat=6):
         if not any(mask):
             continue
@@ -239,8 +240,9 @@ def test_no_gradient_where_the_graph_has_gone_stale() -> None:
         parameters[2].zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         value.backward()
-    with torch.no_grad():
+    with torch.no_grad(), CountProducts() as products:
         assert F.network_cost(x, y, parameters)[0].grad_fn is None
+    assert products.count == 2
 
 
 def test_saturated_units_and_empty_batches_are_finite() -> None:

@@ -104,9 +104,7 @@ class NetworkCost(Function):
             gradients = _gradients(needs, ctx.end, share, A, z, a, y, parameters[::2])
         elif torch._C._autograd._get_current_graph_task_keep_graph() or not _is_one(dL):
             gradients = [None if g is None else dL * g for g in gradients]
-        else:
-            # Nobody else holds them now, so that autograd takes them as they are for .grad.
-            ctx.maybe_clear_saved_tensors()
+        # Else nobody holds them any longer, and autograd takes them for .grad as they are.
         dx, dy, *of_parameters = gradients
         return dx, dy, None, None, *of_parameters
 
