@@ -77,7 +77,7 @@ def test_predict_writes_what_the_checkpoint_predicts(run: Path, monkeypatch: pyt
     benign = np.array([float(row["p_benign"]) for row in rows])
     np.testing.assert_allclose(benign, expected.detach().squeeze(1), rtol=1e-5)
     assert [row["class"] for row in rows] == ["benign" if p > 0.5 else "malignant" for p in benign]
-    assert not Path("out.csv.partial").exists()
+    assert not list(Path().glob("*.partial"))
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -152,7 +152,7 @@ def test_a_table_from_file_to_predictions(
         )
         == 0
     )
-    predicted = [line.split(",")[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    predicted = [row["class"] for row in csv.DictReader(capsys.readouterr().out.splitlines())]
     assert predicted == [row.split(",")[2] for row in rows]
 
 
@@ -187,7 +187,8 @@ def test_importing_torchbp_imports_neither_lightning_nor_scikit_learn(tmp_path: 
             xor("test", "--ckpt_path", "moons.ckpt"),
             "of another network: its num_features is 3, here it is 2",
         ),
-        (xor("predict", "--output", "nowhere/out.csv"), "nowhere"),
+        (xor("predict"), "predict needs a trained network; say --ckpt_path PATH, or best or last"),
+        (["test", "--data.path", "rows.csv"], "test needs a trained network; say --ckpt_path PATH, or best or last"),
         (table("missing.csv"), "the data file missing.csv does not exist"),
         (table("empty.csv"), "empty.csv is empty; it needs column names and rows"),
         (table("rows.csv", "--data.target", "z"), "rows.csv has no column 'z'; it has 'x', 'y'"),

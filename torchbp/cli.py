@@ -69,6 +69,8 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (it is written to until the process ends)
         return 0
     except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # how Lightning ends an interrupted run
+            return refuse("interrupted", 130)
         return stop.code if isinstance(stop.code, int) else 1
     except Exception as error:
         if os.environ.get("TORCHBP_TRACEBACK"):

@@ -50,6 +50,8 @@ class ArraysDataModule(LightningDataModule):
         self.standardize = standardize
         self.seed = seed
         self.save_hyperparameters(logger=False)
+        # A checkpoint says what data module it was trained with, so that nothing else is needed to predict.
+        self.hparams.setdefault("_class_path", f"{type(self).__module__}.{type(self).__qualname__}")
         self._rows: tuple[Tensor, Tensor] | None = None
         self._splits: dict[str, Rows] = {}
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchbp.data._arrays import ArraysDataModule, BatchSize, Task
 from torchbp.data._encoding import Column, ColumnType, Missing, Target, fit_column, fit_target
 from torchbp.data._loader import RowLoader, Rows
-from torchbp.data._values import clean, listed
+from torchbp.data._values import clean, listed, unsupported
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 NULL_VALUES = ("", "NA", "N/A", "NULL", "null")
@@ -190,6 +190,13 @@ class TabularDataModule(ArraysDataModule):
         """All rows' x, in the file's order; the file needs no target."""
         x = self._encode(self._read(self._used)) if self._rows is None else self._rows[0]
         return self._evaluation_loader(Rows(x))
+
+    def unused_columns(self) -> pl.DataFrame:
+        """The file's columns that are neither features nor target, row for row: what tells its rows apart is among them."""
+        frame = scan(self.path, self.separator)
+        used = {*self._used, *self.targets}
+        names = [name for name, type in frame.collect_schema().items() if name not in used and not unsupported(type)]
+        return frame.select(names).collect()
 
     def state_dict(self) -> dict[str, Any]:
         """What was fitted: plain values, empty as long as nothing was."""

@@ -1,5 +1,6 @@
 """``torchbp fit|validate|test|predict``: a LightningCLI with this project's defaults."""
 
+import argparse
 import logging
 import os
 import sys
@@ -7,30 +8,29 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback, _InstantiatorFn
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 import torchbp.data
 from torchbp.cli import refuse
 from torchbp.training._callbacks import Graph, Histograms, Hyperparameters, PlainProgress
+from torchbp.training._checkpoint import LOGS, CheckpointIO, load_checkpoint, newest_checkpoint, saved_arguments
 from torchbp.training._module import BPModule
-from torchbp.training._prediction import PredictionWriter
-
-LOGS = Path("logs")
+from torchbp.training._prediction import PredictionWriter, table_file
 
 
 def run(args: list[str]) -> None:
     """Run one subcommand from its command line."""
     be_quiet()
     BPCLI(
-        BPModule,
-        LightningDataModule,
+        args,
+        model_class=BPModule,
+        datamodule_class=LightningDataModule,
         subclass_mode_data=True,
         seed_everything_default=0,
         auto_configure_optimizers=False,
@@ -38,7 +38,6 @@ def run(args: list[str]) -> None:
         save_config_callback=SaveConfigCallback if args[0] == "fit" else None,
         trainer_defaults={"num_sanity_val_steps": 0, "max_epochs": 100},
         parser_class=OneLineParser,
-        args=args,
     )
 
 
@@ -66,9 +65,34 @@ class OneLineParser(LightningArgumentParser):
 class BPCLI(LightningCLI):
     """Trains a :class:`BPModule` on any data module; sizes and task of the network are read off the data."""
 
+    def __init__(self, args: list[str], **kwargs: Any) -> None:
+        self.command = args[0]
+        self.checkpoint: dict[str, Any] | None = None
+        super().__init__(args=args, **kwargs)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for attribute in ("num_features", "num_outputs", "task"):
             parser.link_arguments(f"data.{attribute}", f"model.{attribute}", apply_on="instantiate")
+
+    def _add_instantiators(self) -> None:
+        super()._add_instantiators()
+        instantiate = _InstantiatorFn(cli=self, key="data")
+
+        # With a checkpoint nothing is fitted again: what the network is told of the data is what it was told in training.
+        def restored(
+            class_type: type[LightningDataModule], *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any
+        ) -> LightningDataModule:
+            data = instantiate(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
+            if state := (self.checkpoint or {}).get(class_type.__qualname__):
+                data.load_state_dict(state)
+            return data
+
+        self.parser.add_instantiator(restored, LightningDataModule, subclasses=True)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command that is run, alone: to make the parsers of all four takes longer than to train on a small table."""
+        # Nothing is ever unpickled but tensors and plain values, and predictions are written as they come.
+        return {self.command: LightningCLI.subcommands()[self.command] | {"weights_only", "return_predictions"}}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -80,20 +104,42 @@ class BPCLI(LightningCLI):
                 help="Stop early, when cost/val has not fallen for this many epochs.",
             )
         if subcommand == "predict":
-            parser.add_argument("--output", type=str, default="-", help="The CSV file to write; - is standard output.")
+            help = "The file to write: .csv, .tsv or .parquet; - is CSV on standard output."
+            parser.add_argument("--output", type=str, default="-", help=help)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
-        config = self.config[self.config.subcommand]
-        if config.get("ckpt_path") in ("best", "last"):
-            config["ckpt_path"] = newest_checkpoint(_run_name(config), config["ckpt_path"])
-        if config.get("ckpt_path"):
-            check_checkpoint(config["ckpt_path"])
+        """What the arguments do not say of the data is as the checkpoint has it; without one, a file is a table."""
+        given = _given(args)
+        untrained = f"{args[0]} needs a trained network; say --ckpt_path PATH, or best or last for a run's in {LOGS}"
+        if not (args[0] == "fit" or given.ckpt_path or given.config or given.help):
+            raise ValueError(untrained)
+        if given.ckpt_path in ("best", "last"):
+            name = None
+            if given.config or given.data:
+                config = parser.parse_args(args)
+                name = _run_name(config[config.subcommand])
+            given.ckpt_path = newest_checkpoint(name, given.ckpt_path)
+            if name is None:
+                print(f"torchbp: the newest run's checkpoint is {given.ckpt_path}", file=sys.stderr)
+            args = [*args, "--ckpt_path", given.ckpt_path]
+        defaults: list[str] = []
+        if given.ckpt_path:
+            self.checkpoint = load_checkpoint(given.ckpt_path)
+            defaults = saved_arguments(self.checkpoint, given.path)
+        elif given.path and not (given.config or given.data):
+            defaults = ["--data", "torchbp.data.TabularDataModule"]
+        self.config = parser.parse_args([args[0], *defaults, *args[1:]])
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path and not given.ckpt_path:  # a configuration has it
+            self.parse_arguments(parser, [*args, "--ckpt_path", path])
+        elif not path and args[0] != "fit":
+            raise ValueError(untrained)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config, trainer = self.config[self.subcommand], self.config_init[self.subcommand]["trainer"]
-        fit, terminal = self.subcommand == "fit", sys.stdout.isatty()
+        fit = self.subcommand == "fit"
+        shown = sys.stderr if config.get("output") == "-" else sys.stdout
         callbacks: list[Callback] = []
         if trainer["logger"] is None:
             board = TensorBoardLogger(*_run_folder(config), default_hp_metric=False)
@@ -102,17 +148,29 @@ class BPCLI(LightningCLI):
             monitor = "cost/val" if getattr(self.datamodule, "has_validation", True) else "cost/train"
             callbacks += [Graph(), Histograms(), Hyperparameters()]
             if trainer["enable_checkpointing"] is not False:
-                callbacks.append(ModelCheckpoint(monitor=monitor, filename="best", save_last=True))
+                # Each is overwritten at once, also by a run that goes on after it was killed.
+                callbacks.append(ModelCheckpoint(None, "best", monitor, save_last=True, enable_version_counter=False))
             if config["patience"]:
                 callbacks.append(EarlyStopping(monitor, patience=int(config["patience"])))  # no type of jsonargparse's
-        if self.subcommand == "predict":
-            callbacks.append(PredictionWriter(config["output"]))
-        if trainer["enable_progress_bar"] is not False and terminal:
-            callbacks.append(RichProgressBar())
+        if trainer["enable_progress_bar"] is not False and shown.isatty():
+            callbacks.append(RichProgressBar(console_kwargs={"stderr": shown is sys.stderr}))
         elif trainer["enable_progress_bar"] is not False:
             trainer["enable_progress_bar"] = trainer["enable_model_summary"] = False
             callbacks.append(PlainProgress())
+        plugins = trainer["plugins"] or []
+        trainer["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointIO()]
         return self._instantiate_trainer({**trainer, **kwargs}, callbacks)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
+    def predict(self, **kwargs: Any) -> None:
+        """Write each batch's predictions as they come, to a file that takes its name when all are there."""
+        if self.trainer.world_size > 1:
+            raise ValueError(f"predictions are written by one process, not {self.trainer.world_size}; say --trainer.devices 1")
+        with table_file(self.config["predict"]["output"]) as write:
+            self.trainer.callbacks.append(PredictionWriter(write))  # type: ignore[attr-defined]
+            self.trainer.predict(**kwargs, return_predictions=False)
 
     def before_fit(self) -> None:
         if self.trainer.is_global_zero and isinstance(self.datamodule, torchbp.data.TabularDataModule):
@@ -126,34 +184,15 @@ class BPCLI(LightningCLI):
             print(f"to look at the run: tensorboard --logdir {_shown(logger.root_dir)}")
 
 
-def newest_checkpoint(name: str, kind: str) -> str:
-    """The newest ``best`` or ``last`` checkpoint of the runs in ``logs/name``.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    paths = sorted((LOGS / name).glob(f"version_*/checkpoints/{kind}.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not paths:
-        raise FileNotFoundError(f"{LOGS / name} holds no {kind} checkpoint; train first with torchbp fit, or give a path")
-    return str(paths[-1])
-
-
-def check_checkpoint(path: str) -> None:
-    """Refuse a file that is no checkpoint of a :class:`BPModule`; nothing but tensors and plain values is unpickled.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: any other file.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"the checkpoint {path} does not exist")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} is damaged or no checkpoint of torchbp ({type(error).__name__})") from None
-    parts = ("state_dict", "hyper_parameters")
-    if not isinstance(checkpoint, dict) or any(part not in checkpoint for part in parts):
-        raise ValueError(f"{path} is no checkpoint of torchbp; one has {' and '.join(parts)}")
+def _given(args: list[str]) -> argparse.Namespace:
+    """The options that say which checkpoint and which data are meant, before all are parsed."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", "-c", nargs="?")
+    parser.add_argument("--ckpt_path", nargs="?")
+    parser.add_argument("--data", nargs="?")
+    parser.add_argument("--help", "-h", "--print_config", dest="help", nargs="?", const=True)
+    parser.add_argument("--data.path", "--data.init_args.path", dest="path", nargs="?")
+    return parser.parse_known_args(args)[0]
 
 
 def _run_name(config: Namespace) -> str:

@@ -1,61 +1,132 @@
-"""Predictions as a CSV file."""
+"""Predictions as a CSV or Parquet file, or as CSV on standard output."""
 
-import csv
-import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
+import numpy as np
+import polars as pl
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from torchbp._files import replacing
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+PART = 100_000  # rows that are gathered before they are written to Parquet
+
+WriteRows = Callable[[pl.DataFrame], None]
+
+
+@contextmanager
+def table_file(output: str) -> Iterator[WriteRows]:
+    """What writes a table, rows by rows, to a file that takes its name when the block ends well; ``-`` is standard output.
+
+    Raises:
+        ValueError: another extension than ``.csv``, ``.tsv`` and ``.parquet``.
+        OSError: a file that cannot be written.
+    """
+    path = Path(output)
+    kind = path.suffix.lower()
+    if output == "-":
+        yield _csv(sys.stdout, ",")
+    elif kind in SEPARATORS:
+        with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+            yield _csv(file, SEPARATORS[kind])
+    elif kind == ".parquet":
+        with replacing(path) as partial, _parquet(partial) as write:
+            yield write
+    else:
+        raise ValueError(f"the output {output} has the extension {kind!r}; it must be one of .csv, .tsv, .parquet, or - alone")
+
+
+def _csv(file: TextIO, separator: str) -> WriteRows:
+    header = True
+
+    def write(rows: pl.DataFrame) -> None:
+        nonlocal header
+        file.write(rows.write_csv(include_header=header, separator=separator))
+        header = False
+
+    return write
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[WriteRows]:
+    """Parts in a folder beside the file, joined at its end: all rows may not fit memory, and Parquet cannot be added to."""
+    with TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent) as folder:
+        waiting: list[pl.DataFrame] = []
+        number = 0
+
+        def write(rows: pl.DataFrame | None) -> None:
+            nonlocal number
+            if rows is not None:
+                waiting.append(rows)
+            if waiting and (rows is None or sum(map(len, waiting)) >= PART):
+                pl.concat(waiting).write_parquet(f"{folder}/{number:09}.parquet")
+                waiting.clear()
+                number += 1
+
+        yield write
+        write(None)
+        pl.scan_parquet(f"{folder}/*.parquet").sink_parquet(path)
 
 
 class PredictionWriter(Callback):
-    """Writes predictions as CSV, batch by batch: the likeliest class and each probability, or the predicted values.
+    """Hands on each batch's predictions as rows of a table.
 
-    A file is written under a temporary name and moved into place when it is whole.
+    The first column, ``row``, counts the rows of the data from 1; then come the columns of a file that the network does not
+    use, then what :func:`prediction_columns` makes of the network's outputs.
 
     Args:
-        output: the file's path; ``-`` is standard output.
+        write: what takes the rows.
     """
 
-    def __init__(self, output: str = "-") -> None:
-        self.output = output
-        self._file: TextIO = sys.stdout
-
-    @property
-    def _partial(self) -> Path:
-        return Path(f"{self.output}.partial")
+    def __init__(self, write: WriteRows) -> None:
+        self.write = write
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.output != "-":
-            self._file = self._partial.open("w", newline="")
-        self._names = list(getattr(trainer.datamodule, "class_names", ()))  # type: ignore[attr-defined]
-        self._task = pl_module.hparams["task"]
-        writer = csv.writer(self._file)
-        outputs = pl_module.hparams["num_outputs"]
-        if self._task in ("binary", "multiclass"):
-            self._names = self._names or [str(number) for number in range(max(outputs, 2))]
-            writer.writerow(["class", *(f"p_{name}" for name in self._names)])
-        elif self._task == "multilabel":
-            writer.writerow(f"p_{name}" for name in (self._names or range(outputs)))
-        else:
-            writer.writerow(["prediction"] if outputs == 1 else [f"prediction_{number}" for number in range(outputs)])
-        self._writer = writer
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._task: str = pl_module.hparams["task"]
+        self._names = output_names(self._task, pl_module.hparams["num_outputs"], data)
+        self._unused: pl.DataFrame | None = data.unused_columns() if hasattr(data, "unused_columns") else None
+        self._row = 0
 
-    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
-        values = outputs.tolist()
-        if self._task == "binary":
-            values = [[1 - p, p] for (p,) in values]
-        if self._task in ("binary", "multiclass"):
-            values = [[self._names[max(range(len(row)), key=row.__getitem__)], *row] for row in values]
-        self._writer.writerows(values)
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        columns = prediction_columns(outputs, self._task, self._names)
+        rows: dict[str, Any] = {"row": np.arange(self._row, self._row + len(outputs)) + 1}
+        if self._unused is not None:
+            unused = self._unused[self._row : self._row + len(outputs)]
+            taken = {*rows, *columns}
+            rows.update({f"{name} (input)" if name in taken else name: unused[name] for name in unused.columns})
+        self.write(pl.DataFrame({**rows, **columns}))
+        self._row += len(outputs)
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.output != "-":
-            self._file.close()
-            os.replace(self._partial, self.output)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if self._file is not sys.stdout:
-            self._file.close()
-            self._partial.unlink(missing_ok=True)
+def output_names(task: str, num_outputs: int, data: Any) -> list[str]:
+    """What the outputs are called: the classes, both of them for ``binary``, the labels, or the targets."""
+    names: Sequence[Any] = getattr(data, "targets" if task == "regression" else "class_names", ())
+    return [str(name) for name in names or range(2 if task == "binary" else num_outputs)]
+
+
+def prediction_columns(prediction: Tensor, task: str, names: Sequence[str]) -> dict[str, Any]:
+    """The columns that predictions (B, num_outputs) become.
+
+    For ``binary`` and ``multiclass`` the likeliest, ``class``, and each one's probability, ``p_NAME``; for ``multilabel`` each
+    label's; for ``regression`` the value, ``prediction``, or the values, ``prediction_NAME``.
+    """
+    values = prediction.float().cpu().numpy()
+    if task == "regression":
+        titles = ["prediction"] if len(names) == 1 else [f"prediction_{name}" for name in names]
+    else:
+        titles = [f"p_{name}" for name in names]
+    if task == "binary":
+        values = np.hstack([1 - values, values])
+    columns: dict[str, Any] = {}
+    if task in ("binary", "multiclass"):
+        columns["class"] = pl.Series(names).gather(values.argmax(1))
+    return {**columns, **{title: values[:, number] for number, title in enumerate(titles)}}

@@ -1,0 +1,117 @@
+"""Runs that are killed at random moments of their lives and resumed: python killed_runs.py KILLS SEED EPOCHS OPTIONS OF FIT...
+
+In the working folder. It ends with an error where a checkpoint is not whole or a run ends elsewhere than the uninterrupted one.
+A run is a fork of this process, which has everything imported, so that most of its life is training.
+"""
+
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchbp.cli import main
+
+RESULT = ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step")
+
+
+def fit(*options: str) -> int:
+    """A process that trains; its number."""
+    Path("output").write_text("")
+    if process := os.fork():
+        return process
+    with open("output", "w") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    os._exit(main(["fit", *options]))
+
+
+def epochs_done() -> int:
+    """How many the run says that it has behind it."""
+    return max(map(int, re.findall(r"^epoch (\d+)/", Path("output").read_text(), re.MULTILINE)), default=0)
+
+
+def ended(process: int, epoch: float = float("inf")) -> bool:
+    """Wait for the end of the process, or of an epoch; whether it has ended."""
+    while epochs_done() < epoch:
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done:
+            if status:
+                sys.exit(Path("output").read_text())
+            return True
+        time.sleep(0.002)
+    return False
+
+
+def killed(process: int, epoch: int, seconds: float) -> bool:
+    """Kill the process so long after the end of an epoch; whether it had not ended before."""
+    if ended(process, epoch):
+        return False
+    time.sleep(seconds)
+    os.kill(process, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(process, 0)[1])
+
+
+def checkpoints() -> list[Path]:
+    """All that are there, each of them whole."""
+    paths = list(Path("logs").rglob("*.ckpt"))
+    for path in paths:
+        assert set(RESULT) < set(torch.load(path, weights_only=True)), path
+    return paths
+
+
+def result() -> dict[str, Any]:
+    path = max(Path("logs").rglob("last.ckpt"), key=os.path.getmtime)
+    checkpoint = torch.load(path, weights_only=True)
+    return {part: checkpoint[part] for part in RESULT}
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    return a == b
+
+
+if __name__ == "__main__":
+    kills, draw, epochs = int(sys.argv[1]), random.Random(int(sys.argv[2])), int(sys.argv[3])
+    options = ["--trainer.max_epochs", str(epochs), *sys.argv[4:]]
+    assert main(["fit", *options]) == 0
+    expected = result()
+    shutil.rmtree("logs")
+    times = [time.monotonic()]
+    process = fit(*options)
+    for epoch in (1, epochs):
+        assert not ended(process, epoch)
+        times.append(time.monotonic())
+    assert ended(process)
+    assert equal(result(), expected)
+    begin, step = times[1] - times[0], (times[2] - times[1]) / (epochs - 1)
+
+    dead = resumed = finished = 0
+    while dead < kills or not finished:
+        shutil.rmtree("logs")
+        deaths = 0
+        while True:
+            there = checkpoints()
+            resumed += bool(there)
+            process = fit(*options, *(["--ckpt_path", "last"] if there else []))
+            epoch = draw.randint(0, epochs)
+            seconds = draw.random() * (step if epoch else begin)
+            if dead == kills or deaths == 6:
+                assert ended(process)
+                break
+            if not killed(process, epoch, seconds):
+                break
+            dead, deaths = dead + 1, deaths + 1
+        finished += 1
+        assert equal(result(), expected)
+    print(f"{dead} kills in {finished} runs, {resumed} resumed from a checkpoint")

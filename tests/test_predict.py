@@ -1,0 +1,261 @@
+"""Predictions of a file by a checkpoint alone, held against what the training process itself predicts."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+from training_runs import quiet_trainer
+
+from torchbp.cli import main
+from torchbp.data import BuiltinDataModule, TabularDataModule
+from torchbp.training import BPModule
+from torchbp.training._prediction import prediction_columns, table_file
+
+
+def table(rows: int, seed: int) -> pl.DataFrame:
+    """Names, gaps, categories, and targets of each kind that depend on them."""
+    draw = np.random.default_rng(seed)
+    age, city = draw.integers(18, 90, rows), draw.choice(list("vwxyz"), rows)
+    level = age / 30 + (city == "v") + draw.random(rows)
+    return pl.DataFrame(
+        {
+            "name": [f"person {draw.integers(10**9)}" for _ in range(rows)],
+            "age": [None if draw.random() < 0.1 else int(value) for value in age],
+            "city": city,
+            "level": level.round(3),
+            "grade": np.array(["low", "mid", "high"])[np.digitize(level, [1.8, 2.8])],
+            "height": (level * 100).round(),
+            "good": level > 2.2,
+            "fair": level > 1.8,
+        }
+    )
+
+
+TARGETS: dict[str, str | list[str]] = {
+    "binary": "good",
+    "multiclass": "grade",
+    "regression": "level",
+    "several": ["level", "height"],
+    "multilabel": ["good", "fair"],
+}
+IGNORED = ["level", "height", "grade", "fair"]  # to learn what is good
+
+
+def trained(data: Any, epochs: int = 3) -> tuple[BPModule, str]:
+    """A network, and its checkpoint."""
+    module = BPModule(data.num_features, data.num_outputs, task=data.task, lr=0.05)
+    checkpoint = ModelCheckpoint("checkpoints", filename="best", enable_version_counter=False)
+    trainer = quiet_trainer(max_epochs=epochs, enable_checkpointing=True, callbacks=[checkpoint])
+    trainer.fit(module, datamodule=data)
+    return module, checkpoint.best_model_path
+
+
+def predicted(module: BPModule, data: LightningDataModule) -> np.ndarray:
+    return torch.cat(quiet_trainer().predict(module, datamodule=data)).numpy()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("extension", ["csv", "tsv", "parquet", "-"])
+@pytest.mark.parametrize("kind", TARGETS)
+def test_a_new_file_and_the_checkpoint_give_what_the_training_process_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str, extension: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    targets = [TARGETS[kind]] if isinstance(TARGETS[kind], str) else TARGETS[kind]
+    ignore = sorted({"level", "height", "grade", "good", "fair"} - set(targets))
+    table(200, 0).write_csv("old.csv")
+    new = table(70, 1).drop(targets)
+    new.write_csv("new.csv")
+    data = TabularDataModule("old.csv", TARGETS[kind], ignore=ignore, batch_size=16)
+    module, checkpoint = trained(data)
+    again = TabularDataModule("new.csv", TARGETS[kind])
+    again.load_state_dict(data.state_dict())
+    expected = predicted(module, again)
+
+    output = extension if extension == "-" else f"out.{extension}"
+    assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "new.csv", "--output", output]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    if extension == "parquet":
+        rows = pl.read_parquet(output)
+    else:
+        text = captured.out if output == "-" else Path(output).read_text()
+        rows = pl.read_csv(io.StringIO(text), separator="\t" if extension == "tsv" else ",")
+    assert rows["row"].to_list() == [*range(1, 71)]
+    assert rows["name"].to_list() == new["name"].to_list()
+    unused = [name for name in new.columns if name not in ("age", "city")]
+    assert rows.columns[: 1 + len(unused)] == ["row", *unused]
+    values = rows.select(rows.columns[1 + len(unused) :])
+    if kind in ("binary", "multiclass"):
+        names = {"binary": ["false", "true"], "multiclass": ["high", "low", "mid"]}[kind]
+        assert values.columns == ["class", *(f"p_{name}" for name in names)]
+        both = np.hstack([1 - expected, expected]) if kind == "binary" else expected
+        assert values["class"].cast(pl.String).to_list() == [names[number] for number in both.argmax(1)]
+        expected, values = both, values.drop("class")
+    else:
+        titles = {"regression": ["prediction"], "several": ["prediction_level", "prediction_height"]}
+        assert values.columns == titles.get(kind, ["p_good", "p_fair"])
+    # Bit for bit: the shortest text that stands for a float32 is written.
+    np.testing.assert_array_equal(values.to_numpy().astype(np.float32), expected)
+    assert sorted(os.listdir()) == sorted({"checkpoints", "old.csv", "new.csv", output} - {"-"})
+
+
+def test_a_built_in_set_needs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = BuiltinDataModule("digits")
+    module, checkpoint = trained(data, 1)
+    assert main(["predict", "--ckpt_path", checkpoint, "--output", "out.parquet"]) == 0
+    rows = pl.read_parquet("out.parquet")
+    assert rows.columns == ["row", "class", *(f"p_{digit}" for digit in range(10))]
+    np.testing.assert_array_equal(rows.drop("row", "class").to_numpy(), predicted(module, data))
+
+
+def test_a_new_file_is_tested_whole_and_that_trained_on_as_it_was_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(200, 0).write_csv("old.csv")
+    table(70, 1).write_csv("new.csv")
+    data = TabularDataModule("old.csv", "good", ignore=IGNORED, seed=5)
+    module, checkpoint = trained(data)
+    new = TabularDataModule("new.csv", "good", val_size=0, test_size=0)
+    new.load_state_dict(data.state_dict())
+    for option, expected in (([], data), (["--data.path", "./old.csv"], data), (["--data.path=new.csv"], new)):
+        [metrics] = quiet_trainer().test(module, datamodule=expected, verbose=False)
+        assert main(["test", "--ckpt_path", checkpoint, *option]) == 0
+        shown = capsys.readouterr().out
+        for name, value in metrics.items():
+            [line] = [line for line in shown.splitlines() if f" {name} " in line]
+            assert float(line.split("│")[2]) == value
+
+
+def test_best_is_the_newest_runs_where_no_data_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(60, 0).write_csv("old.csv")
+    options = ["--data.target", "good", "--data.ignore", json.dumps(IGNORED), "--trainer.max_epochs", "1"]
+    assert main(["fit", "--data.path", "old.csv", *options]) == 0
+    capsys.readouterr()
+    table(5, 1).drop("good").write_parquet("new.parquet")
+    assert main(["predict", "--ckpt_path", "best", "--data.path", "new.parquet"]) == 0
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 6
+    assert captured.err == "torchbp: the newest run's checkpoint is logs/old/version_0/checkpoints/best.ckpt\n"
+
+
+def test_columns_of_the_file_and_of_the_predictions_keep_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(60, 0).write_csv("old.csv")
+    _, checkpoint = trained(TabularDataModule("old.csv", "good", ignore=IGNORED))
+    new = pl.DataFrame({"class": ["a", 'b,"c"'], "row": [7, 8], "age": [30, 40], "city": ["v", "w"]})
+    new.write_csv("new.csv")
+    assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "new.csv"]) == 0
+    rows = pl.read_csv(io.StringIO(capsys.readouterr().out))
+    assert rows.columns == ["row", "class (input)", "row (input)", "class", "p_false", "p_true"]
+    assert rows["class (input)"].to_list() == new["class"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--output", "out.xlsx"],
+            "the output out.xlsx has the extension '.xlsx'; it must be one of .csv, .tsv, .parquet, or - ",
+        ),
+        (["--output", "nowhere/out.csv"], "nowhere/out.csv cannot be written: No such file or directory"),
+        (["--output", "nowhere/out.parquet"], "nowhere/out.parquet cannot be written: No such file or directory"),
+        (["--output", "folder.csv"], "folder.csv is a folder; a file can be written"),
+        (["--data.path", "gone.csv"], "the data file gone.csv does not exist"),
+        (["--data.path", "other.csv"], "other.csv has no column 'age'; it has 'b'"),
+        (["--data.target", "city"], "the checkpoint's target is 'good', here it is 'city'"),
+        (["--trainer.devices", "2", "--trainer.accelerator", "cpu"], "predictions are written by one process, not 2"),
+        (["--data.batch_size", "0"], "batch_size is 0; it must be a positive integer or 'full'"),
+    ],
+)
+def test_a_refusal_leaves_the_old_predictions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(60, 0).write_csv("old.csv")
+    _, checkpoint = trained(TabularDataModule("old.csv", "good", ignore=IGNORED), 1)
+    Path("other.csv").write_text("b\n1\n")
+    Path("folder.csv").mkdir()
+    Path("out.csv").write_text("precious")
+    before = sorted(os.listdir())
+    assert main(["predict", "--ckpt_path", checkpoint, "--output", "out.csv", *options]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert sorted(os.listdir()) == before
+    assert Path("out.csv").read_text() == "precious"
+
+
+SLOW = """
+import sys, time
+import torchbp.data._arrays
+from torchbp.cli import main
+from torchbp.training import BPModule
+torchbp.data._arrays.EVALUATION_ROWS = 1
+step = BPModule.predict_step
+def slow(self, batch, batch_idx):
+    time.sleep(0.05)
+    return step(self, batch, batch_idx)
+BPModule.predict_step = slow
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("extension", ["csv", "parquet"])
+def test_an_interrupted_run_leaves_the_old_predictions_and_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extension: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(2000, 0).write_csv("old.csv")
+    _, checkpoint = trained(TabularDataModule("old.csv", "good", ignore=IGNORED), 1)
+    Path(f"out.{extension}").write_text("precious")
+    before = sorted(os.listdir())
+    options = ["--ckpt_path", checkpoint, "--data.path", "old.csv", "--data.batch_size", "1", "--output", f"out.{extension}"]
+    process = subprocess.Popen([sys.executable, "-c", SLOW, "predict", *options], stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("*.partial*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    assert list(tmp_path.glob("*.partial*"))  # it is in the midst of its 100 seconds
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert process.returncode == 130
+    assert error == "torchbp: error: interrupted\n"
+    assert sorted(os.listdir()) == before
+    assert Path(f"out.{extension}").read_text() == "precious"
+
+
+def test_parquet_is_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchbp.training._prediction.PART", 10)
+    rows = pl.DataFrame({"row": range(93), "class": ["a", "b", "c"] * 31})
+    with table_file(str(tmp_path / "out.parquet")) as write:
+        for start in range(0, 93, 4):
+            write(rows[start : start + 4])
+        [folder] = [path for path in tmp_path.iterdir() if path.is_dir()]
+        assert len(list(folder.iterdir())) == 7
+    assert pl.read_parquet(tmp_path / "out.parquet").equals(rows)
+    assert os.listdir(tmp_path) == ["out.parquet"]
+
+
+def test_classes_have_numbers_where_they_have_no_names() -> None:
+    columns = prediction_columns(torch.tensor([[0.2, 0.7], [0.9, 0.1]]), "multiclass", ["0", "1"])
+    assert columns["class"].to_list() == ["1", "0"]
+    assert columns["p_1"].tolist() == pytest.approx([0.7, 0.1])

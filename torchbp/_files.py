@@ -1,0 +1,42 @@
+"""Files that are written whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to, for the length of the block; at its end the file written takes the place of ``path``.
+
+    Whatever ends the block early leaves ``path`` as it was. Only a process that is killed leaves a file, ``*.partial``.
+
+    Raises:
+        OSError: ``path`` is a folder, or cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; a file can be written")
+    try:
+        yield partial
+        _sync(partial)
+        os.replace(partial, path)
+        if os.name == "posix":  # the name is on disk when its folder is
+            _sync(path.parent)
+    except OSError as error:
+        if str(error.filename).startswith(str(partial)):
+            raise OSError(f"{path} cannot be written: {error.strerror}") from None
+        raise
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

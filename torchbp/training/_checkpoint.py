@@ -1,0 +1,106 @@
+"""Checkpoints: read as tensors and plain values alone, written whole or not at all."""
+
+import glob
+import json
+import os
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from torchbp._files import replacing
+
+LOGS = Path("logs")
+PARTS = {"state_dict": "network.layers.0.weight", "hyper_parameters": "num_features"}
+
+
+class CheckpointIO(TorchCheckpointIO):
+    """What carries a checkpoint's name is a whole checkpoint at every moment, and to load it runs no code of its own."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{path.name}.*.partial"):  # by a run that was killed
+            left.unlink(missing_ok=True)
+        with replacing(path) as partial:
+            torch.save(checkpoint, partial)
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        return load_checkpoint(path)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The checkpoint of a :class:`BPModule`, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: any other file, or one that holds more than tensors and plain values; none of its objects is made.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"the checkpoint {path} does not exist")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip():  # torch.load takes no notice of a sum that does not match
+                raise zipfile.BadZipFile
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} is damaged or no checkpoint of torchbp: it cannot be read as tensors and plain values "
+            f"({type(error).__name__})"
+        ) from None
+    for part, entry in PARTS.items():
+        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(part), dict) or entry not in checkpoint[part]:
+            raise ValueError(f"{path} is no checkpoint of torchbp; one has a {part} with {entry}")
+    return checkpoint
+
+
+def newest_checkpoint(name: str | None, kind: str) -> str:
+    """The newest ``best`` or ``last`` checkpoint of the runs in ``logs/name``, or of all runs.
+
+    Where the last is damaged, the newest that is whole takes its place, and standard error says so.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: there are, but none is whole.
+    """
+    folder, file = "*" if name is None else glob.escape(name), "best" if kind == "best" else "*"
+    paths = sorted(LOGS.glob(f"{folder}/version_*/checkpoints/{file}.ckpt"), key=os.path.getmtime, reverse=True)
+    # Of the newest run the last comes first: one that was killed after its best repeats that epoch, and writes both.
+    runs = list(dict.fromkeys(path.parent for path in paths))
+    paths.sort(key=lambda path: (runs.index(path.parent), path.stem != "last"))
+    if not paths:
+        where = LOGS if name is None else LOGS / name
+        raise FileNotFoundError(f"{where} holds no {kind} checkpoint; train first with torchbp fit, or give a path")
+    damage = None
+    for path in paths[:1] if kind == "best" else paths:
+        try:
+            load_checkpoint(path)
+        except ValueError as error:
+            damage = damage or error
+        else:
+            if damage:
+                print(f"torchbp: {damage}; {path} takes its place", file=sys.stderr)
+            return str(path)
+    assert damage is not None
+    raise damage
+
+
+def saved_arguments(checkpoint: dict[str, Any], path: str | None) -> list[str]:
+    """The options that make the data module that the checkpoint was trained with; none where it does not say.
+
+    Args:
+        path: the data file that is asked for. All rows of another file than that trained on are validated, tested or predicted.
+    """
+    saved = checkpoint.get("datamodule_hyper_parameters") or {}
+    arguments = {name: value for name, value in saved.items() if not name.startswith("_")}
+    if path and os.path.abspath(path) != os.path.abspath(arguments.get("path") or ""):
+        arguments.update({name: 0.0 for name in ("val_size", "test_size") if name in arguments})
+    if "_class_path" not in saved:
+        return []
+    return ["--data", json.dumps({"class_path": saved["_class_path"], "init_args": arguments})]
