@@ -2,22 +2,18 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import correct_functions as correct
 import planted_faults as faults
 import pytest
 import torch
-from devices import DEVICES
-from readme_tables import TABLES, cells, columns_in_readme
 from rich.console import Console
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from torchbp import functional, functions, verify
+from torchbp import functions, verify
 from torchbp.verify import Result, Row, audit
 
 # PyTorch runs its own derivative of forward in these, whatever the Function says.
@@ -27,8 +23,9 @@ SECOND_DERIVATIVES = {"double backward", "gradient penalty"}
 WRONG_GRADIENT = {"backward", "reference", "backward over forward", *SECOND_DERIVATIVES}
 
 
-def normal(*shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64).requires_grad_()
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """The same numbers whatever has been drawn before, also while tests are collected."""
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
 
 
 def sigmoid_linear(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
@@ -38,14 +35,17 @@ def sigmoid_linear(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
 @cache
 def audit_of_layer(function: type[Function], *only: str) -> Result:
     """The weight is square, so that shapes give nothing away."""
-    torch.manual_seed(0)
     call = functions.call_of(function)
 
     def layer(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
         return call(x, W, b)
 
     return audit(
-        layer, (normal(4, 3), normal(3, 3), normal(3)), reference=sigmoid_linear, name=function.__name__, only=only or None
+        layer,
+        (normal(4, 3), normal(3, 3, seed=1), normal(3, seed=2)),
+        reference=sigmoid_linear,
+        name=function.__name__,
+        only=only or None,
     )
 
 
@@ -128,7 +128,7 @@ def test_gradient_computed_in_forward_is_wrong_without_reduction() -> None:
 
 
 def test_detail_names_the_worst_entries_and_their_values() -> None:
-    x, W, b = normal(4, 3), normal(3, 3), normal(3)
+    x, W, b = normal(4, 3), normal(3, 3, seed=1), normal(3, seed=2)
     result = audit(functions.call_of(faults.WrongSign), (x, W, b), only={"backward"})
     upstream = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     (expected,) = torch.autograd.grad(sigmoid_linear(x, W, b), x, upstream)
@@ -145,71 +145,6 @@ def test_refused_second_derivative_is_told_from_a_wrong_one() -> None:
     assert "vanishes" not in detail(audit_of_layer(faults.NotTwiceDifferentiable), "gradient penalty")
 
 
-@pytest.mark.parametrize("name", functional.__all__)
-def test_naive_function_fails_with_a_line_for_each_thing_it_lacks(name: str) -> None:
-    (result,) = verify.gradcheck(["cpu"], name, module="naive_functions")
-    assert columns_in_readme("naive")[name] == cells(result.to_json()), "out of date: make tables"
-    lacking = {
-        "needs input grad": "computed although needs_input_grad says that nobody asked for it",
-        "forward mode": "You must implement the jvp function",
-        "vmap": "it must override the setup_context staticmethod",
-        "per sample gradients": "it must override the setup_context staticmethod",
-        "torch func grad": "it must override the setup_context staticmethod",
-    }
-    if name in ("linear", "sigmoid_linear"):
-        lacking |= {
-            "overwritten input": "gradient of weight, input overwritten before backward",
-            "autocast": "output 0 under autocast to torch.bfloat16 is torch.float32, expected torch.bfloat16",
-            "complex inputs": "complex: to be refused",
-        }
-    if name == "mse_loss":
-        lacking["gradient penalty"] = "gradient penalty, which vanishes without an error, by input"
-    for check, finding in lacking.items():
-        assert finding in detail(result, check)
-    assert not {"backward", "reference", "repeated backward", "torch compile"} & checks(result.failures)
-    assert all(len(row.detail.splitlines()) == 1 for row in result.failures if "Error" in row.detail)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(
-    ("function", "inputs", "reference"),
-    [
-        (correct.Linear, (normal(4, 3), normal(2, 3)), F.linear),
-        (correct.Sigmoid, (normal(4, 3),), torch.sigmoid),
-        (correct.SiLU, (normal(4, 3),), F.silu),
-        (correct.SquaredError, (normal(4, 3), normal(4, 3)), F.mse_loss),
-        (correct.SoftmaxCrossEntropy, (normal(4, 3), torch.tensor([0, 2, 1, 1])), F.cross_entropy),
-        (correct.Normalize, (normal(4, 3),), lambda x: (F.layer_norm(x, x.shape[-1:]), x.mean(-1))),
-    ],
-    ids=lambda value: value.__name__ if isinstance(value, type) else "",
-)
-def test_correct_function_passes(
-    device: str, function: type[Function], inputs: tuple[Any, ...], reference: Callable[..., Any]
-) -> None:
-    result = audit(functions.call_of(function), inputs, devices=device, reference=reference)
-    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.failures] == []
-    assert checks(result.with_status("bypassed")) == BYPASSED
-    assert checks(result.with_status("skipped")) <= {"expanded upstream", "noncontiguous upstream"}
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", [sample.name for sample in verify.own_functionals()])
-def test_own_functional_passes(device: str, name: str) -> None:
-    (result,) = verify.gradcheck([device], name)
-    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.failures] == []
-    assert checks(result.with_status("bypassed")) == BYPASSED
-    assert not result.with_status("skipped")
-    assert {row.device for row in result.rows} == {device}
-    if device == "cpu":
-        assert columns_in_readme("torchbp")[name] == cells(result.to_json()), "out of date: make tables"
-
-
-def test_every_public_functional_is_audited() -> None:
-    names = [sample.name for sample in verify.own_functionals()]
-    assert set(names) == set(functional.__all__)
-    assert [list(columns_in_readme(table)) for table in TABLES] == [names] * len(TABLES)
-
-
 def test_wrong_backward_that_is_bypassed_is_said_to_be_another() -> None:
     result = audit_of_layer(faults.WrongSign)
     assert {row.detail.endswith("its gradients are not the custom ones") for row in result.with_status("bypassed")} == {True}
@@ -221,13 +156,8 @@ def test_wrong_backward_that_is_bypassed_is_said_to_be_another() -> None:
     }
 
 
-def test_function_without_autograd_functions_is_never_bypassed() -> None:
-    result = audit(torch.tanh, (normal(2, 2),), only=BYPASSED)
-    assert {row.status for row in result.rows} == {"passed"}
-
-
 def test_audit_leaves_function_generator_and_inputs_alone() -> None:
-    x, W, b = normal(2, 3), normal(2, 3), normal(2)
+    x, W, b = normal(2, 3), normal(2, 3, seed=1), normal(2, seed=2)
     backward = faults.Layer.__dict__["backward"]
     values, state = [t.clone() for t in (x, W, b)], torch.get_rng_state()
     audit(faults.Layer, (x, W, b), only={"backward", "needs input grad", "double backward", "vmap", "torch func grad"})

@@ -1,0 +1,109 @@
+"""The audit of what is right, and of what is right in its first derivative only; and that README's tables say so."""
+
+from collections.abc import Callable
+from typing import Any
+
+import correct_functions as correct
+import pytest
+import torch
+from devices import DEVICES
+from readme_tables import TABLES, cells, columns_in_readme
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional as F
+
+from torchbp import functional, functions, verify
+from torchbp.verify import Row, audit
+
+# PyTorch runs its own derivative of forward in these, whatever the Function says.
+BYPASSED = {"func grad in compile", "torch export"}
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """The same numbers whatever has been drawn before, also while tests are collected."""
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+
+
+def checks(rows: list[Row]) -> set[str]:
+    return {row.check for row in rows}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("function", "inputs", "reference"),
+    [
+        (correct.Linear, (normal(4, 3), normal(2, 3, seed=1)), F.linear),
+        (correct.Sigmoid, (normal(4, 3),), torch.sigmoid),
+        (correct.SiLU, (normal(4, 3),), F.silu),
+        (correct.SquaredError, (normal(4, 3), normal(4, 3, seed=1)), F.mse_loss),
+        (correct.SoftmaxCrossEntropy, (normal(4, 3), torch.tensor([0, 2, 1, 1])), F.cross_entropy),
+        (correct.Normalize, (normal(4, 3),), lambda x: (F.layer_norm(x, x.shape[-1:]), x.mean(-1))),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_correct_function_passes(
+    device: str, function: type[Function], inputs: tuple[Any, ...], reference: Callable[..., Any]
+) -> None:
+    result = audit(functions.call_of(function), inputs, devices=device, reference=reference)
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.failures] == []
+    assert checks(result.with_status("bypassed")) == BYPASSED
+    assert checks(result.with_status("skipped")) <= {"expanded upstream", "noncontiguous upstream"}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", [sample.name for sample in verify.own_functionals()])
+def test_own_functional_passes(device: str, name: str) -> None:
+    (result,) = verify.gradcheck([device], name)
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.failures] == []
+    assert checks(result.with_status("bypassed")) == BYPASSED
+    assert not result.with_status("skipped")
+    assert {row.device for row in result.rows} == {device}
+    if device == "cpu":
+        assert columns_in_readme("torchbp")[name] == cells(result.to_json()), "out of date: make tables"
+
+
+def test_every_public_functional_is_audited() -> None:
+    names = [sample.name for sample in verify.own_functionals()]
+    assert set(names) == set(functional.__all__)
+    assert [list(columns_in_readme(table)) for table in TABLES] == [names] * len(TABLES)
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs"),
+    [
+        (F.bilinear, (normal(4, 3), normal(4, 2, seed=1), normal(2, 3, 2, seed=2), normal(2, seed=3))),
+        (F.cosine_similarity, (normal(4, 3), normal(4, 3, seed=1))),
+        (F.embedding, (torch.tensor([0, 2, 1]), normal(4, 2))),
+        (torch.tanh, (normal(2, 2),)),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_function_of_pytorch_passes_and_is_never_bypassed(function: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
+    result = audit(function, inputs)
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.failures] == []
+    assert not result.with_status("bypassed")
+
+
+@pytest.mark.parametrize("name", functional.__all__)
+def test_naive_function_fails_with_a_line_for_each_thing_it_lacks(name: str) -> None:
+    (result,) = verify.gradcheck(["cpu"], name, module="naive_functions")
+    assert columns_in_readme("naive")[name] == cells(result.to_json()), "out of date: make tables"
+    lacking = {
+        "needs input grad": "computed although needs_input_grad says that nobody asked for it",
+        "forward mode": "You must implement the jvp function",
+        "vmap": "it must override the setup_context staticmethod",
+        "per sample gradients": "it must override the setup_context staticmethod",
+        "torch func grad": "it must override the setup_context staticmethod",
+    }
+    if name in ("linear", "sigmoid_linear"):
+        lacking |= {
+            "overwritten input": "gradient of weight, input overwritten before backward",
+            "autocast": "output 0 under autocast to torch.bfloat16 is torch.float32, expected torch.bfloat16",
+            "complex inputs": "complex: to be refused",
+        }
+    if name == "mse_loss":
+        lacking["gradient penalty"] = "gradient penalty, which vanishes without an error, by input"
+    for check, finding in lacking.items():
+        assert any(finding in row.detail for row in result.failures if row.check == check)
+    assert not {"backward", "reference", "repeated backward", "torch compile"} & checks(result.failures)
+    assert all(len(row.detail.splitlines()) == 1 for row in result.failures if "Error" in row.detail)
