@@ -14,6 +14,9 @@ from torchbp.training._cli import BPCLI, OneLineParser, be_quiet
 class TraceCLI(BPCLI):
     """Makes a configuration's network and data, with no trainer to train them."""
 
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        return {}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
         parser.add_argument("--samples", type=PositiveInt, default=1, help="How many of the first batch's samples to take.")
@@ -32,14 +35,14 @@ def from_config(args: list[str]) -> tuple[Trace, str, str | None]:
     """The first iteration of a configured run, on as many samples as ``--samples`` says; its source; and ``--markdown``."""
     be_quiet()
     cli = TraceCLI(
-        BPModule,
-        LightningDataModule,
+        args,
+        model_class=BPModule,
+        datamodule_class=LightningDataModule,
         subclass_mode_data=True,
         seed_everything_default=0,
         auto_configure_optimizers=False,
         parser_class=OneLineParser,
         parser_kwargs={"prog": "torchbp trace"},
-        args=args,
         run=False,
     )
     module, data, samples = cli.model, cli.datamodule, int(cli.config["samples"])
