@@ -166,7 +166,7 @@ def test_importing_torchbp_imports_neither_lightning_nor_scikit_learn(tmp_path: 
     ("args", "message"),
     [
         ([], ""),
-        (["train"], "'train' is no command; the commands are fit, validate, test, predict, gradcheck"),
+        (["train"], "'train' is no command; the commands are fit, validate, test, predict, export, gradcheck"),
         (["fit", "--config", "none.yaml"], "File does not exist"),
         (["fit"], "required"),
         (xor("fit", "--model.lrr", "1"), "unrecognized arguments: --model.lrr 1"),

@@ -18,7 +18,8 @@ training (each takes --config FILE.yaml, and any of its options by --name value)
   fit        train a network:   torchbp fit --config configs/breast_cancer.yaml --model.lr 0.2
   validate   cost and metrics of the validation split
   test       cost and metrics of the test split:   torchbp test --config configs/breast_cancer.yaml --ckpt_path best
-  predict    predictions as CSV:   torchbp predict --config configs/breast_cancer.yaml --ckpt_path best --output out.csv
+  predict    predictions as CSV or Parquet:   torchbp predict --ckpt_path best --data.path new.csv --output predictions.csv
+  export     a program that runs without torchbp:   torchbp export --ckpt_path best --output model.onnx, or model.pt2
 
 proof:
   gradcheck  audit every derivative, or that of a Function of your own:   torchbp gradcheck --help
@@ -27,7 +28,7 @@ proof:
 torchbp COMMAND --help lists a command's options; TORCHBP_TRACEBACK=1 shows the traceback of an error."""
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINING, "gradcheck", "trace")
+COMMANDS = (*TRAINING, "export", "gradcheck", "trace")
 
 
 class OneLineParser(ArgumentParser):
@@ -56,6 +57,10 @@ def main(args: Sequence[str] | None = None) -> int:
             from torchbp.verify._cli import run as gradcheck
 
             return gradcheck(args[1:])
+        if args[0] == "export":
+            from torchbp.export import run as export
+
+            return export(args[1:])
         if args[0] == "trace":
             from torchbp.trace._cli import run as trace
 
@@ -99,5 +104,6 @@ def console() -> "Console":
 def _one_line(error: Exception) -> str:
     text = str(error)
     # An error that was raised on purpose says all there is to say; any other is more use with its type.
-    meant = isinstance(error, ValueError | OSError | FloatingPointError) or type(error).__name__ == "MisconfigurationException"
+    kinds = ValueError | OSError | FloatingPointError | ModuleNotFoundError
+    meant = isinstance(error, kinds) or type(error).__name__ == "MisconfigurationException"
     return text if text and meant else f"{type(error).__name__}: {text}"

@@ -1,6 +1,7 @@
 """Checkpoints: read as tensors and plain values alone, written whole or not at all."""
 
 import glob
+import inspect
 import json
 import os
 import sys
@@ -11,8 +12,11 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import instantiate_module
 
 from torchbp._files import replacing
+from torchbp.training._module import BPModule
 
 LOGS = Path("logs")
 PARTS = {"state_dict": "network.layers.0.weight", "hyper_parameters": "num_features"}
@@ -58,6 +62,29 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(part), dict) or entry not in checkpoint[part]:
             raise ValueError(f"{path} is no checkpoint of torchbp; one has a {part} with {entry}")
     return checkpoint
+
+
+def load_module(checkpoint: dict[str, Any]) -> BPModule:
+    """The network that the checkpoint was made of."""
+    known = inspect.signature(BPModule).parameters
+    module = BPModule(**{name: value for name, value in checkpoint["hyper_parameters"].items() if name in known})
+    module.to(checkpoint["state_dict"][PARTS["state_dict"]].dtype)
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(f"the checkpoint's parameters are not those of its network: {error}") from None
+    return module
+
+
+def load_data(checkpoint: dict[str, Any]) -> LightningDataModule | None:
+    """The data module that the checkpoint was trained with, as far as it needs no file; None where it does not say."""
+    saved = checkpoint.get("datamodule_hyper_parameters") or {}
+    if "_class_path" not in saved:
+        return None
+    data = instantiate_module(LightningDataModule, {name: value for name, value in saved.items() if name != "_instantiator"})
+    if state := checkpoint.get(type(data).__qualname__):
+        data.load_state_dict(state)
+    return data
 
 
 def newest_checkpoint(name: str | None, kind: str) -> str:

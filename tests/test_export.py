@@ -1,0 +1,171 @@
+"""Exported programs, run where torchbp cannot be imported, against torchbp's own predictions."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import polars as pl
+import pytest
+import torch
+from test_predict import IGNORED, table, trained
+
+from torchbp import export
+from torchbp.cli import main
+from torchbp.data import BuiltinDataModule, TabularDataModule
+from torchbp.training import BPModule
+
+FORMATS = ("onnx", "pt2")
+
+ELSEWHERE = """
+import sys
+sys.modules["torchbp"] = None
+import numpy as np
+for path in sys.argv[1:]:
+    batches = np.load(path + ".npz")
+    if path.endswith(".onnx"):
+        import onnxruntime
+        session = onnxruntime.InferenceSession(path)
+        run = lambda x: session.run(None, {"x": x})[0]
+    else:
+        import torch
+        program = torch.export.load(path).module()
+        run = lambda x: program(torch.from_numpy(x)).detach().numpy()
+    np.savez(path + ".out.npz", **{name: run(batches[name]) for name in batches})
+assert not [name for name in sys.modules if name.startswith("torchbp") and sys.modules[name]]
+"""
+
+
+def run_elsewhere(paths: list[str], inputs: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Each program's outputs for each of its batches."""
+    for path, batches in zip(paths, inputs, strict=True):
+        np.savez(f"{path}.npz", **batches)
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE, *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [dict(np.load(f"{path}.out.npz")) for path in paths]
+
+
+def a_module(num_features: int, num_outputs: int, hidden: list[int], task: Any) -> BPModule:
+    """Not trained, but scaled as by columns of very different sizes."""
+    module = BPModule(num_features, num_outputs, hidden, task, init="normal")
+    rows = torch.randn(50, num_features) * 10.0 ** torch.arange(num_features) + 3
+    module.input_scaling.fit(rows)
+    if module.target_scaling is not None:
+        module.target_scaling.fit(torch.randn(50, num_outputs) * 100 + 1000)
+    return module
+
+
+def test_programs_run_without_torchbp_on_any_number_of_rows(tmp_path: Path) -> None:
+    modules = {
+        "binary": a_module(3, 1, [4], "binary"),
+        "classes": a_module(5, 4, [8, 6], "multiclass"),
+        "regression": a_module(3, 2, [4], "regression"),
+        "linear": a_module(2, 1, [], "regression"),
+        "double": a_module(3, 1, [4], "binary").double(),
+    }
+    paths, inputs, expected = [], [], []
+    for name, module in modules.items():
+        before = {key: value.clone() for key, value in module.state_dict().items()}
+        n0, dtype = module.hparams["num_features"], module.input_scaling.mean.dtype
+        batches = {str(rows): torch.randn(rows, n0, dtype=dtype) * 10.0 ** torch.arange(n0) for rows in (1, 2, 7, 300)}
+        batches["extreme"] = torch.tensor([[1e30] * n0, [-1e30] * n0, [0.0] * n0], dtype=dtype)
+        for extension in FORMATS:
+            paths.append(str(tmp_path / f"{name}.{extension}"))
+            export.export(module, paths[-1])
+            inputs.append({key: batch.numpy() for key, batch in batches.items()})
+            expected.append({key: module(batch).detach().numpy() for key, batch in batches.items()})
+        assert module.training
+        assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    for outputs, wanted in zip(run_elsewhere(paths, inputs), expected, strict=True):
+        for key, output in outputs.items():
+            assert output.dtype == wanted[key].dtype
+            np.testing.assert_allclose(output, wanted[key], rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_becomes_programs_that_say_what_predict_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(200, 0).write_csv("old.csv")
+    data = TabularDataModule("old.csv", "good", ignore=IGNORED, types={"city": "ignored"})
+    _, checkpoint = trained(data)
+    new = table(40, 1).drop_nulls("age")
+    new.write_csv("new.csv")
+    assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "new.csv", "--output", "predictions.csv"]) == 0
+    predicted = pl.read_csv("predictions.csv")["p_true"].to_numpy()
+    paths = [f"model.{extension}" for extension in FORMATS]
+    for path in paths:
+        assert main(["export", "--ckpt_path", checkpoint, "--output", path]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert sorted(os.listdir()) == sorted(["checkpoints", "new.csv", "old.csv", "predictions.csv", *paths])
+    raw = {"x": new["age"].cast(pl.Float32).to_numpy()[:, None]}  # in years: the scaling is the program's
+    for outputs in run_elsewhere(paths, [raw, raw]):
+        np.testing.assert_allclose(outputs["x"][:, 0], predicted, rtol=1e-5)
+    written = {entry.key: json.loads(entry.value) for entry in onnx.load("model.onnx").metadata_props}
+    expected = {"task": "binary", "feature_names": ["age"], "output_names": ["false", "true"]}
+    assert {key: written[key] for key in expected} == expected
+    extra = {"metadata.json": ""}
+    torch.export.load("model.pt2", extra_files=extra)
+    assert {key: json.loads(value) for key, value in json.loads(extra["metadata.json"]).items()} == expected
+
+
+def test_a_program_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, (old, path) = a_module(3, 1, [4], "binary"), (tmp_path / "old.pt2", tmp_path / "new.pt2")
+    old.write_text("precious")
+    wrong = {
+        "a value": lambda x: module(x).detach() + 1e-3 * (len(x) == 7),
+        "the shape": lambda x: module(x).detach()[:1],
+        "extremes": lambda x: torch.where(x.abs().amax(1, True) > 1e20, torch.nan, module(x).detach()),
+    }
+    for run in wrong.values():
+        monkeypatch.setitem(export.WRITERS, ".pt2", lambda program, partial, metadata, run=run: partial.touch() or run)
+        for target in (old, path):
+            with pytest.raises(ValueError, match="the exported program does not compute what the network does"):
+                export.export(module, target)
+    assert os.listdir(tmp_path) == ["old.pt2"]
+    assert old.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "model.pb"], "the output model.pb has the extension '.pb'; it must be one of .onnx, .pt2"),
+        (["--output", "nowhere/model.pt2"], "nowhere/model.pt2 cannot be written: No such file or directory"),
+        (["--output", "folder.onnx"], "folder.onnx is a folder"),
+        (["--output", "model.onnx", "--ckpt_path", "none.ckpt"], "the checkpoint none.ckpt does not exist"),
+        (["--output", "model.onnx", "--ckpt_path", "old.csv"], "old.csv is damaged or no checkpoint of torchbp"),
+        (["--output", "model.onnx", "--ckpt_path", "last"], "logs holds no last checkpoint"),
+        (["--output", "model.onnx", "--opset", "9"], "unrecognized arguments: --opset 9"),
+        ([], "the following arguments are required: --output"),
+    ],
+)
+def test_bad_calls_are_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, checkpoint = trained(BuiltinDataModule("xor"), 1)
+    Path("old.csv").write_text("a,b\n")
+    Path("folder.onnx").mkdir()
+    assert main(["export", "--ckpt_path", checkpoint, *options]) in (1, 2)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert sorted(os.listdir()) == ["checkpoints", "folder.onnx", "old.csv"]
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_what_is_to_be_installed_for_onnx_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], package: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, checkpoint = trained(BuiltinDataModule("xor"), 1)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"{package}.reference", raising=False)
+    assert main(["export", "--ckpt_path", checkpoint, "--output", "model.onnx"]) == 1
+    message = "torchbp: error: to write ONNX, onnx and onnxscript must be there: pip install 'torchbp[export]'\n"
+    assert capsys.readouterr().err == message
+    assert os.listdir() == ["checkpoints"]

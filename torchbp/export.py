@@ -1,0 +1,139 @@
+"""A trained network as a file that runs without this package: ONNX, or an archive of ``torch.export``."""
+
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchbp._files import replacing
+from torchbp.cli import OneLineParser
+
+BATCHES = (1, 2, 7)
+
+
+class Predictor(nn.Module):
+    """What :class:`torchbp.training.BPModule` computes when it is called, without what trains it.
+
+    Shapes: (B, num_features) in the columns' own units -> (B, num_outputs).
+    """
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.input_scaling, self.network, self.target_scaling = module.input_scaling, module.network, module.target_scaling
+
+    def forward(self, x: Tensor) -> Tensor:
+        prediction = self.network(self.input_scaling(x))
+        return prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
+
+
+def export(module: Any, path: str | Path, metadata: dict[str, Any] | None = None) -> None:
+    """Write a trained network's predictions as a program that takes any number of rows.
+
+    Input ``x`` (B, num_features) in the columns' own units, output ``prediction`` (B, num_outputs); the scaling of columns and
+    target is part of the program. What was written is run and compared with the network before it gets its name.
+
+    Args:
+        module: a :class:`torchbp.training.BPModule`.
+        path: the file, ``.onnx`` or ``.pt2``.
+        metadata: plain values that go with it, as JSON: an ONNX file's metadata, or an archive's extra file ``metadata.json``.
+
+    Raises:
+        ValueError: another extension, or a program that does not compute what the network does.
+        ModuleNotFoundError: for ``.onnx``, its packages are not installed.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in WRITERS:
+        raise ValueError(f"the output {path} has the extension {path.suffix!r}; it must be one of {', '.join(WRITERS)}")
+    predictor = copy.deepcopy(Predictor(module)).cpu().eval()
+    with replacing(path) as partial, torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what PyTorch's exporters are to become
+        weight = predictor.network.layers[0].weight
+        batch = {0: torch.export.Dim("batch", min=1)}
+        program = torch.export.export(predictor, (weight.new_zeros(2, weight.shape[1]),), dynamic_shapes={"x": batch})
+        run = WRITERS[path.suffix](program, partial, {name: json.dumps(value) for name, value in (metadata or {}).items()})
+        check(run, predictor)
+
+
+def check(run: Callable[[Tensor], Tensor], predictor: Predictor) -> None:
+    """Compare on batches of several sizes, of values as columns have them and far beyond.
+
+    Raises:
+        ValueError: the outputs differ by more than another order of summation explains.
+    """
+    mean, scale = predictor.input_scaling.mean, predictor.input_scaling.scale
+    spread = 1.0 if predictor.target_scaling is None else predictor.target_scaling.scale.max().item()
+    generator = torch.Generator().manual_seed(0)
+    for rows in BATCHES:
+        draw = torch.randn(rows, len(mean), dtype=mean.dtype, generator=generator)
+        # Far out, the terms of a weighted input are large and may cancel.
+        for size, tolerance in ((0.0, 1e-4), (1.0, 1e-4), (1e4, 1e-2), (1e30, 1e-2)):
+            x = mean + scale * draw * size
+            expected, got = predictor(x), run(x)
+            largest = max(spread, expected.nan_to_num(0, 0, 0).abs().max().item())
+            if got.shape != expected.shape or not got.allclose(expected, tolerance, tolerance * largest, equal_nan=True):
+                shapes = f"{tuple(got.shape)} and {tuple(expected.shape)}"
+                raise ValueError(
+                    f"the exported program does not compute what the network does: for {rows} rows of size {size:g} "
+                    f"the outputs have shape {shapes}, sum {got.sum().item():g} and {expected.sum().item():g}; none is kept"
+                )
+
+
+def write_pt2(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, str]) -> Callable[[Tensor], Tensor]:
+    with path.open("wb") as file:  # a name must end in .pt2, a file need not
+        torch.export.save(program, file, extra_files={"metadata.json": json.dumps(metadata)})
+    with path.open("rb") as file:
+        return torch.export.load(file).module()
+
+
+def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, str]) -> Callable[[Tensor], Tensor]:
+    try:
+        import onnx.reference
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("to write ONNX, onnx and onnxscript must be there: pip install 'torchbp[export]'") from None
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    exported = torch.onnx.export(program, input_names=["x"], output_names=["prediction"], dynamo=True, verbose=False)
+    assert exported is not None
+    exported.model.metadata_props.update(metadata)
+    exported.save(path)
+    session = onnx.reference.ReferenceEvaluator(onnx.load(path))
+
+    def run(x: Tensor) -> Tensor:
+        [prediction] = session.run(None, {"x": x.numpy()})
+        return torch.from_numpy(prediction)
+
+    return run
+
+
+WRITERS: dict[str, Callable[..., Callable[[Tensor], Tensor]]] = {".onnx": write_onnx, ".pt2": write_pt2}
+
+
+def run(args: Sequence[str]) -> int:
+    """``torchbp export``: from a checkpoint."""
+    parser = OneLineParser("torchbp export", description="Write a trained network as a program that runs without torchbp.")
+    parser.add_argument("--ckpt_path", required=True, help="a checkpoint, or best or last: the newest run's")
+    parser.add_argument("--output", required=True, help="the file to write: .onnx, or .pt2 for torch.export.load")
+    options = parser.parse_args(args)
+
+    from torchbp.training._checkpoint import load_checkpoint, load_data, load_module, newest_checkpoint
+    from torchbp.training._cli import be_quiet
+    from torchbp.training._prediction import output_names
+
+    be_quiet()
+    path = options.ckpt_path
+    checkpoint = load_checkpoint(newest_checkpoint(None, path) if path in ("best", "last") else path)
+    module, data = load_module(checkpoint), load_data(checkpoint)
+    metadata = {
+        "task": module.task,
+        "feature_names": getattr(data, "feature_names", None),
+        "output_names": output_names(module.task, module.hparams["num_outputs"], data),
+    }
+    export(module, options.output, metadata)
+    return 0
