@@ -83,7 +83,7 @@ def equal(a: Any, b: Any) -> bool:
 
 if __name__ == "__main__":
     kills, draw, epochs = int(sys.argv[1]), random.Random(int(sys.argv[2])), int(sys.argv[3])
-    options = ["--trainer.max_epochs", str(epochs), *sys.argv[4:]]
+    options = [*sys.argv[4:], "--trainer.max_epochs", str(epochs)]
     assert main(["fit", *options]) == 0
     expected = result()
     shutil.rmtree("logs")
