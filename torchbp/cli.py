@@ -25,10 +25,13 @@ proof:
   gradcheck  audit every derivative, or that of a Function of your own:   torchbp gradcheck --help
   trace      one iteration, equation by equation, beside autograd:   torchbp trace --x 0,1 --y 1
 
+speed:
+  benchmark  side by side with PyTorch, Lightning and scikit-learn:   torchbp benchmark --plot steps.png
+
 torchbp COMMAND --help lists a command's options; TORCHBP_TRACEBACK=1 shows the traceback of an error."""
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINING, "export", "gradcheck", "trace")
+COMMANDS = (*TRAINING, "export", "gradcheck", "trace", "benchmark")
 
 
 class OneLineParser(ArgumentParser):
@@ -65,6 +68,10 @@ def main(args: Sequence[str] | None = None) -> int:
             from torchbp.trace._cli import run as trace
 
             return trace(args[1:])
+        if args[0] == "benchmark":
+            from torchbp.benchmark._cli import run as benchmark
+
+            return benchmark(args[1:])
         from torchbp.training._cli import run
 
         run(args)

@@ -1,0 +1,143 @@
+"""``torchbp benchmark`` as it is called: what it compares, and what it says where there is nothing to compare with."""
+
+import json
+import subprocess
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from torchbp.benchmark import _memory as memory
+from torchbp.benchmark._rows import compare, interleaved
+from torchbp.benchmark._steps import autograd_step, batches_of, eager_step, fused_step, products, step_times
+from torchbp.cli import main
+
+
+@cache
+def quick() -> dict[str, Any]:
+    command = [sys.executable, "-m", "torchbp", "benchmark", "--quick", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def test_every_measure_has_its_peers() -> None:
+    peers = {
+        "step time": {"torch.nn eager", "torch.compile", "matrix products"},
+        "peak memory": {"torch.nn eager"},
+        "beyond parameters, batch": {"torch.nn eager"},
+        "import": {"torch"},
+        "first step": {"torch.nn eager"},
+        "training run, per step": {"plain Lightning", "MLPClassifier"},
+    }
+    found: dict[str, set[str]] = {}
+    for row in quick()["rows"]:
+        found.setdefault(row["measure"], set()).add(row["peer"])
+        if row["measure"] != "import":
+            assert row["ours"] in ("fused", "autograd")
+    assert found == peers
+    assert quick()["machine"]["threads"] == 1
+
+
+def test_ratios_are_positive_and_gaps_are_stated() -> None:
+    for row in quick()["rows"]:
+        if row["peer"] == "torch.compile":  # takes longer than all the rest
+            assert (row["ratio"], row["gap"]) == (None, "left out")
+        else:
+            assert row["gap"] is None
+            assert min(row["ratio"], row["ours_value"], row["peer_value"]) > 0
+
+
+def test_a_table_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "--quick", "--only", "memory"]) == 0
+    assert "peak memory" in capsys.readouterr().out
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "steps.png"
+    assert main(["benchmark", "--quick", "--only", "memory", "--plot", str(path)]) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--threads", "0"], "threads is 0 and rounds None; both must be 1 or more"),
+        (["--only", "speed"], "invalid choice: 'speed'"),
+        (["--plot", "nowhere/steps.png"], "nowhere/steps.png" if find_spec("matplotlib") else "needs matplotlib"),
+    ],
+)
+def test_bad_arguments(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", *args]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_ratio_is_the_median_over_the_rounds_of_two_in_the_same_round() -> None:
+    row = compare("time", "here", "a", "b", "s", {"a": [1.0, 10.0, 1.0], "b": [2.0, 20.0, 3.0]}, {})
+    assert (row.ratio, row.ours_value, row.peer_value) == (2.0, 1.0, 3.0)
+    row = compare("time", "here", "a", "c", "s", {"a": [1.0]}, {"c": "is not there"})
+    assert (row.ratio, row.gap) == (None, "is not there")
+
+
+def test_contestants_are_called_in_turn() -> None:
+    calls: list[str] = []
+    times = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3, None)
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+    assert [len(t) for t in times.values()] == [3, 3]
+
+
+def test_memory_is_what_was_allocated() -> None:
+    def make(sizes: list[int], batch: int) -> Any:
+        kept = torch.empty(1000)
+        return lambda: (kept + kept).add(kept)
+
+    assert memory.peak(make, [1], 1) == 3 * 4000
+
+
+def test_every_contestant_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the same start, on the same rows, the engines' networks and PyTorch's end at the same parameters."""
+    ends = []
+    for make in (fused_step, autograd_step, eager_step):
+        torch.manual_seed(0)
+        networks: list[nn.Module] = []
+        original = nn.Module.__init__
+
+        def record(self: nn.Module, *args: Any, original: Any = original, networks: Any = networks, **options: Any) -> None:
+            original(self, *args, **options)
+            networks.append(self)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(nn.Module, "__init__", record)
+            steps = make([3, 4, 2], 128)
+        parameters = [p for network in networks if isinstance(network, nn.Linear) for p in network.parameters()]
+        with torch.no_grad():
+            for number, parameter in enumerate(parameters):
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
+        steps()
+        ends.append([p.detach() for p in parameters])
+    assert batches_of(128) == 4
+    assert len(ends[0]) == 4
+    torch.testing.assert_close(ends[1], ends[2])
+    torch.testing.assert_close(ends[0], ends[1])
+
+
+def test_products_are_those_of_a_step() -> None:
+    """2.1 and 3.2f for each layer, 3.2e for each but the first."""
+    with torch.profiler.profile() as profile:
+        products([5, 4, 3, 2], 600)()
+    assert sum(event.count for event in profile.key_averages() if event.key == "aten::mm") == 3 + 3 + 2
+
+
+def test_a_peer_that_cannot_run_leaves_a_stated_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(*args: Any, **options: Any) -> None:
+        raise RuntimeError("no C++ compiler\nwas found")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    rows = step_times([([3, 2], 256)], 1, 0.0, True, lambda _: None)
+    assert {row.gap for row in rows if row.peer == "torch.compile"} == {"RuntimeError: no C++ compiler"}
+    assert all(row.ratio for row in rows if row.peer != "torch.compile")

@@ -1,0 +1,153 @@
+"""``torchbp benchmark``: measure, and print ratios first."""
+
+import json
+import os
+import platform
+import warnings
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress as Bar
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from torchbp.benchmark._memory import step_memory
+from torchbp.benchmark._plot import plot
+from torchbp.benchmark._rows import Row
+from torchbp.benchmark._startup import startup_times
+from torchbp.benchmark._steps import SETTINGS, step_times
+from torchbp.cli import OneLineParser, console
+
+PARTS = ("step", "memory", "startup", "training")
+
+
+def run(args: Sequence[str]) -> int:
+    """Measure what is asked for and print it."""
+    parser = OneLineParser(
+        "torchbp benchmark",
+        description="torchbp beside PyTorch, Lightning and scikit-learn on this machine: everything in one process, in turn,\n"
+        "each round's times divided by one another. A full run takes some ten minutes.",
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--threads", type=int, default=1, help="how many PyTorch and scikit-learn may use (default: 1)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="the parts to measure; all by default")
+    parser.add_argument("--rounds", type=int, help="how often each is measured (default: 15 for steps, 3 for whole runs)")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few rounds: whether it works, not how fast it is")
+    parser.add_argument("--json", action="store_true", help="every row, for machines")
+    parser.add_argument("--plot", metavar="FILE.png", help="also draw step time against width and batch (needs matplotlib)")
+    options = parser.parse_args(args)
+    if options.threads < 1 or (options.rounds is not None and options.rounds < 1):
+        parser.error(f"threads is {options.threads} and rounds {options.rounds}; both must be 1 or more")
+    if options.plot and find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib, which is not installed: pip install 'torchbp[benchmark]'")
+    if options.plot and not Path(options.plot).resolve().parent.is_dir():
+        parser.error(f"--plot is {options.plot}; its folder does not exist")
+    _set_threads(options.threads)
+    torch.manual_seed(0)
+    rows, points = _measure(options)
+    if options.json:
+        result = {"machine": _machine(options.threads), "rows": [asdict(row) for row in rows], "plot": points}
+        print(json.dumps(result, indent=2))
+        return 0
+    console().print(_table(rows, options.threads))
+    if options.plot:
+        console().print(f"plot: {options.plot}")
+    return 0
+
+
+def _measure(options: Any) -> tuple[list[Row], Any]:
+    quick = options.quick
+    rounds, runs = (2, 1) if quick else (options.rounds or 15, options.rounds or 3)
+    block = 0.001 if quick else 0.05
+    settings = SETTINGS[:2] if quick else SETTINGS
+    rows: list[Row] = []
+    points = None
+    errors = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Bar(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("")
+
+        def progress(doing: str) -> None:
+            bar.update(task, description=doing)
+
+        if "step" in options.only:
+            rows += step_times(settings, rounds, block, not quick, progress)
+        if "memory" in options.only:
+            rows += step_memory(*settings[-1])
+        if "startup" in options.only:
+            rows += startup_times(1 if quick else options.rounds or 5, progress)
+        if "training" in options.only:
+            # Lightning, which takes seconds to import.
+            from torchbp.benchmark._training import training_times
+            from torchbp.training._cli import be_quiet
+
+            with warnings.catch_warnings():
+                be_quiet()
+                rows += training_times(quick, runs, progress)
+        if options.plot:
+            points = plot(Path(options.plot), quick, rounds, block / 2, options.threads, progress)
+    return rows, points
+
+
+def _set_threads(threads: int) -> None:
+    torch.set_num_threads(threads)
+    # NumPy's and the started processes' too.
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(threads)
+
+
+def _machine(threads: int) -> dict[str, Any]:
+    import lightning
+    import sklearn
+
+    return {
+        "threads": threads,
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "sklearn": sklearn.__version__,
+    }
+
+
+def _table(rows: Sequence[Row], threads: int) -> Table:
+    spread = max((row.spread or 0 for row in rows), default=0)
+    table = Table(
+        title=f"torchbp benchmark, {threads} thread{'s' if threads > 1 else ''}",
+        caption=f"ratio: the peer's by ours, above 1 is better; medians, of which half lie within {spread:.0%} or less.",
+    )
+    for name in ("measure", "setting", "ours", "against"):
+        table.add_column(name)
+    for name in ("ratio", "ours", "theirs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    before = None
+    for row in rows:
+        group = row.measure, row.setting
+        if before is not None and group != before:
+            table.add_section()
+        what = group if group != before else ("", "")
+        values = (
+            ("-", "-", row.gap)
+            if row.ratio is None
+            else (f"[bold]{row.ratio:.2f}[/]", _text(row.ours_value, row.unit), _text(row.peer_value, row.unit))
+        )
+        table.add_row(*what, row.ours, row.peer, *(value or "" for value in values))
+        before = group
+    return table
+
+
+def _text(value: float | None, unit: str) -> str:
+    """Three digits, with the unit's prefix."""
+    assert value is not None
+    scales = ((1e-6, "µs"), (1e-3, "ms"), (1.0, "s")) if unit == "s" else ((1.0, "B"), (2.0**10, "KiB"), (2.0**20, "MiB"))
+    scale, name = next(((s, n) for s, n in reversed(scales) if value >= s), scales[0])
+    return f"{value / scale:.3g} {name}"

@@ -1,0 +1,140 @@
+"""One step, which is forward, cost, backward and update: the engines, PyTorch, and the matrix products alone."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from torchbp.benchmark._rows import Progress, Row, compare, interleaved
+from torchbp.descent import Descent
+from torchbp.nn import BPNetwork
+
+Steps = Callable[[], object]
+
+FUSED, AUTOGRAD, EAGER, COMPILED, PRODUCTS = "fused", "autograd", "torch.nn eager", "torch.compile", "matrix products"
+SETTINGS: list[tuple[list[int], int]] = [
+    ([30, 16, 1], 32),
+    ([784, 100, 10], 10),
+    ([784, 512, 512, 10], 128),
+    ([1024, 1024, 1024, 1024, 16], 1024),
+]
+LR = 0.1
+ROWS = 512  # of as many batches as they come to, which are in memory together: a call takes a step on each
+
+
+def step_times(
+    settings: Sequence[tuple[list[int], int]], rounds: int, block: float, compiled: bool, progress: Progress
+) -> list[Row]:
+    """Both engines against PyTorch's step, plain and compiled, and against their own matrix products."""
+    rows = []
+    for sizes, batch in settings:
+        setting = name_of(sizes, batch)
+        steps, gaps = contestants(sizes, batch), {}
+        if compiled:
+            progress(f"{setting}: torch.compile")
+            try:
+                steps[COMPILED] = compiled_step(sizes, batch)
+            except Exception as error:  # whatever compiling raises: no compiler, an unsupported Python ...
+                gaps[COMPILED] = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        else:
+            gaps[COMPILED] = "left out"
+        times = interleaved(steps, rounds, block, batches_of(batch), lambda done: progress(f"{setting}: {done}"))  # noqa: B023
+        rows += [
+            compare("step time", setting, ours, peer, "s", times, gaps)
+            for ours in (FUSED, AUTOGRAD)
+            for peer in (EAGER, COMPILED, PRODUCTS)
+        ]
+    return rows
+
+
+def name_of(sizes: Sequence[int], batch: int) -> str:
+    return f"{'-'.join(map(str, sizes))}, B {batch}"
+
+
+def batches_of(batch: int) -> int:
+    """How many steps a call takes."""
+    return max(1, ROWS // batch)
+
+
+def contestants(sizes: list[int], batch: int) -> dict[str, Steps]:
+    """Steps of each, on networks and batches of their own."""
+    return {
+        FUSED: fused_step(sizes, batch),
+        AUTOGRAD: autograd_step(sizes, batch),
+        EAGER: eager_step(sizes, batch),
+        PRODUCTS: products(sizes, batch),
+    }
+
+
+def fused_step(sizes: list[int], batch: int) -> Steps:
+    x, y = rows_of(sizes, batch)
+    descent = Descent(BPNetwork(sizes), lr=LR)
+    return lambda: descent.steps(x, y, batch)
+
+
+def autograd_step(sizes: list[int], batch: int) -> Steps:
+    x, y = rows_of(sizes, batch)
+    network = BPNetwork(sizes)
+    # The update is torch.optim.SGD's default one on a CPU, which foreach=False saves it from choosing anew at each step.
+    optimizer = torch.optim.SGD(network.parameters(), lr=LR, foreach=False)
+    return steps_of(lambda x, y: network.cost(x, y)[0], optimizer, x.split(batch), y.split(batch))
+
+
+def eager_step(sizes: list[int], batch: int) -> Steps:
+    x, y = rows_of(sizes, batch)
+    network, cost = plain_network(sizes), nn.BCEWithLogitsLoss()
+    optimizer = torch.optim.SGD(network.parameters(), lr=LR)
+    return steps_of(lambda x, y: cost(network(x), y), optimizer, x.split(batch), y.split(batch))
+
+
+def compiled_step(sizes: list[int], batch: int) -> Steps:
+    """The eager one with network and cost compiled; raises what compiling raises."""
+    x, y = rows_of(sizes, batch)
+    network, cost = plain_network(sizes), nn.BCEWithLogitsLoss()
+    compiled = torch.compile(lambda x, y: cost(network(x), y))
+    steps = steps_of(compiled, torch.optim.SGD(network.parameters(), lr=LR), x.split(batch), y.split(batch))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        steps()
+    return steps
+
+
+def products(sizes: list[int], batch: int) -> Steps:
+    """Nothing but the products of 2.1 and 2.3, 3.2d, 3.2f and 3.2e, in memory that is there."""
+    operands: list[tuple[Tensor, Tensor, Tensor]] = []
+    for layer, (n_in, n_out) in enumerate(pairwise(sizes)):
+        a, W, dz = torch.rand(batch, n_in), torch.rand(n_out, n_in), torch.rand(batch, n_out)
+        operands += [(a, W.t(), torch.empty(batch, n_out)), (dz.t(), a, torch.empty(n_out, n_in))]
+        if layer:
+            operands.append((dz, W, torch.empty(batch, n_in)))
+
+    def steps() -> None:
+        for left, right, out in operands * batches_of(batch):
+            torch.mm(left, right, out=out)
+
+    return steps
+
+
+def plain_network(sizes: Sequence[int]) -> nn.Sequential:
+    """Linear and Sigmoid in turn, the last Sigmoid left to the cost."""
+    layers = [layer for n_in, n_out in pairwise(sizes) for layer in (nn.Linear(n_in, n_out), nn.Sigmoid())]
+    return nn.Sequential(*layers[:-1])
+
+
+def rows_of(sizes: Sequence[int], batch: int) -> tuple[Tensor, Tensor]:
+    rows = batch * batches_of(batch)
+    return torch.randn(rows, sizes[0]), torch.rand(rows, sizes[-1]).round()
+
+
+def steps_of(
+    cost: Callable[[Tensor, Tensor], Tensor], optimizer: torch.optim.Optimizer, X: Sequence[Tensor], Y: Sequence[Tensor]
+) -> Steps:
+    def steps() -> None:
+        for x, y in zip(X, Y, strict=True):
+            optimizer.zero_grad()
+            cost(x, y).backward()
+            optimizer.step()
+
+    return steps
