@@ -38,7 +38,7 @@ def run(args: Sequence[str]) -> int:
     )
     parser.add_argument("--threads", type=int, default=1, help="how many PyTorch and scikit-learn may use (default: 1)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="the parts to measure; all by default")
-    parser.add_argument("--rounds", type=int, help="how often each is measured (default: 15 for steps, 3 for whole runs)")
+    parser.add_argument("--rounds", type=int, help="how often each is measured (default: 25 for steps, 3 for whole runs)")
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds: whether it works, not how fast it is")
     parser.add_argument("--json", action="store_true", help="every row, for machines")
     parser.add_argument("--plot", metavar="FILE.png", help="also draw step time against width and batch (needs matplotlib)")
@@ -64,8 +64,8 @@ def run(args: Sequence[str]) -> int:
 
 def _measure(options: Any) -> tuple[list[Row], Any]:
     quick = options.quick
-    rounds, runs = (2, 1) if quick else (options.rounds or 15, options.rounds or 3)
-    block = 0.001 if quick else 0.05
+    rounds, runs = (2, 1) if quick else (options.rounds or 25, options.rounds or 3)
+    block = 0.001 if quick else 0.02
     settings = SETTINGS[:2] if quick else SETTINGS
     rows: list[Row] = []
     points = None
@@ -92,7 +92,7 @@ def _measure(options: Any) -> tuple[list[Row], Any]:
                 be_quiet()
                 rows += training_times(quick, runs, progress)
         if options.plot:
-            points = plot(Path(options.plot), quick, rounds, block / 2, options.threads, progress)
+            points = plot(Path(options.plot), quick, rounds, block, options.threads, progress)
     return rows, points
 
 
