@@ -26,12 +26,25 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 each_device = pytest.mark.parametrize("device", DEVICES)
-each_functional = pytest.mark.parametrize("name", F.__all__)
 LEADING = [(), (0,), (3,), (2, 3)]
 REDUCTIONS = [{}, {"reduction": "mean"}, {"reduction": "sum"}, {"reduction": "none"}]
+
+
+def network_cost_of_torch(
+    x: Tensor, y: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, reduction: str = "mean"
+) -> Tensor:
+    return TF.binary_cross_entropy_with_logits(TF.linear(torch.sigmoid(TF.linear(x, W1, b1)), W2, b2), y, reduction=reduction)
+
+
+def network_cost(x: Tensor, y: Tensor, *parameters: Tensor, reduction: str = "mean") -> Tensor:
+    return F.network_cost(x, y, parameters, reduction=reduction)[0]
+
+
+FUNCTIONS = {**{name: getattr(F, name) for name in F.__all__}, "network_cost": network_cost}
 # What each function has to equal.
 REFERENCES: dict[str, Callable[..., Tensor]] = {
     "sigmoid_linear": lambda *args: torch.sigmoid(TF.linear(*args)),
+    "network_cost": network_cost_of_torch,
     **{name: getattr(TF, name) for name in F.__all__ if hasattr(TF, name)},
 }
 Arguments = tuple[tuple[Tensor, ...], dict[str, Any]]
@@ -56,6 +69,20 @@ def cross_entropy_arguments(make: Callable[..., Tensor]) -> Iterator[Arguments]:
         yield (z, torch.randint(4, leading, device=z.device)), reduction
 
 
+def network_arguments(make: Callable[..., Tensor]) -> Iterator[Arguments]:
+    for leading, reduction in itertools.product(LEADING, REDUCTIONS):
+        if leading != (0,) or reduction.get("reduction") in ("sum", "none"):  # the mean of nothing is NaN
+            tensors = (
+                make((*leading, 3)),
+                make((*leading, 2), low=0.05, high=0.95),
+                make((4, 3)),
+                make(4),
+                make((2, 4)),
+                make(2),
+            )
+            yield tensors, reduction
+
+
 SAMPLES: dict[str, Callable[[Callable[..., Tensor]], Iterator[Arguments]]] = {
     "linear": layer_arguments,
     "sigmoid_linear": layer_arguments,
@@ -63,7 +90,9 @@ SAMPLES: dict[str, Callable[[Callable[..., Tensor]], Iterator[Arguments]]] = {
     "binary_cross_entropy": partial(cost_arguments, of_activations=True),
     "binary_cross_entropy_with_logits": cost_arguments,
     "cross_entropy": cross_entropy_arguments,
+    "network_cost": network_arguments,
 }
+each_functional = pytest.mark.parametrize("name", SAMPLES)
 CUDA_MATMUL = 1e-12  # what PyTorch's own OpInfo of linear allows its products on CUDA to differ from call to call
 
 
@@ -89,7 +118,7 @@ def op(name: str) -> Any:
 
     return core.OpInfo(
         f"torchbp.functional.{name}",
-        op=getattr(F, name),
+        op=FUNCTIONS[name],
         ref=REFERENCES[name],
         dtypes=dtypes.floating_types_and(torch.float16, torch.bfloat16),
         sample_inputs_func=samples,
@@ -103,6 +132,10 @@ def op(name: str) -> Any:
         check_batched_forward_grad=True,
         gradcheck_nondet_tol=CUDA_MATMUL,
     )
+
+
+def test_every_functional_is_described() -> None:
+    assert set(SAMPLES) == set(F.__all__)
 
 
 @pytest.fixture

@@ -16,13 +16,19 @@ class BPFunction(Function):
 
 
 def call_of(function: type[BPFunction]) -> Callable[..., Tensor]:
-    """The Function's ``apply``, or under torch.compile that of its form without a jvp, which is all that Dynamo can trace."""
+    """The Function's ``apply``, or under torch.compile that of its form without a jvp, which is all that Dynamo can trace.
+
+    Under torch.func inside torch.compile it is forward alone, for PyTorch to differentiate: Dynamo would drop the backward, and
+    the gradients of those arguments that no Function before has computed.
+    """
     traced: Any = type(function.__name__, (function,), {"jvp": staticmethod(Function.jvp)})
 
     def call(*args: Any) -> Tensor:
-        if torch.compiler.is_compiling():
-            return traced.apply(*args)
-        return function.apply(*args)
+        if not torch.compiler.is_compiling():
+            return function.apply(*args)
+        if torch._C._are_functorch_transforms_active():
+            return function.forward(*args)
+        return traced.apply(*args)
 
     return call
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from torchbp import functional
+from torchbp.functions import ENDS
 from torchbp.verify._audit import audit
 from torchbp.verify._result import Result
 
@@ -25,7 +26,7 @@ class Sample(NamedTuple):
 
 
 def own_functionals(module: ModuleType = functional) -> list[Sample]:
-    """The functions of :mod:`torchbp.functional`: layers with and without bias at once, costs with every reduction at once.
+    """The functions of :mod:`torchbp.functional`, each in every way at once: with and without bias, with every reduction.
 
     Of another module, its functions of these names.
     """
@@ -34,15 +35,17 @@ def own_functionals(module: ModuleType = functional) -> list[Sample]:
     z, a, y, p = (_normal((4, 3), generator) for _ in range(4))
     # Activations and targets lie in (0, 1), and a row of class probabilities adds up to 1.
     a, y, p = (t.detach().requires_grad_() for t in (a.sigmoid(), y.sigmoid(), p.softmax(-1)))
+    W2, b2 = _normal((3, 2), generator), _normal((3,), generator)
     classes = torch.tensor([0, 2, 1, 1])
     nn = torch.nn.functional
-    every: list[tuple[str, Callable[..., Tensor], Callable[..., Any], tuple[Tensor, ...]]] = [
+    every: list[tuple[str, Callable[..., Any], Callable[..., Any], tuple[Tensor, ...]]] = [
         ("linear", nn.linear, _with_and_without_bias, (x, W, b)),
         ("sigmoid_linear", _sigmoid_linear, _with_and_without_bias, (x, W, b)),
         ("mse_loss", nn.mse_loss, _every_reduction, (z, y)),
         ("binary_cross_entropy", nn.binary_cross_entropy, _every_reduction, (a, y)),
         ("binary_cross_entropy_with_logits", nn.binary_cross_entropy_with_logits, _every_reduction, (z, y)),
         ("cross_entropy", nn.cross_entropy, _both_targets, (z, p, classes)),
+        ("network_cost", _network_cost, _every_end, (x, y, W, b, W2, b2)),
     ]
     return [
         Sample(name, every_way(getattr(module, name)), inputs, every_way(reference))
@@ -145,6 +148,19 @@ def _sigmoid_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -
     return torch.sigmoid(torch.nn.functional.linear(input, weight, bias))
 
 
+def _network_cost(
+    input: Tensor, target: Tensor, parameters: Sequence[Tensor], cost: str, output: str, reduction: str
+) -> tuple[Tensor, Tensor]:
+    *hidden, last = zip(parameters[::2], parameters[1::2], strict=True)
+    for W, b in hidden:
+        input = _sigmoid_linear(input, W, b)
+    z = torch.nn.functional.linear(input, *last)
+    a = torch.sigmoid(z) if output == "sigmoid" else z
+    if cost == "cross_entropy":
+        return torch.nn.functional.binary_cross_entropy_with_logits(z, target, reduction=reduction), a.detach()
+    return torch.nn.functional.mse_loss(a, target, reduction=reduction), a.detach()
+
+
 def _with_and_without_bias(layer: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
     def both(input: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
         return layer(input, weight, bias), layer(input, weight)
@@ -164,3 +180,16 @@ def _both_targets(cost: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ..
         return *_every_reduction(cost)(input, probabilities), cost(input, classes)
 
     return both
+
+
+def _every_end(network_cost: Callable[..., Any]) -> Callable[..., tuple[Tensor, ...]]:
+    """The costs alone: the predictions have no gradient."""
+
+    def every(
+        input: Tensor, target: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
+    ) -> tuple[Tensor, ...]:
+        parameters = weight1, bias1, weight2, bias2
+        kinds = zip(ENDS, ("mean", "sum", "none"), strict=True)
+        return tuple(network_cost(input, target, parameters, *end, reduction)[0] for end, reduction in kinds)
+
+    return every

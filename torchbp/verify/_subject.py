@@ -126,8 +126,9 @@ def subject_of(
     outputs = [i for i, result in enumerate(results) if isinstance(result, Tensor) and result.requires_grad]
     if not outputs:
         raise ValueError("no output requires grad, though inputs do: there is no derivative to audit")
-    functions = functions_behind([results[i] for i in outputs])
-    return replace(subject, output_positions=tuple(outputs), functions=functions)
+    # Under torch.func a function may go by other Functions than it goes by elsewhere.
+    functions = dict.fromkeys((*functions_behind([results[i] for i in outputs]), *_functions_under_transforms(subject)))
+    return replace(subject, output_positions=tuple(outputs), functions=tuple(functions))
 
 
 def parameter_names(function: Callable[..., Any], count: int) -> tuple[str, ...]:
@@ -154,6 +155,25 @@ def functions_behind(outputs: Tensors) -> tuple[type[Function], ...]:
         if isinstance(node, torch.autograd.function.BackwardCFunction):
             found[type(node)._forward_cls] = None  # type: ignore[attr-defined]
         nodes += [next_node for next_node, _ in node.next_functions]
+    return tuple(found)
+
+
+def _functions_under_transforms(s: Subject) -> tuple[type[Function], ...]:
+    """Those that are applied under torch.func.vjp; none where it cannot be used."""
+    found: dict[type[Function], None] = {}
+    own = Function.__dict__["apply"]
+
+    def recorded(function: type[Function], *args: Any, **options: Any) -> Any:
+        found[function] = None
+        return own.__func__(function, *args, **options)
+
+    Function.apply = classmethod(recorded)  # type: ignore[method-assign, assignment]
+    try:
+        torch.func.vjp(lambda *t: s.call(*s.arguments(t)), *s.tensors())
+    except Exception:  # whatever a function raises that torch.func refuses
+        return ()
+    finally:
+        Function.apply = own  # type: ignore[method-assign]
     return tuple(found)
 
 
