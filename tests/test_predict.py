@@ -206,10 +206,10 @@ def test_a_refusal_leaves_the_old_predictions(
 
 SLOW = """
 import sys, time
-import torchbp.data._arrays
+import torchbp.data._csv
 from torchbp.cli import main
 from torchbp.training import BPModule
-torchbp.data._arrays.EVALUATION_ROWS = 1
+torchbp.data._csv.ROWS = 1
 step = BPModule.predict_step
 def slow(self, batch, batch_idx):
     time.sleep(0.05)
@@ -228,7 +228,7 @@ def test_an_interrupted_run_leaves_the_old_predictions_and_no_half_file(
     _, checkpoint = trained(TabularDataModule("old.csv", "good", ignore=IGNORED), 1)
     Path(f"out.{extension}").write_text("precious")
     before = sorted(os.listdir())
-    options = ["--ckpt_path", checkpoint, "--data.path", "old.csv", "--data.batch_size", "1", "--output", f"out.{extension}"]
+    options = ["--ckpt_path", checkpoint, "--data.path", "old.csv", "--output", f"out.{extension}"]
     process = subprocess.Popen([sys.executable, "-c", SLOW, "predict", *options], stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("*.partial*")):
         assert process.poll() is None

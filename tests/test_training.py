@@ -132,14 +132,14 @@ def test_standardisation_is_of_the_training_split_and_kept_in_the_checkpoint(tmp
     trainer = quiet_trainer(max_epochs=1)
     trainer.fit(module, datamodule=data)
     x, y = (rows.numpy().astype(np.float64) for rows in train_rows(data))
-    assert len(x) < len(data.rows[0])
+    assert len(x) < len(data.rows.all()[0])
     for scaling, rows in ((module.input_scaling, x), (module.target_scaling, y)):
         np.testing.assert_allclose(scaling.mean, rows.mean(0), rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(scaling.scale, rows.std(0), rtol=1e-5)
     path = tmp_path / "model.ckpt"
     trainer.save_checkpoint(path)
     loaded = BPModule.load_from_checkpoint(path, weights_only=True)
-    rows = data.rows[0][:5]
+    rows = data.rows.all()[0][:5]
     assert torch.equal(loaded(rows), module.cpu()(rows))
 
 

@@ -8,7 +8,7 @@ import yaml
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor
 
-from torchbp.data import ArraysDataModule, BuiltinDataModule
+from torchbp.data import BuiltinDataModule, RowsDataModule
 from torchbp.training import BPModule
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -27,7 +27,7 @@ def quiet_trainer(**kwargs: Any) -> Trainer:
     return Trainer(**{**defaults, **kwargs})
 
 
-def train_rows(data: ArraysDataModule) -> tuple[Tensor, Tensor]:
+def train_rows(data: RowsDataModule) -> tuple[Tensor, Tensor]:
     """x and y of the training split."""
     x, y = data.split_rows("train").take(torch.arange(len(data.split_rows("train"))))
     return x, y

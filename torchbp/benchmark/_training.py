@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from torchbp.benchmark._rows import Progress, Row, compare, interleaved
 from torchbp.benchmark._steps import AUTOGRAD, FUSED, plain_network
-from torchbp.data._arrays import ArraysDataModule, Task
+from torchbp.data._base import RowsDataModule, Task
+from torchbp.data._rows import Rows
 from torchbp.training import BPModule
 
 LR = 0.1
@@ -64,7 +65,7 @@ def _breast_cancer() -> tuple[Tensor, Tensor]:
     return torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32).unsqueeze(1)
 
 
-class _Rows(ArraysDataModule):
+class _Rows(RowsDataModule):
     """Rows that are there, and trained on as they are."""
 
     name = "rows"
@@ -73,8 +74,8 @@ class _Rows(ArraysDataModule):
         super().__init__(batch_size, val_size=0, test_size=0, standardize=False)
         self.x, self.y, self.task = x, y, task
 
-    def load(self) -> tuple[Tensor, Tensor]:
-        return self.x, self.y
+    def load(self) -> Rows:
+        return Rows(self.x, self.y)
 
 
 class _Plain(LightningModule):

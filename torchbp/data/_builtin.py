@@ -5,14 +5,14 @@ from typing import Literal, get_args
 
 import torch
 from sklearn import datasets
-from torch import Tensor
 
-from torchbp.data._arrays import ArraysDataModule, BatchSize, Task
+from torchbp.data._base import BatchSize, RowsDataModule, Task
+from torchbp.data._rows import Rows
 
 BuiltinName = Literal["xor", "moons", "breast_cancer", "digits", "diabetes"]
 
 
-class BuiltinDataModule(ArraysDataModule):
+class BuiltinDataModule(RowsDataModule):
     """A small data set that is always at hand.
 
     ============== ====== ========= ============ =================================================================
@@ -27,7 +27,7 @@ class BuiltinDataModule(ArraysDataModule):
 
     Args:
         name: the data set.
-        batch_size, val_size, test_size, standardize, seed: as for :class:`ArraysDataModule`.
+        batch_size, val_size, test_size, standardize, seed: as for :class:`RowsDataModule`.
 
     Raises:
         ValueError: an unknown ``name``.
@@ -56,7 +56,7 @@ class BuiltinDataModule(ArraysDataModule):
         named = {"breast_cancer": ("malignant", "benign"), "digits": tuple("0123456789")}
         return named.get(self.name, () if self.task == "regression" else ("0", "1"))
 
-    def load(self) -> tuple[Tensor, Tensor]:
+    def load(self) -> Rows:
         if self.name == "xor":
             x, y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
         elif self.name == "moons":
@@ -65,5 +65,5 @@ class BuiltinDataModule(ArraysDataModule):
             x, y = getattr(datasets, f"load_{self.name}")(return_X_y=True)
         inputs, targets = torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y)
         if self.task == "multiclass":
-            return inputs, torch.nn.functional.one_hot(targets).float()
-        return inputs, targets.float().unsqueeze(1)
+            return Rows(inputs, torch.nn.functional.one_hot(targets).float())
+        return Rows(inputs, targets.float().unsqueeze(1))

@@ -1,13 +1,13 @@
 """From the columns of a table to numbers, by what was seen of each column in the training rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
-from torchbp.data._arrays import Task
+from torchbp.data._base import Task
 from torchbp.data._values import (
     as_categories,
     booleans,
@@ -65,47 +65,54 @@ class Column:
             names = [f"{self.name}={label(category)}" for category in self.categories] + [f"{self.name}=other"] * self.other
         return names + [f"{self.name} missing"] * self.indicator
 
-    def encode(self, values: pl.Series) -> np.ndarray:
-        """The features, (N, len(features)), of values that :func:`clean` gave.
+    def encode(self, values: pl.Series, out: np.ndarray, first: int = 0) -> None:
+        """Write the features of values that :func:`clean` gave.
+
+        Args:
+            values: (N); ``first`` rows of the table came before.
+            out: (N, len(features)), to be written to.
 
         Raises:
             ValueError: text or infinity where numbers are expected, a missing value that is to be refused.
         """
         refuse_unsupported(values)
         if self.type == "numeric":
-            values = numbers(values, f"the numeric column {self.name!r}")
+            values = numbers(values, f"the numeric column {self.name!r}", first)
         elif self.type == "boolean":
-            values = booleans(values, f"the boolean column {self.name!r}")
-        missing = values.is_null().to_numpy()
+            values = booleans(values, f"the boolean column {self.name!r}", first)
+        missing = values.is_null().to_numpy() if values.null_count() else np.False_
         if self.fill is None and missing.any():
-            raise ValueError(f"column {self.name!r} has no value in row {missing.argmax() + 1}; missing='refuse' allows no gap")
+            row = first + missing.argmax() + 1
+            raise ValueError(f"column {self.name!r} has no value in row {row}; missing='refuse' allows no gap")
         if self.type == "categorical":
             code = codes(values, self.categories)
             if self.fill is not None:
                 code[missing] = self.categories.index(self.fill)
-            encoded = (code[:, None] == np.arange(len(self.categories))).astype(np.float32)
+            count = len(self.categories)
+            out[:, :count] = code[:, None] == np.arange(count)
             if self.other:
-                encoded = np.column_stack([encoded, code < 0])
+                out[:, count] = code < 0
         else:
-            encoded = (values if self.fill is None else values.fill_null(self.fill)).to_numpy()[:, None]
-        return np.column_stack([encoded, missing] if self.indicator else [encoded]).astype(np.float32)
+            out[:, 0] = (values.fill_null(self.fill) if missing.any() else values).to_numpy()
+        if self.indicator:
+            out[:, -1] = missing
 
 
-def fit_column(values: pl.Series, train: np.ndarray, type: ColumnType | None, missing: Missing, max_categories: int) -> Column:
+def fit_column(values: pl.Series, train: pl.Series, type: ColumnType | None, missing: Missing, max_categories: int) -> Column:
     """What the training rows say of a column.
 
     Args:
         values: the column's values, of all rows, as :func:`clean` gave them.
-        train: the indices of the training rows.
+        train: the numbers of the training rows, from 0, as UInt32.
         type: the column's type where it is given, not inferred.
         missing, max_categories: as for :class:`torchbp.data.TabularDataModule`.
 
     Raises:
         ValueError: values that do not suit the type given.
     """
-    name, known = values.name, values[train].drop_nulls()
+    name, known = values.name, values.gather(train).drop_nulls()
     share = 1 - len(known) / len(train)
-    inferred, seen = infer(values[train], train)
+    inferred, seen = infer(known, train.to_numpy())
     column = Column(name, type or inferred, seen, share, indicator=missing == "indicator" and share > 0)
     if column.type == "ignored":
         return Column(name, "ignored", seen if type is None else "as told", share)
@@ -114,11 +121,14 @@ def fit_column(values: pl.Series, train: np.ndarray, type: ColumnType | None, mi
         raise ValueError(f"column {name!r} has no value in the training rows; it can only be 'ignored', not {type!r}")
     fill: float | str
     if column.type == "numeric":
-        quantities = numbers(values, f"the numeric column {name!r}")[train].drop_nulls().to_numpy()
+        numbers(values, f"the numeric column {name!r}")  # also where they are not to train on
+        # As features have them, so that all formats of a file have the same median.
+        quantities = numbers(known, name).cast(pl.Float32).to_numpy()
         fill = float(np.median(quantities))
         column.seen = f"{quantities.min():g} to {quantities.max():g}, median {fill:g}"
     elif column.type == "boolean":
-        known = booleans(values, f"the boolean column {name!r}")[train].drop_nulls()
+        booleans(values, f"the boolean column {name!r}")
+        known = booleans(known, name)
         fill = by_frequency(known)[0]
         column.seen = f"{known.sum() / len(known):.0%} true"
     else:
@@ -131,19 +141,25 @@ def fit_column(values: pl.Series, train: np.ndarray, type: ColumnType | None, mi
     return column
 
 
-def infer(values: pl.Series, rows: np.ndarray) -> tuple[ColumnType, str]:
-    """The type that a column's values suggest, and where that is ``ignored``, why."""
-    if unsupported(values.dtype):
-        return "ignored", f"{values.dtype} is not supported"
-    present = natural(values).drop_nulls()
+def infer(known: pl.Series, rows: np.ndarray) -> tuple[ColumnType, str]:
+    """The type that a column's values suggest, and where that is ``ignored``, why.
+
+    Args:
+        known: those that are not missing.
+        rows: the numbers of all of the rows.
+    """
+    if unsupported(known.dtype):
+        return "ignored", f"{known.dtype} is not supported"
+    present = natural(known)
     if present.is_empty():
         return "ignored", "no value"
-    if present.n_unique() == 1:
+    if present.min() == present.max():
         return "ignored", f"constant: {shown(present[0])}"
-    if present.dtype == pl.Float64:
-        steps = present.to_numpy() - rows if len(present) == len(rows) >= 10 else np.array([-1])
-        if steps[0] in (0, 1) and (steps == steps[0]).all():
-            return "ignored", "counts the rows"
+    if present.dtype.is_float():
+        if len(present) == len(rows) >= 10 and (start := present[0] - rows[0]) in (0, 1):
+            counted = pl.Series(rows + start).cast(present.dtype)
+            if (present == counted).all():
+                return "ignored", "counts the rows"
         return "numeric", ""
     if present.dtype == pl.Boolean:
         return "boolean", ""
@@ -174,30 +190,42 @@ class Target:
     def num_outputs(self) -> int:
         return len(self.classes) if self.task == "multiclass" else len(self.names)
 
-    def encode(self, table: dict[str, pl.Series]) -> np.ndarray:
-        """y (N, num_outputs): a class's number for ``binary``, one column a class for ``multiclass``, else one a target.
+    def codes(self, table: Mapping[str, pl.Series], first: int = 0) -> np.ndarray:
+        """The number of each row's class, (N), for ``binary`` and ``multiclass``; ``first`` rows of the table came before.
 
         Raises:
-            ValueError: a missing value, one that is no number, or of a class that was not there when the classes were named.
+            ValueError: a missing value, or one of a class that was not there when the classes were named.
         """
-        columns = [table[name] for name in self.names]
-        for values in columns:
-            refuse_unsupported(values)
-            refuse_gap(values)
-        convert = booleans if self.task == "multilabel" else numbers
-        if self.task in ("regression", "multilabel"):
-            return np.column_stack([convert(values, f"the target {values.name!r}") for values in columns]).astype(np.float32)
-        code = codes(truth_as_text(columns[0]), self.classes)
+        values = table[self.names[0]]
+        refuse_unsupported(values)
+        refuse_gap(values, first)
+        code = codes(truth_as_text(values), self.classes)
         if (code < 0).any():
             row = int((code < 0).argmax())
             raise ValueError(
-                f"the target {self.names[0]!r} holds {shown(columns[0][row])} in row {row + 1}; "
+                f"the target {self.names[0]!r} holds {shown(values[row])} in row {first + row + 1}; "
                 f"the classes are {listed(self.classes)}"
             )
-        return (code[:, None] if self.task == "binary" else np.eye(len(self.classes))[code]).astype(np.float32)
+        return code
+
+    def encode(self, table: Mapping[str, pl.Series], first: int = 0) -> np.ndarray:
+        """y (N, num_outputs): a class's number for ``binary``, one column a class for ``multiclass``, else one a target.
+
+        Raises:
+            ValueError: as for :meth:`codes`; a value that is no number, or no truth.
+        """
+        if self.classes:
+            code = self.codes(table, first)
+            return (code[:, None] if self.task == "binary" else np.eye(len(self.classes), dtype=np.float32)[code]).astype("f4")
+        convert, columns = booleans if self.task == "multilabel" else numbers, []
+        for values in (table[name] for name in self.names):
+            refuse_unsupported(values)
+            refuse_gap(values, first)
+            columns.append(convert(values, f"the target {values.name!r}", first))
+        return np.column_stack(columns).astype(np.float32)
 
 
-def fit_target(table: dict[str, pl.Series], names: list[str], task: Task | None) -> Target:
+def fit_target(table: Mapping[str, pl.Series], names: list[str], task: Task | None) -> Target:
     """The task and the classes that the target's values, of all rows, stand for.
 
     Raises:

@@ -1,10 +1,12 @@
-"""Rows in memory, handed out in batches by one index operation for many of them."""
+"""Rows, handed out in batches by one index operation for many of them."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from torchbp.data._rows import Rows
 
 
 class Block(NamedTuple):
@@ -17,39 +19,6 @@ class Block(NamedTuple):
     @property
     def num_batches(self) -> int:
         return -(-len(self.x) // self.batch_size)
-
-
-class Rows:
-    """Tensors that belong together, row by row; or those of their rows that ``subset`` names, in its order.
-
-    Rows are copied when they are handed out, not before.
-    """
-
-    def __init__(self, *tensors: Tensor, subset: Tensor | None = None) -> None:
-        self._tensors, self._subset = tensors, subset
-
-    def __len__(self) -> int:
-        return len(self._tensors[0] if self._subset is None else self._subset)
-
-    def to(self, device: torch.device) -> "Rows":
-        """The rows on a device, as one contiguous tensor each; these same ones if they are there."""
-        if self._tensors[0].device == device:
-            return self
-        return Rows(*(tensor.to(device) for tensor in self.take(torch.arange(len(self)))))
-
-    def order(self, generator: torch.Generator) -> Tensor:
-        """A random order of the rows, (N)."""
-        return torch.randperm(len(self), generator=generator)
-
-    def take(self, index: Tensor) -> tuple[Tensor, ...]:
-        """The rows of an index (n), in its order."""
-        index = (index if self._subset is None else self._subset[index]).to(self._tensors[0].device)
-        return tuple(tensor.index_select(0, index) for tensor in self._tensors)
-
-    def chunks(self, values: int = 2**17) -> Iterator[tuple[Tensor, ...]]:
-        """All rows in order, so many at a time that x has about so many ``values``: few enough for a processor's cache."""
-        for index in torch.arange(len(self)).split(max(values // max(self._tensors[0][0].numel(), 1), 1)):
-            yield self.take(index)
 
 
 class RowLoader:
@@ -125,7 +94,7 @@ class RowLoader:
     def _index(self) -> Tensor:
         if self._seed is None:
             return torch.arange(self._rank, len(self.rows), self._world_size)
-        order = self.rows.order(torch.Generator().manual_seed(self._seed + self._epoch))
+        order = self.rows.order(torch.Generator().manual_seed(self._seed + self._epoch), self._world_size)
         missing = self._num_rows * self._world_size - len(order)
         while missing > 0:  # more than once where there are fewer rows than processes
             order = torch.cat([order, order[:missing]])

@@ -1,31 +1,32 @@
 """Tables from CSV and Parquet files."""
 
-import csv
-import difflib
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import polars as pl
 import torch
-from rich.table import Table
-from rich.text import Text
+from rich.table import Table as RichTable
 from torch import Tensor
 
-from torchbp.data._arrays import ArraysDataModule, BatchSize, Task
+from torchbp.data._base import BatchSize, RowsDataModule, Split, Task
+from torchbp.data._cache import Cache
 from torchbp.data._encoding import Column, ColumnType, Missing, Target, fit_column, fit_target
-from torchbp.data._loader import RowLoader, Rows
-from torchbp.data._values import clean, listed, unsupported
+from torchbp.data._leak import SAMPLE, warn_of_leaks
+from torchbp.data._rows import Rows
+from torchbp.data._schema import Schema
+from torchbp.data._split import PARTS, draw_split
+from torchbp.data._table import Table, read, refuse_unknown, stream
+from torchbp.data._values import as_text, clean, listed, refuse
 
-SUFFIXES = (".csv", ".tsv", ".parquet")
 NULL_VALUES = ("", "NA", "N/A", "NULL", "null")
+SPLITS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
+GIB = 2**30
 
 
-class TabularDataModule(ArraysDataModule):
+class TabularDataModule(RowsDataModule):
     """The rows of a CSV or Parquet file, encoded as numbers by what their training split holds.
 
     Numeric columns are taken as they are, booleans as 0 and 1, and categories one-hot. Column types are inferred: constant
@@ -36,16 +37,22 @@ class TabularDataModule(ArraysDataModule):
         path: the file, ``.csv``, ``.tsv`` or ``.parquet``. The first line of a CSV file names its columns.
         target: the column to learn, or several: of 0 and 1 for ``multilabel``, of any numbers for ``regression``.
         task: what is learned. Inferred if None: two distinct values are ``binary``; a few integers (20 at most) or texts
-            ``multiclass``; several columns of 0 and 1 ``multilabel``; other numbers ``regression``.
+            are ``multiclass``; other numbers are ``regression``; several targets of 0 and 1 are ``multilabel``.
         types: the types of columns not to be inferred, ``numeric``, ``boolean``, ``categorical`` or ``ignored``.
         missing: what a missing value gets: ``impute``, the training rows' median, or their most frequent value where the column
             is not numeric; ``indicator``, the same and a feature that says so; ``refuse``, an error.
         ignore: columns not to be used, whatever ``types`` says.
-        batch_size, val_size, test_size, standardize, seed: as for :class:`ArraysDataModule`.
+        split: a column that names each row's part, ``train``, ``val`` or ``test``, in place of a split by seed.
+        val_path, test_path: files of rows to validate and to test on, in place of a part of ``path``.
+        batch_size, val_size, test_size, standardize, seed: as for :class:`RowsDataModule`.
         max_categories: the most features that one column's categories get. Rarer categories share the last of them, with those
             that training did not see; where there are none that rare, an unseen category is 0 in every feature.
         null_values: the texts that stand for a missing value, besides ``nan``.
         separator: what is between the values of a CSV file; None for a comma, or a tab in ``.tsv``.
+        memory: so many GiB, of a CSV file or of features, are held in memory; what is larger is made a file in ``cache_dir``
+            first, once, and read from there, so that tables may be larger than memory.
+        cache_dir: where such files are. They are kept for the next run on the same content.
+        keep_cache: False removes them when training is over.
 
     Raises:
         ValueError: an argument outside what is said above; when the rows are first needed, a file or a column that cannot be
@@ -61,6 +68,9 @@ class TabularDataModule(ArraysDataModule):
         types: dict[str, ColumnType] | None = None,
         missing: Missing = "impute",
         ignore: Sequence[str] = (),
+        split: str | None = None,
+        val_path: str | Path | None = None,
+        test_path: str | Path | None = None,
         batch_size: BatchSize = 32,
         val_size: float = 0.2,
         test_size: float = 0.2,
@@ -69,9 +79,14 @@ class TabularDataModule(ArraysDataModule):
         max_categories: int = 50,
         null_values: Sequence[str] = NULL_VALUES,
         separator: str | None = None,
+        memory: float = 1.0,
+        cache_dir: str | Path = "logs/cache",
+        keep_cache: bool = True,
     ) -> None:
         # Plain values, because they are saved with the checkpoint.
         path, types, ignore, null_values = str(path), dict(types or {}), list(ignore), list(null_values)
+        val_path, test_path = (None if other is None else str(other) for other in (val_path, test_path))
+        cache_dir = str(cache_dir)
         super().__init__(batch_size, val_size, test_size, standardize, seed)
         if task is not None and task not in get_args(Task):
             raise ValueError(f"task is {task!r}; it must be one of {', '.join(get_args(Task))}")
@@ -81,55 +96,60 @@ class TabularDataModule(ArraysDataModule):
             raise ValueError(f"max_categories is {max_categories}; it must be at least 2")
         if separator is not None and (len(separator) != 1 or not separator.isascii() or separator in '"\r\n'):
             raise ValueError(f"separator is {separator!r}; it must be a single ASCII character, and no quote or line break")
+        if not memory >= 0:
+            raise ValueError(f"memory is {memory}; it must be 0 GiB or more")
+        if split is not None and (val_path or test_path):
+            raise ValueError(f"split is {split!r}; with a column that names the parts there can be no val_path or test_path")
         self.path = Path(path)
         self.targets = [target] if isinstance(target, str) else list(target)
         self.types: dict[str, ColumnType] = {**types, **dict.fromkeys(ignore, "ignored")}
         self.missing, self.max_categories = missing, max_categories
-        self.separator = separator or ("\t" if self.path.suffix.lower() == ".tsv" else ",")
+        self.split, self.other_paths = split, {"val": val_path, "test": test_path}
+        self.separator = separator
+        if split or val_path:
+            self.val_size = 0.0
+        if split or test_path:
+            self.test_size = 0.0
+        self.memory, self.keep_cache = memory, keep_cache
+        self._cache = Cache(Path(cache_dir))
         self._null_values = null_values
         self._given_task = task
-        self._target: Target | None = None
-        self._columns: list[Column] | None = None
+        self._schema: Schema | None = None
+        self._part_of: Tensor | None = None
+        self._others: dict[str, Rows] = {}
         for name, type in self.types.items():
             if type not in get_args(ColumnType):
                 raise ValueError(f"types has {type!r} for {name!r}; it must be one of {', '.join(get_args(ColumnType))}")
         if not self.targets or len(set(self.targets)) < len(self.targets):
             raise ValueError(f"target is {target!r}; it must name at least one column, and each once")
-        if clash := [name for name in self.targets if name in self.types]:
-            raise ValueError(f"column {clash[0]!r} is the target; it can have no place in types or ignore")
+        for what, names in (("types or ignore", self.types), ("split", [split])):
+            if clash := [name for name in self.targets if name in names]:
+                raise ValueError(f"column {clash[0]!r} is the target; it can have no place in {what}")
 
     @property
     def name(self) -> str:  # type: ignore[override]
         return self.path.stem
 
     @property
-    def columns(self) -> list[Column]:
-        """How each column, bar the target's, is encoded; fitted when first needed, if no checkpoint has told."""
-        if self._columns is None:
-            self._rows = None
+    def schema(self) -> Schema:
+        """How the columns are encoded; fitted when first needed, if no checkpoint has told."""
+        if self._schema is None:
             _ = self.rows
-        assert self._columns is not None
-        return self._columns
-
-    @property
-    def _fitted_target(self) -> Target:
-        if self._target is None:
-            _ = self.columns
-        assert self._target is not None
-        return self._target
+        assert self._schema is not None
+        return self._schema
 
     @property
     def task(self) -> Task:  # type: ignore[override]
-        return self._fitted_target.task
+        return self.schema.target.task
 
     @property
     def class_names(self) -> Sequence[str]:  # type: ignore[override]
-        return self._fitted_target.class_names
+        return self.schema.target.class_names
 
     @property
     def feature_names(self) -> list[str]:
         """The names of x's columns."""
-        return [feature for column in self.columns for feature in column.features]
+        return self.schema.feature_names
 
     @property
     def num_features(self) -> int:
@@ -137,73 +157,95 @@ class TabularDataModule(ArraysDataModule):
 
     @property
     def num_outputs(self) -> int:
-        return self._fitted_target.num_outputs
+        return self.schema.target.num_outputs
 
-    def load(self) -> tuple[Tensor, Tensor]:
-        if self._columns is None:
-            table = self._read(None)
-            # The classes are those of all rows: the split is stratified by them, and each needs an output.
-            target = self._target = fit_target(table, self.targets, self._given_task)
-            y = torch.from_numpy(target.encode(table))
-            split = self._split(y)["train"]
-            train = np.arange(len(y)) if split is None else split.numpy()
-            self._columns = self._fit(table, train)
-        else:
-            table = self._read([*self._used, *self.targets])
-            y = torch.from_numpy(self._fitted_target.encode(table))
-        return self._encode(table), y
+    @property
+    def has_validation(self) -> bool:
+        if self.split:
+            return bool((self.part_of() == PARTS.index("val")).any())  # type: ignore[union-attr]
+        return bool(self.other_paths["val"]) or super().has_validation
 
-    def _fit(self, table: dict[str, pl.Series], train: np.ndarray) -> list[Column]:
-        columns = []
-        for name, values in table.items():
-            if name not in self.targets:
-                columns.append(fit_column(values, train, self.types.get(name), self.missing, self.max_categories))
+    def load(self) -> Rows:
+        table = self._read(self.path)
+        targets = {name: clean(table.column(name), self._null_values) for name in self.targets}
+        # The classes are those of all rows: the split is stratified by them, and each needs an output.
+        target = fit_target(targets, self.targets, self._given_task) if self._schema is None else self._schema.target
+        self._part_of = self._draw(table, target, targets)
+        if self._schema is not None:
+            return self._schema.rows(table, self.memory * GIB, self._cache)
+        train = torch.arange(len(table)) if self._part_of is None else (self._part_of == 0).nonzero().squeeze(1)
+        self._schema = Schema(target, self._fit(table, pl.Series(train.numpy(), dtype=pl.UInt32)), self._null_values)
+        rows = self._schema.rows(table, self.memory * GIB, self._cache)
+        sample = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:SAMPLE]]
+        x, y = rows.take(sample)
+        warn_of_leaks(x, y, target.task, self._schema.columns)
+        return rows
+
+    def part_of(self) -> Tensor | None:
+        _ = self.rows  # it is settled as they are loaded
+        return self._part_of
+
+    def split_rows(self, name: Split) -> Rows:
+        path = self.other_paths.get(name)
+        if path is None:
+            return super().split_rows(name)
+        if name not in self._others:
+            schema = self.schema
+            self._others[name] = schema.rows(self._read(Path(path)), self.memory * GIB, self._cache)
+        return self._others[name]
+
+    def predict_dataloader(self) -> Iterable[tuple[Tensor, pl.DataFrame]]:  # type: ignore[override]
+        """The rows of ``path``, part by part: x (B, num_features), and their columns that are neither features nor target.
+
+        The file is read as the parts are asked for, and needs no target.
+        """
+        return _PartsToPredict(self)
+
+    def _read(self, path: Path) -> Table:
+        exact = [*self.targets, *(name for name, type in self.types.items() if type == "categorical")]
+        wanted = [*self.targets, *self.types]
+        if self._schema is not None:
+            exact, wanted = self._schema.exact, [*self._schema.used, *self.targets]
+        table = read(path, self._separator(path), self._null_values, exact, self.memory * GIB, self._cache)
+        refuse_unknown(path, [*wanted, *([self.split] if self.split else [])], [*table.schema])
+        return table
+
+    def _separator(self, path: Path) -> str:
+        return self.separator or ("\t" if path.suffix.lower() == ".tsv" else ",")
+
+    def _draw(self, table: Table, target: Target, targets: Mapping[str, pl.Series]) -> Tensor | None:
+        """Each row's part, as :meth:`part_of` gives it."""
+        if self.split:
+            return parts_named(clean(table.column(self.split), self._null_values))
+        if self.val_size == self.test_size == 0:
+            return None
+        codes = target.codes(targets) if target.classes else np.zeros(len(table), np.uint8)
+        return draw_split(torch.from_numpy(codes), (self.val_size, self.test_size), self.seed, target.class_names)
+
+    def _fit(self, table: Table, train: pl.Series) -> list[Column]:
+        def fit(name: str) -> Column:
+            if name == self.split:
+                return Column(name, "ignored", "names the split")
+            if self.types.get(name) == "ignored":
+                return Column(name, "ignored", "as told")
+            values = clean(table.column(name), self._null_values)
+            return fit_column(values, train, self.types.get(name), self.missing, self.max_categories)
+
+        with ThreadPoolExecutor(2) as threads:  # a column each, so that few are in memory at a time
+            columns = list(threads.map(fit, [name for name in table.schema if name not in self.targets]))
         if all(column.type == "ignored" for column in columns):
             why = ", ".join(f"{column.name!r} ({column.seen})" for column in columns[:5]) or "there is none besides the target"
             raise ValueError(f"{self.path} has no column to learn from; ignored: {why}; the argument types overrules that")
         return columns
 
-    @property
-    def _used(self) -> list[str]:
-        return [column.name for column in self.columns if column.type != "ignored"]
-
-    def _encode(self, table: dict[str, pl.Series]) -> Tensor:
-        columns = [column for column in self.columns if column.type != "ignored"]
-        return torch.from_numpy(np.column_stack([column.encode(table[column.name]) for column in columns]))
-
-    def _read(self, names: list[str] | None) -> dict[str, pl.Series]:
-        """The named columns, or all that are not to be ignored, as :func:`clean` gives them."""
-        frame = scan(self.path, self.separator)
-        there = frame.collect_schema().names()
-        for name in [*self.targets, *self.types] if names is None else names:
-            if name not in there:
-                raise ValueError(f"{self.path} has no column {name!r}; it has {listed(closest_first(name, there))}")
-        if names is None:
-            names = [name for name in there if self.types.get(name) != "ignored"]
-        with in_one_line(self.path):
-            rows = frame.select(names).collect()
-        if rows.is_empty():
-            raise ValueError(f"{self.path} has no rows; at least one is needed")
-        return {name: clean(rows[name], self._null_values) for name in names}
-
-    def predict_dataloader(self) -> RowLoader:
-        """All rows' x, in the file's order; the file needs no target."""
-        x = self._encode(self._read(self._used)) if self._rows is None else self._rows[0]
-        return self._evaluation_loader(Rows(x))
-
-    def unused_columns(self) -> pl.DataFrame:
-        """The file's columns that are neither features nor target, row for row: what tells its rows apart is among them."""
-        frame = scan(self.path, self.separator)
-        used = {*self._used, *self.targets}
-        names = [name for name, type in frame.collect_schema().items() if name not in used and not unsupported(type)]
-        return frame.select(names).collect()
+    def teardown(self, stage: str) -> None:
+        if stage == "fit" and not self.keep_cache and (self.trainer is None or self.trainer.is_global_zero):
+            self._cache.remove()
+            self._rows, self._parts, self._others = None, {}, {}
 
     def state_dict(self) -> dict[str, Any]:
         """What was fitted: plain values, empty as long as nothing was."""
-        if self._target is None or self._columns is None:
-            return {}
-        columns = [asdict(column) for column in self._columns]
-        return {"target": asdict(self._target), "columns": columns, "null_values": self._null_values}
+        return {} if self._schema is None else self._schema.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Encode as the run did that saved this; ``types``, ``missing`` and the like were settled there.
@@ -211,81 +253,42 @@ class TabularDataModule(ArraysDataModule):
         Raises:
             ValueError: it was trained for another target or task.
         """
-        target = Target(**state_dict["target"])
-        if target.names != self.targets:
-            raise ValueError(f"the checkpoint's target is {listed(target.names)}, here it is {listed(self.targets)}")
-        if self._given_task not in (None, target.task):
-            raise ValueError(f"the checkpoint's task is {target.task}, here it is {self._given_task}")
-        if state_dict != self.state_dict():
-            self._rows, self._splits = None, {}
-            self._target, self._columns = target, [Column(**column) for column in state_dict["columns"]]
-            self._null_values = state_dict["null_values"]
+        schema = Schema.from_state_dict(state_dict)
+        if schema.target.names != self.targets:
+            raise ValueError(f"the checkpoint's target is {listed(schema.target.names)}, here it is {listed(self.targets)}")
+        if self._given_task not in (None, schema.target.task):
+            raise ValueError(f"the checkpoint's task is {schema.target.task}, here it is {self._given_task}")
+        if schema != self._schema:
+            self._rows, self._parts, self._others = None, {}, {}
+            self._schema, self._null_values = schema, schema.null_values
 
-    def schema_table(self) -> Table:
+    def schema_table(self) -> RichTable:
         """The columns, their types and what the training rows hold, to be printed by rich."""
-        target = self._fitted_target
-        table = Table(title=Text(f"{self.path}: {target.task}, {self.num_features} features"), title_justify="left")
-        for heading in ("column", "type", "missing", "training rows", "features"):
-            table.add_column(heading, justify="right" if heading in ("missing", "features") else "left")
-        for name in target.names:
-            seen = ", ".join(target.class_names) if target.classes else ""
-            table.add_row(Text(name), "target", "", Text(seen), "")
-        for column in self.columns:
-            missing = f"{column.missing:.1%}" if column.missing else ""
-            table.add_row(Text(column.name), column.type, missing, Text(column.seen), str(len(column.features)))
-        return table
+        return self.schema.as_table(self.path)
 
 
-def scan(path: Path, separator: str) -> pl.LazyFrame:
-    """The file as a lazy frame; a CSV file's values are all text.
+class _PartsToPredict:
+    """A data module's rows to predict, read anew each time."""
+
+    def __init__(self, data: TabularDataModule) -> None:
+        self._data = data
+
+    def __iter__(self) -> Iterator[tuple[Tensor, pl.DataFrame]]:
+        data, schema, first = self._data, self._data.schema, 0
+        used = {*schema.used, *schema.target.names}
+        for part in stream(data.path, data._separator(data.path), data._null_values, schema.used):
+            yield torch.from_numpy(schema.x(part, first)), part.select(pl.exclude(used))
+            first += len(part)
+
+
+def parts_named(values: pl.Series) -> Tensor:
+    """Each row's part, (N), by its name.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: of another kind, not readable, or with two columns of one name.
+        ValueError: another name, none, or no row to train on.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{path} has the extension {suffix!r}; it must be one of {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise FileNotFoundError(f"the data file {path} {'is a folder' if path.is_dir() else 'does not exist'}")
-    if not path.stat().st_size:
-        raise ValueError(f"{path} is empty; it needs column names and rows")
-    with in_one_line(path):
-        if suffix == ".parquet":
-            frame = pl.scan_parquet(path, glob=False)
-        else:
-            refuse_duplicates(path, separator)
-            # Read whole: where only some columns are, polars passes over lines with too many values.
-            lines = pl.scan_csv(path, separator=separator, infer_schema=False, glob=False).collect()
-            # Polars takes blank lines, at the end as anywhere, for rows without a value.
-            filled = lines.select(pl.any_horizontal(pl.all().is_not_null())).to_series().arg_true()
-            frame = lines.head(filled[-1] + 1 if len(filled) else 0).lazy()
-        if not frame.collect_schema():
-            raise ValueError(f"{path} has no columns")
-    return frame
-
-
-def refuse_duplicates(path: Path, separator: str) -> None:
-    """Polars would give the second column of a name another name."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        header = next((line for line in csv.reader(file, delimiter=separator) if line), [])
-    name, count = Counter(header).most_common(1)[0] if header else ("", 0)
-    if count > 1:
-        raise ValueError(f"{path} has {count} columns named {name!r}; each name must be there once")
-
-
-@contextmanager
-def in_one_line(path: Path) -> Iterator[None]:
-    """Turn what polars says of a file that it cannot read into one line."""
-    try:
-        yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, csv.Error, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} cannot be read as {path.suffix[1:].upper()}: {reason}") from None
-
-
-def closest_first(name: str, names: Sequence[str]) -> list[str]:
-    """The names, those that are spelled much like ``name`` first."""
-    folded = [other.casefold() for other in names]
-    close = difflib.get_close_matches(name.casefold(), folded, n=3)
-    return sorted(names, key=lambda other: close.index(other.casefold()) if other.casefold() in close else len(close))
+    parts = as_text(values).str.to_lowercase().replace_strict(SPLITS, default=None, return_dtype=pl.UInt8)
+    refuse(values, parts.is_null(), f"the column {values.name!r}, which names the split,", "train, val and test are allowed")
+    if not (parts == 0).any():
+        raise ValueError(f"the column {values.name!r}, which names the split, has no row of 'train'; at least one is needed")
+    return torch.from_numpy(parts.to_numpy().copy())

@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
 BOOLEANS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
 
 
 def clean(values: pl.Series, null_values: Sequence[str]) -> pl.Series:
-    """The values as Float64, Boolean or String, null where one is missing; a type that is not supported stays as it is."""
+    """The values as Float64, Float32, Boolean or String, null where one is missing; other types, not supported, stay."""
     if values.dtype == pl.Boolean or unsupported(values.dtype):
         return values
+    if values.dtype == pl.Float32:
+        return values.fill_nan(None) if values.is_nan().any() else values
     if values.dtype.is_numeric():
         return values.cast(pl.Float64).fill_nan(None)
     text = values.cast(pl.String).str.strip_chars()
@@ -34,29 +38,31 @@ def refuse_unsupported(values: pl.Series) -> None:
         raise ValueError(f"column {values.name!r} is of type {values.dtype}; text, booleans, numbers and dates are supported")
 
 
-def numbers(values: pl.Series, what: str) -> pl.Series:
-    """The values as Float64, null where one is missing.
+def numbers(values: pl.Series, what: str, first: int = 0) -> pl.Series:
+    """The values as Float64, or Float32 as they are, null where one is missing; ``first`` rows came before.
 
     Raises:
         ValueError: text that is no number, or a number that float32 does not hold.
     """
+    if values.dtype == pl.Float32 and not values.is_infinite().any():
+        return values
     result = values.cast(pl.Float64, strict=False)
     for bad, allowed in (
         (result.is_null() & values.is_not_null(), "only numbers are allowed"),
-        (result.abs() > float(np.finfo(np.float32).max), "numbers must be finite and below 3.4e38 in size"),
+        (result.abs() > FLOAT32_MAX, "numbers must be finite and below 3.4e38 in size"),
     ):
-        refuse(values, bad, what, allowed)
+        refuse(values, bad, what, allowed, first)
     return result
 
 
-def booleans(values: pl.Series, what: str) -> pl.Series:
-    """The values as Float64 0 and 1, null where one is missing.
+def booleans(values: pl.Series, what: str, first: int = 0) -> pl.Series:
+    """The values as Float64 0 and 1, null where one is missing; ``first`` rows came before.
 
     Raises:
         ValueError: a value that is neither true nor false.
     """
     result = as_text(values).str.to_lowercase().replace_strict(BOOLEANS, default=None, return_dtype=pl.Float64)
-    refuse(values, result.is_null() & values.is_not_null(), what, "true and false, yes and no, 1 and 0 are allowed")
+    refuse(values, result.is_null() & values.is_not_null(), what, "true and false, yes and no, 1 and 0 are allowed", first)
     return result
 
 
@@ -97,10 +103,10 @@ def truth_as_text(values: pl.Series) -> pl.Series:
 
 def as_text(values: pl.Series) -> pl.Series:
     """String, with whole numbers written as such."""
-    if values.dtype != pl.Float64:
+    if not values.dtype.is_float():
         return values.cast(pl.String)
     whole = values.cast(pl.Int64, strict=False)
-    return whole.cast(pl.String).zip_with((whole.cast(pl.Float64) == values).fill_null(False), values.cast(pl.String))
+    return whole.cast(pl.String).zip_with((whole.cast(values.dtype) == values).fill_null(False), values.cast(pl.String))
 
 
 def is_boolean(values: pl.Series) -> bool:
@@ -113,16 +119,16 @@ def by_frequency(values: pl.Series) -> list[Any]:
     return sorted(counts, key=lambda value: (-counts[value], value))
 
 
-def refuse(values: pl.Series, bad: pl.Series, what: str, allowed: str) -> None:
+def refuse(values: pl.Series, bad: pl.Series, what: str, allowed: str, first: int = 0) -> None:
     if bad.any():
         row = bad.arg_true()[0]
-        raise ValueError(f"{what} holds {shown(values[row])} in row {row + 1}; {allowed}")
+        raise ValueError(f"{what} holds {shown(values[row])} in row {first + row + 1}; {allowed}")
 
 
-def refuse_gap(values: pl.Series) -> None:
+def refuse_gap(values: pl.Series, first: int = 0) -> None:
     if values.null_count():
         row = values.is_null().arg_true()[0]
-        raise ValueError(f"the target {values.name!r} has no value in row {row + 1}; every row needs one")
+        raise ValueError(f"the target {values.name!r} has no value in row {first + row + 1}; every row needs one")
 
 
 def label(value: float | str) -> str:

@@ -19,6 +19,7 @@ from torchbp._files import replacing
 from torchbp.training._module import BPModule
 
 LOGS = Path("logs")
+WHOLE = {"val_size": 0.0, "test_size": 0.0, "split": None, "val_path": None, "test_path": None}  # no part is held out
 PARTS = {"state_dict": "network.layers.0.weight", "hyper_parameters": "num_features"}
 
 
@@ -127,7 +128,7 @@ def saved_arguments(checkpoint: dict[str, Any], path: str | None) -> list[str]:
     saved = checkpoint.get("datamodule_hyper_parameters") or {}
     arguments = {name: value for name, value in saved.items() if not name.startswith("_")}
     if path and os.path.abspath(path) != os.path.abspath(arguments.get("path") or ""):
-        arguments.update({name: 0.0 for name in ("val_size", "test_size") if name in arguments})
+        arguments.update({name: value for name, value in WHOLE.items() if name in arguments})
     if "_class_path" not in saved:
         return []
     return ["--data", json.dumps({"class_path": saved["_class_path"], "init_args": arguments})]

@@ -45,6 +45,7 @@ def be_quiet() -> None:
     """Have Lightning keep to itself what is no news to whoever called this command."""
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    warnings.formatwarning = lambda message, *_, **__: f"torchbp: warning: {message}\n"
     # Rows in memory are handed out faster without workers, and everything is logged by the epoch.
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval")

@@ -91,7 +91,6 @@ class PredictionWriter(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self._task: str = pl_module.hparams["task"]
         self._names = output_names(self._task, pl_module.hparams["num_outputs"], data)
-        self._unused: pl.DataFrame | None = data.unused_columns() if hasattr(data, "unused_columns") else None
         self._row = 0
 
     def on_predict_batch_end(
@@ -99,10 +98,9 @@ class PredictionWriter(Callback):
     ) -> None:
         columns = prediction_columns(outputs, self._task, self._names)
         rows: dict[str, Any] = {"row": np.arange(self._row, self._row + len(outputs)) + 1}
-        if self._unused is not None:
-            unused = self._unused[self._row : self._row + len(outputs)]
+        if isinstance(batch[-1], pl.DataFrame):
             taken = {*rows, *columns}
-            rows.update({f"{name} (input)" if name in taken else name: unused[name] for name in unused.columns})
+            rows.update({f"{values.name} (input)" if values.name in taken else values.name: values for values in batch[-1]})
         self.write(pl.DataFrame({**rows, **columns}))
         self._row += len(outputs)
 

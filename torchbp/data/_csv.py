@@ -1,0 +1,100 @@
+"""CSV files, parsed part by part: no more of the text than a few MiB is in memory, and reading can begin at any row."""
+
+import csv
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+ROWS = 2**16  # in a part
+INFERRED = 10_000  # rows that types are judged by
+
+Types = Mapping[str, type[pl.DataType]]
+
+
+class NotNumbersError(Exception):
+    """Columns that were to be read as numbers hold something else."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__(*names)
+        self.names = names
+
+
+class CsvFile:
+    """A CSV file whose first line that is not blank names the columns.
+
+    Args:
+        path: the file, of UTF-8 text.
+        separator: what is between two values.
+        null_values: the texts that stand for a missing value.
+
+    Raises:
+        ValueError: two columns of one name.
+        OSError: the file cannot be read.
+    """
+
+    def __init__(self, path: Path, separator: str, null_values: Sequence[str]) -> None:
+        self.path = path
+        self._options: dict[str, Any] = {"separator": separator, "null_values": list(null_values), "glob": False}
+        # Polars would give the second column of a name another name.
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            names = next((line for line in csv.reader(file, delimiter=separator) if line), [])
+        for name, count in Counter(names).most_common(1):
+            if count > 1:
+                raise ValueError(f"{path} has {count} columns named {name!r}; each name must be there once")
+
+    def names(self) -> list[str]:
+        return self._scan(infer_schema=False).collect_schema().names()
+
+    def types(self, exact: Collection[str]) -> dict[str, type[pl.DataType]]:
+        """What the first rows suggest: String, or where all values are numbers Float32, Float64 for a column in ``exact``."""
+        schema = self._scan(infer_schema_length=INFERRED).collect_schema()
+        number = {name: pl.Float64 if name in exact else pl.Float32 for name in schema}
+        return {name: number[name] if type.is_numeric() else pl.String for name, type in schema.items()}
+
+    def parts(self, types: Types | None = None, start: int = 0) -> Iterator[pl.DataFrame]:
+        """The rows, part by part; blank lines at the file's end are none.
+
+        Args:
+            types: each column's, as :meth:`types` gives them; None for text.
+            start: the number of rows that are left out.
+
+        Raises:
+            NotNumbersError: a value that does not suit its column's type.
+            polars.exceptions.PolarsError: what is no CSV.
+        """
+        rows = self._scan(infer_schema=False, schema_overrides=types, skip_rows_after_header=start)
+        try:
+            yield from without_blank_end(rows.collect_batches(chunk_size=ROWS))
+        except pl.exceptions.ComputeError:
+            numeric = [name for name, type in (types or {}).items() if type != pl.String]
+            if bad := self._not_numbers(numeric):
+                raise NotNumbersError(bad) from None
+            raise
+
+    def _not_numbers(self, names: Sequence[str]) -> list[str]:
+        columns = pl.col(names)
+        lost = columns.is_not_null() & columns.cast(pl.Float64, strict=False).is_null()
+        found = self._scan(infer_schema=False).select(lost.any()).collect(engine="streaming")
+        return [name for name in names if found[name].item()]
+
+    def _scan(self, **options: Any) -> pl.LazyFrame:
+        return pl.scan_csv(self.path, **self._options, **options)
+
+
+def without_blank_end(parts: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same rows, but for those at the end that have no value: polars makes a row of a blank line."""
+    held = None  # rows without a value, of which it is not known yet whether they are the last
+    for part in parts:
+        rows = part if held is None else pl.concat([held, part])
+        held = None
+        if any(value is not None for value in rows.row(-1)):
+            yield rows
+            continue
+        filled = rows.select(pl.any_horizontal(pl.all().is_not_null())).to_series().arg_true()
+        end = filled[-1] + 1 if len(filled) else 0
+        held = rows[end:]
+        if end:
+            yield rows[:end]

@@ -1,0 +1,53 @@
+"""Features that give the target away."""
+
+import json
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.tree import DecisionTreeClassifier
+from torch import Tensor
+
+from torchbp.data._base import Task
+from torchbp.data._encoding import Column
+
+SAMPLE = 2000  # rows that are looked at
+FEWEST = 30  # with fewer, a column may fit the target by chance
+ALL_BUT = 0.999
+
+
+def warn_of_leaks(x: Tensor, y: Tensor, task: Task, columns: Sequence[Column]) -> None:
+    """Warn of each column that tells the target by itself, as a copy of it would, or what is known only afterwards.
+
+    For classes that is one by which a decision tree with a leaf a class makes no mistake, for a quantity one that is
+    proportional to it.
+
+    Args:
+        x, y: training rows, as encoded by ``columns``, and their targets, as the task has them.
+    """
+    if len(x) < FEWEST:
+        return
+    targets = [y.argmax(1)] if task == "multiclass" else y.unbind(1)
+    tells = _is_proportional if task == "regression" else _separates
+    first = 0
+    for column in columns:
+        width = len(column.features)
+        if width and any(tells(x[:, first : first + width].numpy(), target.numpy()) for target in targets):
+            warnings.warn(
+                f"column {column.name!r} tells the target by itself; if it is not known when you predict, leave it out: "
+                f"--data.ignore '{json.dumps([column.name], ensure_ascii=False)}'",
+                stacklevel=2,
+            )
+        first += width
+
+
+def _separates(features: np.ndarray, classes: np.ndarray) -> bool:
+    tree = DecisionTreeClassifier(max_leaf_nodes=max(len(np.unique(classes)), 2)).fit(features, classes)
+    return bool(tree.score(features, classes) > ALL_BUT)
+
+
+def _is_proportional(features: np.ndarray, target: np.ndarray) -> bool:
+    varies = features[:, features.std(0) > 0]
+    if not varies.size or target.std() == 0:
+        return False
+    return bool(np.abs(np.corrcoef(varies, target, rowvar=False)[-1, :-1]).max() > ALL_BUT)

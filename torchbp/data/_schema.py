@@ -1,0 +1,129 @@
+"""What was seen of a table in training, which is all that is needed to make features of another."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from torchbp.data._cache import Cache, NpyFile
+from torchbp.data._encoding import Column, Target
+from torchbp.data._progress import progress
+from torchbp.data._rows import Mapped, Rows
+from torchbp.data._table import Table
+from torchbp.data._values import clean
+
+
+@dataclass
+class Schema:
+    """How the columns of a table become x and y.
+
+    Args:
+        target: how the target's columns become y.
+        columns: how each other column becomes features, or why it does not.
+        null_values: the texts that stand for a missing value.
+    """
+
+    target: Target
+    columns: list[Column]
+    null_values: list[str]
+
+    @property
+    def used(self) -> list[str]:
+        """The names of the columns that features are made of."""
+        return [column.name for column in self.columns if column.type != "ignored"]
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The names of x's columns."""
+        return [feature for column in self.columns for feature in column.features]
+
+    @property
+    def exact(self) -> list[str]:
+        """The columns whose numbers are names, so that no digit may be lost."""
+        return [*self.target.names, *(column.name for column in self.columns if column.type == "categorical")]
+
+    def x(self, rows: pl.DataFrame, first: int = 0, out: np.ndarray | None = None) -> np.ndarray:
+        """Features (N, num_features) of rows of which ``first`` came before in their table.
+
+        Raises:
+            ValueError: as for :meth:`torchbp.data._encoding.Column.encode`.
+        """
+        if out is None:
+            out = np.empty((len(rows), len(self.feature_names)), np.float32)
+        start = 0
+        for column in self.columns:
+            if width := len(column.features):
+                values = clean(rows[column.name], self.null_values)
+                column.encode(values, out[:, start : start + width], first)
+                start += width
+        return out
+
+    def y(self, rows: Mapping[str, pl.Series] | pl.DataFrame, first: int = 0) -> np.ndarray:
+        """Targets (N, num_outputs), likewise."""
+        return self.target.encode({name: clean(rows[name], self.null_values) for name in self.target.names}, first)
+
+    def rows(self, table: Table, memory: float, cache: Cache) -> Rows:
+        """All rows of a table, in memory, or in files of a cache where x has more than ``memory`` bytes."""
+        width, outputs = len(self.feature_names), self.target.num_outputs
+        if len(table) * width * 4 > memory:
+            return self._cached(table, cache, [(len(table), width), (len(table), outputs)])
+        x, y = np.empty((len(table), width), np.float32), np.empty((len(table), outputs), np.float32)
+        first = 0
+        for part in table.parts([*self.used, *self.target.names]):
+            rows = slice(first, first + len(part))
+            self.x(part, first, x[rows])
+            y[rows] = self.y(part, first)
+            first += len(part)
+        return Rows(torch.from_numpy(x), torch.from_numpy(y))
+
+    def _cached(self, table: Table, cache: Cache, shapes: Sequence[tuple[int, int]]) -> Rows:
+        with cache.folder("rows", table.path, self.state_dict()) as folder:
+            paths = folder.path / "x.npy", folder.path / "y.npy"
+            if not folder.complete:
+                files = [NpyFile(path, shape) for path, shape in zip(paths, shapes, strict=True)]
+                first = min(file.rows for file in files)
+                for file in files:
+                    file.seek(first)
+                with progress(f"encoding {table.path.name}", len(table)) as done:
+                    for part in table.parts([*self.used, *self.target.names], first):
+                        files[0].append(self.x(part, first))
+                        files[1].append(self.y(part, first))
+                        first += len(part)
+                        done(first)
+                for file in files:
+                    file.close()
+                folder.complete = True
+        return Rows(*map(Mapped, paths))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, of which :meth:`from_state_dict` makes the same again."""
+        return {
+            "target": asdict(self.target),
+            "columns": [asdict(column) for column in self.columns],
+            "null_values": self.null_values,
+        }
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Any]) -> "Schema":
+        columns = [Column(**column) for column in state_dict["columns"]]
+        return cls(Target(**state_dict["target"]), columns, state_dict["null_values"])
+
+    def as_table(self, path: Path) -> RichTable:
+        """The columns, their types and what the training rows hold, to be printed by rich."""
+        features = f"{len(self.feature_names)} feature{'s' if len(self.feature_names) > 1 else ''}"
+        table = RichTable(title=Text(f"{path}: {self.target.task}, {features}"), title_justify="left")
+        for heading in ("column", "type", "missing", "training rows", "features"):
+            table.add_column(heading, justify="right" if heading in ("missing", "features") else "left")
+        for name in self.target.names:
+            seen = ", ".join(self.target.class_names) if self.target.classes else ""
+            table.add_row(Text(name), "target", "", Text(seen), "")
+        for column in self.columns:
+            missing = f"{column.missing:.1%}" if column.missing else ""
+            table.add_row(Text(column.name), column.type, missing, Text(column.seen), str(len(column.features)))
+        return table

@@ -1,0 +1,38 @@
+"""Which rows are to train, to validate and to test on."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+PARTS = ("train", "val", "test")
+
+
+def draw_split(classes: Tensor, sizes: Sequence[float], seed: int, names: Sequence[str] = ()) -> Tensor:
+    """Each row's part, (N) of 0 for train, 1 for val and 2 for test: drawn by ``seed``, of each class the same share.
+
+    Every part that is asked for, and what is left to train on, has at least one row of each class.
+
+    Args:
+        classes: the number of each row's class, (N); all alike where there are none.
+        sizes: the parts held out to validate and to test, as fractions of all rows.
+        names: what the classes are called.
+
+    Raises:
+        ValueError: too few rows for that.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    held_out = [(part, size) for part, size in enumerate(sizes, 1) if size > 0]
+    result = torch.zeros(len(classes), dtype=torch.uint8)
+    kinds = classes.unique()
+    for kind in kinds:
+        rows = (classes == kind).nonzero().squeeze(1)
+        if len(rows) <= len(held_out):
+            who = f"class {names[int(kind)]!r} has" if len(names) else "there are"
+            wanted = " and ".join(f"{PARTS[part]} (a {PARTS[part]}_size of {size:g})" for part, size in held_out)
+            raise ValueError(f"{who} {len(rows)} rows; to train on and for {wanted} at least {len(held_out) + 1} are needed")
+        rows, count_all = rows[torch.randperm(len(rows), generator=generator)], len(rows)
+        for left, (part, size) in zip(range(len(held_out), 0, -1), held_out, strict=True):
+            count = min(max(round(size * count_all), 1), len(rows) - left)
+            result[rows[:count]], rows = part, rows[count:]
+    return result

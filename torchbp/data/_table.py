@@ -1,0 +1,194 @@
+"""The rows of a CSV or Parquet file, column by column or part by part."""
+
+import csv
+import difflib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import polars as pl
+
+from torchbp.data._cache import Cache
+from torchbp.data._csv import ROWS, CsvFile, NotNumbersError, Types
+from torchbp.data._progress import progress
+from torchbp.data._values import listed, unsupported
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+FILE = 32  # parts of a CSV file that become one file of a cache
+
+
+class Table:
+    """The rows of a Parquet file, or of several: what is asked for is read when it is.
+
+    Args:
+        paths: the Parquet files.
+        path: the file that they were made of, for messages.
+    """
+
+    def __init__(self, paths: Sequence[Path], path: Path) -> None:
+        self.path = path
+        with in_one_line(path):
+            self._frame = pl.scan_parquet(list(paths), glob=False)
+            self.schema = dict(self._frame.collect_schema())
+            self._length = int(self._frame.select(pl.len()).collect().item())
+
+    def __len__(self) -> int:
+        return self._length
+
+    def column(self, name: str) -> pl.Series:
+        with in_one_line(self.path):
+            return self._frame.select(name).collect().to_series()
+
+    def parts(self, names: Sequence[str], start: int = 0) -> Iterator[pl.DataFrame]:
+        """All rows of some columns, part by part, from the row with number ``start`` on."""
+        for first in range(start, len(self), ROWS):
+            with in_one_line(self.path):
+                yield self._frame.select(names).slice(first, ROWS).collect()
+
+
+class TableInMemory(Table):
+    """The rows of a CSV file; :meth:`parts` gives them up as it hands them out, and so goes through them once.
+
+    Args:
+        parts: all rows.
+        types: their columns' types.
+        path: the file.
+    """
+
+    def __init__(self, parts: Iterable[pl.DataFrame], types: Types, path: Path) -> None:
+        self.path, self.schema = path, {name: type() for name, type in types.items()}
+        self._parts = list(parts)
+        self._length = sum(map(len, self._parts))
+
+    def column(self, name: str) -> pl.Series:
+        return pl.concat([part[name] for part in self._parts])
+
+    def parts(self, names: Sequence[str], start: int = 0) -> Iterator[pl.DataFrame]:
+        self._parts.reverse()
+        while self._parts:
+            part = self._parts.pop()
+            if start < len(part):
+                yield part[start:].select(names)
+            start = max(start - len(part), 0)
+
+
+def read(path: Path, separator: str, null_values: Sequence[str], exact: Collection[str], large: float, cache: Cache) -> Table:
+    """The file as a table.
+
+    Args:
+        path: ``.csv``, ``.tsv`` or ``.parquet``.
+        separator, null_values: as for :class:`torchbp.data._csv.CsvFile`.
+        exact: the columns whose numbers are wanted as they are written, since they may be names.
+        large: a CSV file of more bytes is not read into memory, but first made a Parquet file.
+        cache: where that is kept.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: of another kind, not readable, without columns or rows, or with two columns of one name.
+    """
+    check_file(path)
+    if path.suffix.lower() == ".parquet":
+        table = Table([path], path)
+    else:
+        with in_one_line(path):
+            table = _read_csv(CsvFile(path, separator, null_values), exact, large, cache)
+    if not table.schema:
+        raise ValueError(f"{path} has no columns")
+    if not len(table):
+        raise ValueError(f"{path} has no rows; at least one is needed")
+    return table
+
+
+def stream(path: Path, separator: str, null_values: Sequence[str], needed: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """The file's rows part by part, a CSV file's values as text; columns of types that are not supported are left out.
+
+    Raises:
+        FileNotFoundError, ValueError: as for :func:`read`, or a column in ``needed`` is not there.
+    """
+    check_file(path)
+    with in_one_line(path):
+        if path.suffix.lower() == ".parquet":
+            table = Table([path], path)
+            refuse_unknown(path, needed, [*table.schema])
+            parts = table.parts([name for name, type in table.schema.items() if name in needed or not unsupported(type)])
+        else:
+            file = CsvFile(path, separator, null_values)
+            refuse_unknown(path, needed, file.names())
+            parts = file.parts()
+        part = None
+        for part in parts:
+            yield part
+    if part is None:
+        raise ValueError(f"{path} has no rows; at least one is needed")
+
+
+def refuse_unknown(path: Path, names: Sequence[str], there: Sequence[str]) -> None:
+    """Refuse names that no column has."""
+    for name in names:
+        if name not in there:
+            raise ValueError(f"{path} has no column {name!r}; it has {listed(closest_first(name, there))}")
+
+
+def closest_first(name: str, names: Sequence[str]) -> list[str]:
+    """The names, those that are spelled much like ``name`` first."""
+    folded = [other.casefold() for other in names]
+    close = difflib.get_close_matches(name.casefold(), folded, n=3)
+    return sorted(names, key=lambda other: close.index(other.casefold()) if other.casefold() in close else len(close))
+
+
+def check_file(path: Path) -> None:
+    """Refuse what cannot be a table: no file, an empty one, or one of another kind."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{path} has the extension {suffix!r}; it must be one of {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise FileNotFoundError(f"the data file {path} {'is a folder' if path.is_dir() else 'does not exist'}")
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty; it needs column names and rows")
+
+
+def _read_csv(file: CsvFile, exact: Collection[str], large: float, cache: Cache) -> Table:
+    types = file.types(exact)
+    while True:
+        try:
+            if file.path.stat().st_size > large:
+                return Table(_as_parquet(file, types, cache), file.path)
+            return TableInMemory(file.parts(types), types, file.path)
+        except NotNumbersError as found:  # after the first part
+            types = {**types, **dict.fromkeys(found.names, pl.String)}
+
+
+def _as_parquet(file: CsvFile, types: Types, cache: Cache) -> list[Path]:
+    """The file made Parquet, once; where that was interrupted, it goes on."""
+    with cache.folder("columns", file.path, {name: str(type) for name, type in types.items()}) as folder:
+        # Each is called by the number of rows that there are up to its end.
+        there = sorted(folder.path.glob("*.parquet"))
+        if not folder.complete:
+            rows = int(there[-1].stem) if there else 0
+            size = file.path.stat().st_size
+            with progress(f"reading {file.path.name}", size / bytes_a_row(file.path)) as done:
+                parts = file.parts(types, rows)
+                while some := list(islice(parts, FILE)):
+                    rows += sum(map(len, some))
+                    there.append(folder.write(f"{rows:020}.parquet", pl.concat(some).write_parquet))
+                    done(rows)
+            folder.complete = True
+    return there
+
+
+def bytes_a_row(path: Path) -> float:
+    """About how many, judged by the first lines."""
+    with path.open("rb") as file:
+        lines = file.readlines(2**20)
+    return sum(map(len, lines)) / len(lines)
+
+
+@contextmanager
+def in_one_line(path: Path) -> Iterator[None]:
+    """Turn what polars says of a file that it cannot read into one line."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, csv.Error, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} cannot be read as {path.suffix[1:].upper()}: {reason}") from None
