@@ -2,18 +2,16 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 256  # rows in a file that stay together when it is shuffled: a read from disk
+CHUNK = 1024  # rows in a file that stay together when it is shuffled: systems map a MiB at a time
 WINDOW = 2**16  # rows that are shuffled among one another, of chunks from anywhere in the file
 
 
-@dataclass(frozen=True)
 class Mapped:
     """The rows of an array in a ``.npy`` file, of which only what is taken is ever in memory.
 
@@ -22,17 +20,13 @@ class Mapped:
         divide_by: what the values are divided by.
     """
 
-    path: Path
-    divide_by: float = 1.0
+    def __init__(self, path: Path, divide_by: float = 1.0) -> None:
+        self.path, self.divide_by = path, divide_by
+        rows, *values = self._open().shape
+        self.shape = rows, math.prod(values)
 
     def __len__(self) -> int:
-        return len(self._open())
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, values in a row)."""
-        rows, *values = self._open().shape
-        return rows, math.prod(values)
+        return self.shape[0]
 
     def take(self, index: Tensor) -> Tensor:
         """The rows of an index (n), as float32 (n, width)."""

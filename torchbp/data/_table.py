@@ -15,7 +15,7 @@ from torchbp.data._progress import progress
 from torchbp.data._values import listed, unsupported
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
-FILE = 32  # parts of a CSV file that become one file of a cache
+FILE = 16  # parts of a CSV file that become one file of a cache
 
 
 class Table:

@@ -176,8 +176,8 @@ class TabularDataModule(RowsDataModule):
         train = torch.arange(len(table)) if self._part_of is None else (self._part_of == 0).nonzero().squeeze(1)
         self._schema = Schema(target, self._fit(table, pl.Series(train.numpy(), dtype=pl.UInt32)), self._null_values)
         rows = self._schema.rows(table, self.memory * GIB, self._cache)
-        sample = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:SAMPLE]]
-        x, y = rows.take(sample)
+        to_train_on = rows.part(train)
+        x, y = to_train_on.take(to_train_on.order(torch.Generator().manual_seed(0))[:SAMPLE])
         warn_of_leaks(x, y, target.task, self._schema.columns)
         return rows
 

@@ -72,7 +72,7 @@ def codes(values: pl.Series, categories: Sequence[float | str]) -> np.ndarray:
     values = values.cast(pl.Float64, strict=False) if numeric else as_text(values)
     places = dict(zip(categories, range(len(categories)), strict=True))
     # A gap is put in by hand: what becomes of one in replace_strict has changed between versions.
-    return values.replace_strict(places, default=-1, return_dtype=pl.Int64).fill_null(-1).to_numpy().copy()
+    return values.replace_strict(places, default=-1, return_dtype=pl.Int16).fill_null(-1).to_numpy().copy()
 
 
 def natural(values: pl.Series) -> pl.Series:

@@ -1,0 +1,236 @@
+"""Arrays from NumPy's files."""
+
+import math
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchbp.data._base import BatchSize, RowsDataModule, Task, check_rows
+from torchbp.data._loader import RowLoader
+from torchbp.data._rows import Mapped, Rows
+from torchbp.data._values import listed
+
+SUFFIXES = (".npz", ".npy")
+FEW = 1000  # up to so many distinct integers of y are taken for classes
+GIB = 2**30
+
+
+class ArrayDataModule(RowsDataModule):
+    """Rows of arrays: x (N, ...), whose features may have any shape, and y (N) or (N, outputs).
+
+    Args:
+        path: an ``.npz`` file of two arrays, or a ``.npy`` file of x.
+        target: the ``.npy`` file of y, where ``path`` is one.
+        x, y: the names of the arrays in an ``.npz`` file.
+        task: what is learned. Inferred if None: integers or booleans (N) are classes, ``binary`` where there are two, else
+            ``multiclass``; those (N, outputs), all of them 0 or 1, are ``multilabel``; all else is ``regression``.
+        divide_by: what x is divided by, such as 255 for the bytes of images.
+        batch_size, val_size, test_size, standardize, seed: as for :class:`RowsDataModule`.
+        memory: of x in a ``.npy`` file, so many GiB as float32 are held in memory; what is larger is read from the file, block
+            by block, and shuffled near rows.
+
+    Raises:
+        ValueError: an argument outside what is said above; when the rows are first needed, arrays that cannot be read or
+            learned from.
+        FileNotFoundError: when the rows are first needed, no such file.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        target: str | Path | None = None,
+        x: str = "x",
+        y: str = "y",
+        task: Task | None = None,
+        divide_by: float = 1.0,
+        batch_size: BatchSize = 32,
+        val_size: float = 0.2,
+        test_size: float = 0.2,
+        standardize: bool = True,
+        seed: int = 0,
+        memory: float = 1.0,
+    ) -> None:
+        # Plain values, because they are saved with the checkpoint.
+        path, target = str(path), None if target is None else str(target)
+        super().__init__(batch_size, val_size, test_size, standardize, seed)
+        if task is not None and task not in get_args(Task):
+            raise ValueError(f"task is {task!r}; it must be one of {', '.join(get_args(Task))}")
+        if not (divide_by and np.isfinite(divide_by)):
+            raise ValueError(f"divide_by is {divide_by}; it must be a finite number other than 0")
+        if not memory >= 0:
+            raise ValueError(f"memory is {memory}; it must be 0 GiB or more")
+        self.path, self.target = Path(path), None if target is None else Path(target)
+        suffix = self.path.suffix.lower()
+        if suffix not in SUFFIXES:
+            raise ValueError(f"{path} has the extension {suffix!r}; it must be one of {', '.join(SUFFIXES)}")
+        if suffix == ".npz" and target is not None:
+            raise ValueError(f"target is {target}; of an .npz file it is the array {y!r}, so there can be none")
+        self._names = x, y
+        self._given_task = task
+        self._divide_by, self._memory = divide_by, memory
+        self._target: ArrayTarget | None = None
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.path.stem
+
+    @property
+    def task(self) -> Task:  # type: ignore[override]
+        return self._fitted_target.task
+
+    @property
+    def class_names(self) -> Sequence[str]:  # type: ignore[override]
+        return [str(value) for value in self._fitted_target.classes]
+
+    @property
+    def num_features(self) -> int:
+        return self._fitted_target.num_features
+
+    @property
+    def num_outputs(self) -> int:
+        return self._fitted_target.num_outputs
+
+    @property
+    def _fitted_target(self) -> "ArrayTarget":
+        if self._target is None:
+            _ = self.rows
+        assert self._target is not None
+        return self._target
+
+    def load(self) -> Rows:
+        y, x = self._y(), self._x()
+        if len(x) != len(y):
+            raise ValueError(f"x has shape {x.shape} and y {y.shape}; they must have as many rows")
+        if self._target is None:
+            self._target = fit_target(y, self._given_task, math.prod(x.shape[1:]))
+        rows = Rows(self._source(x), torch.from_numpy(self._target.encode(y)))
+        check_rows(rows, self._target.task)
+        return rows
+
+    def predict_dataloader(self) -> RowLoader:
+        """All rows' x, for which there need be no y."""
+        return self._evaluation_loader(Rows(self._source(self._x())))
+
+    def _source(self, x: np.ndarray) -> Tensor | Mapped:
+        """Rows of x as float32: in memory, or in their file."""
+        if self._target is not None and math.prod(x.shape[1:]) != self._target.num_features:
+            raise ValueError(f"x has shape {x.shape}; the network takes {self._target.num_features} values a row")
+        if isinstance(x, np.memmap) and x.size * 4 > self._memory * GIB:
+            return Mapped(self.path, self._divide_by)
+        rows = torch.from_numpy(x.reshape(len(x), -1).astype(np.float32))
+        return rows if self._divide_by == 1 else rows.div_(self._divide_by)
+
+    def _x(self) -> np.ndarray:
+        x = read(self.path, self._names[0])
+        if x.dtype.kind not in "buif" or x.ndim == 0 or not x.size:
+            raise ValueError(f"x in {self.path} has type {x.dtype} and shape {x.shape}; it must be numbers, at least a row")
+        return x if x.ndim > 1 else x[:, None]
+
+    def _y(self) -> np.ndarray:
+        if self.target is None and self.path.suffix.lower() == ".npy":
+            raise ValueError(f"target is None; for {self.path} it must be the .npy file of y")
+        path = self.target or self.path
+        y = read(path, self._names[1])
+        if y.dtype.kind not in "buifU" or y.ndim not in (1, 2):
+            raise ValueError(f"y in {path} has type {y.dtype} and shape {y.shape}; it must be numbers, (N) or (N, outputs)")
+        return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the target is: plain values, empty as long as that is not known."""
+        return {} if self._target is None else asdict(self._target)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Name the classes as the run did that saved this.
+
+        Raises:
+            ValueError: it was trained for another task.
+        """
+        target = ArrayTarget(**state_dict)
+        if self._given_task not in (None, target.task):
+            raise ValueError(f"the checkpoint's task is {target.task}, here it is {self._given_task}")
+        if target != self._target:
+            self._target, self._rows, self._parts = target, None, {}
+
+
+@dataclass
+class ArrayTarget:
+    """What an array y stands for.
+
+    Args:
+        task: what is learned.
+        num_features, num_outputs: the widths of x and y.
+        classes: what is in y, sorted, where each row has one class; empty else.
+    """
+
+    task: Task
+    num_features: int
+    num_outputs: int
+    classes: list[Any]
+
+    def encode(self, y: np.ndarray) -> np.ndarray:
+        """y (N, num_outputs), float32.
+
+        Raises:
+            ValueError: a class that is not among ``classes``, another number of outputs.
+        """
+        if not self.classes:
+            if y.dtype.kind == "U":
+                raise ValueError(f"y holds names, such as {str(y.flat[0])!r}; for task {self.task} it must hold numbers")
+            rows = y.reshape(len(y), -1).astype(np.float32)
+            if rows.shape[1] != self.num_outputs:
+                raise ValueError(f"y has {rows.shape[1]} outputs; the checkpoint's network has {self.num_outputs}")
+            return rows
+        classes = np.array(self.classes)
+        code = np.searchsorted(classes, y).clip(max=len(classes) - 1)
+        if len(unknown := np.flatnonzero(classes[code] != y)):
+            raise ValueError(f"y holds {y[unknown[0]]} in row {unknown[0]}; the classes are {listed(self.classes)}")
+        return (code[:, None] if self.task == "binary" else np.eye(len(classes), dtype=np.float32)[code]).astype(np.float32)
+
+
+def fit_target(y: np.ndarray, task: Task | None, num_features: int) -> ArrayTarget:
+    """What y stands for, as :class:`ArrayDataModule` infers it.
+
+    Raises:
+        ValueError: values that do not suit the task.
+    """
+    whole = y.dtype.kind in "buiU"
+    if task is None and y.ndim == 2:
+        task = "multilabel" if whole and np.isin(y, (0, 1)).all() else "regression"
+    if y.ndim == 2 or not (whole or task == "multiclass") or task in ("multilabel", "regression"):
+        return ArrayTarget(task or "regression", num_features, y.shape[1] if y.ndim == 2 else 1, [])
+    classes = np.unique(y).tolist()
+    task = task or ("binary" if len(classes) == 2 else "multiclass")
+    if task == "binary" and len(classes) != 2:
+        raise ValueError(f"y has {len(classes)} classes, {listed(classes)}; task binary has two")
+    if len(classes) > FEW:
+        raise ValueError(f"y has {len(classes)} distinct integers, which are too many for classes; say task='regression'")
+    return ArrayTarget(task, num_features, 1 if task == "binary" else len(classes), classes)
+
+
+def read(path: Path, name: str) -> np.ndarray:
+    """The array of a ``.npy`` file, memory-mapped, or the one of that name in an ``.npz`` file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: one that cannot be read without running code, or has no array of that name.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"the data file {path} {'is a folder' if path.is_dir() else 'does not exist'}")
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        names = list(loaded.files)
+        if name in names:
+            return loaded[name]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} cannot be read as {path.suffix[1:].upper()}: {reason}") from None
+    raise ValueError(f"{path} has no array {name!r}; it has {listed(names)}")
