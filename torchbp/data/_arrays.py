@@ -227,9 +227,10 @@ def read(path: Path, name: str) -> np.ndarray:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
-        names = list(loaded.files)
-        if name in names:
-            return loaded[name]
+        with loaded:
+            names = list(loaded.files)
+            if name in names:
+                return loaded[name]
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} cannot be read as {path.suffix[1:].upper()}: {reason}") from None
