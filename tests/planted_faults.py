@@ -245,3 +245,47 @@ class JvpNotDifferentiable(Layer):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
         return Layer.jvp(ctx, *tangents).detach()
+
+
+class NotConjugated(Function):
+    """x y / z, whose derivatives are all real where x, y and z have one phase, with a backward for real numbers alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y, z)
+        return x * y / z
+
+    @staticmethod
+    def backward(ctx: Any, dq: Tensor) -> tuple[Tensor, ...]:
+        x, y, z = ctx.saved_tensors
+        return dq * y / z, dq * x / z, -dq * x * y / z**2
+
+
+class SumOfAll(Function):
+    """Nothing wrong; but torch.func.grad inside torch.compile sees the last of its arguments alone."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        ctx.count = len(tensors)
+        return torch.stack(tensors).sum(0)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, ...]:
+        return (upstream,) * ctx.count
+
+
+class TooFewGradients(Layer):
+    @staticmethod
+    def backward(ctx: Any, da: Tensor) -> tuple[Tensor | None, ...]:
+        return layer_gradients(ctx, da)[:2]
+
+
+class InPlace(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        return x.mul_(2)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        return 2 * upstream

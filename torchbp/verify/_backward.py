@@ -50,7 +50,7 @@ def gradient_shapes(s: Subject) -> Iterable[Comparison]:
         asked = [(name, g) for name, g, needed in zip(names, returned, ctx.needs_input_grad, strict=False) if needed]
         # The node that takes a gradient knows the shape of the input it belongs to.
         takers = [(node, number) for node, number in ctx.next_functions if node is not None]
-        for (name, gradient), (node, number) in zip(asked, takers, strict=True):
+        for (name, gradient), (node, number) in zip(asked, takers, strict=False):  # autograd says if there are too few
             shape = tuple(node._input_metadata[number].shape)
             if gradient is not None and gradient.shape != shape:
                 faults.append(f"gradient of {name}: backward returns shape {tuple(gradient.shape)}, the input's is {shape}")

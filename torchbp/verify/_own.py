@@ -14,6 +14,7 @@ from torchbp import functional
 from torchbp.functions import ENDS
 from torchbp.verify._audit import audit
 from torchbp.verify._result import Result
+from torchbp.verify._subject import one_line
 
 
 class Sample(NamedTuple):
@@ -75,6 +76,8 @@ def gradcheck(
     Raises:
         ValueError: what cannot be found, read or called.
     """
+    if (inputs or reference) and ":" not in (function or ""):
+        raise ValueError("inputs and reference are for a function of your own, package.module:Function")
     own = {sample.name: sample for sample in own_functionals(functional if module is None else imported_module(module))}
     if not own:
         raise ValueError(f"{module} has none of {', '.join(functional.__all__)}")
@@ -106,8 +109,13 @@ def inputs_of(text: str) -> tuple[Any, ...]:
     [(4, 3), (2, 3), (2,)]
     """
     if ":" in text:
-        inputs = imported(text)()
-        return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+        try:
+            inputs = imported(text)()
+        except Exception as error:  # whatever a callable raises
+            raise ValueError(f"{text!r} cannot give inputs: {type(error).__name__}: {one_line(error)}") from error
+        if not isinstance(inputs, Tensor | tuple | list):
+            raise ValueError(f"{text!r} gives {type(inputs).__name__}; it must give a tensor, or a tuple of all inputs")
+        return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     generator = torch.Generator().manual_seed(0)
     try:
         return tuple(_normal([int(size) for size in shape.split(",")], generator) for shape in text.split())
