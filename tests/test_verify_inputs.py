@@ -1,5 +1,6 @@
 """What the audit takes: functions and inputs by import path or as they are, and what it says of those it cannot audit."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +78,13 @@ def test_what_cannot_be_audited_is_said_in_one_line(arguments: dict[str, Any], m
     with pytest.raises(ValueError, match=message) as raised:
         list(verify.gradcheck(**arguments))
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_module_that_cannot_be_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half_written.py").write_text("class Function(torch.autograd.Function):\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="^'half_written' cannot be imported: NameError: name 'torch' is not defined$"):
+        list(verify.gradcheck(function="half_written:Function", inputs="2"))
 
 
 @pytest.mark.parametrize(

@@ -128,8 +128,9 @@ def imported_module(path: str) -> ModuleType:
     sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(path)
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"{path!r} cannot be imported: {error}") from None
+    except Exception as error:  # whatever a module raises
+        kind = "" if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{path!r} cannot be imported: {kind}{error}") from error
     finally:
         sys.path.pop(0)
 
