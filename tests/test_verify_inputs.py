@@ -83,7 +83,7 @@ def test_what_cannot_be_audited_is_said_in_one_line(arguments: dict[str, Any], m
 def test_module_that_cannot_be_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "half_written.py").write_text("class Function(torch.autograd.Function):\n    pass\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="^'half_written' cannot be imported: NameError: name 'torch' is not defined$"):
+    with pytest.raises(ValueError, match=r"^'half_written' cannot be imported: NameError: name 'torch' is not defined$"):
         list(verify.gradcheck(function="half_written:Function", inputs="2"))
 
 
