@@ -258,6 +258,9 @@ def _checked_cost(input: Tensor, target: Tensor, reduction: str) -> tuple[Tensor
     _check_floating("target", target)
     if _autocasts(input) and input.dtype in (torch.float16, torch.bfloat16):
         return input.float(), target.float(), reduction
+    if input.dtype != target.dtype:
+        dtype = torch.promote_types(input.dtype, target.dtype)
+        return input.to(dtype), target.to(dtype), reduction
     return input, target, reduction
 
 
