@@ -65,6 +65,7 @@ def no_inputs() -> None:
             {"function": "planted_faults:InPlace", "inputs": "3"},
             "in-place operation; one that works in place takes a callable that hands it a copy",
         ),
+        ({"function": "torch:sin", "inputs": "784,100"}, "inputs have 78400 entries to differentiate by; they may have 10000"),
         (
             {"function": "torch:log", "inputs": "3"},
             "output 0 has NaN or infinity; inputs must lie where the function is finite",

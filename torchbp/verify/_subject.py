@@ -19,6 +19,8 @@ EPS = 1e-6
 FINITE_DIFFERENCES = Tolerance(1e-5, 1e-3)
 # Two ways through the same formulas in float64: rounding alone may tell them apart.
 EXACT = Tolerance(1e-10, 1e-9)
+# Some twenty seconds' worth of finite differences, and a Hessian of a gigabyte.
+MAX_ENTRIES = 10_000
 # Far from the seeds that people draw inputs with, lest an upstream gradient be an input over again.
 SEED = 31415926
 
@@ -120,6 +122,8 @@ def subject_of(
     subject = Subject(call, tuple(inputs), names, (), (), reference).to(device=device)
     if not subject.positions:
         raise ValueError("no input requires grad; at least one float64 tensor must")
+    if (entries := sum(t.numel() for t in subject.tensors())) > MAX_ENTRIES:
+        raise ValueError(f"inputs have {entries} entries to differentiate by; they may have {MAX_ENTRIES}: each is moved alone")
     try:
         results, again = (as_tuple(call(*subject.arguments(subject.tensors()))) for _ in range(2))
     except Exception as error:  # whatever a function raises for inputs that do not suit it
