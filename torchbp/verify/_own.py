@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -61,6 +61,7 @@ def gradcheck(
     inputs: str | None = None,
     reference: str | None = None,
     module: str | None = None,
+    only: Collection[str] | None = None,
 ) -> Iterator[Result]:
     """Audit torchbp's own functions, or one named by its import path, one result at a time.
 
@@ -72,6 +73,7 @@ def gradcheck(
             single number for a vector; or the import path of a callable that returns the inputs, for any others.
         reference: for a function with an import path, that of a PyTorch function to compare it with.
         module: another module with functions of torchbp.functional's names and arguments, audited in place of torchbp's.
+        only: the names of the checks to try; all by default.
 
     Raises:
         ValueError: what cannot be found, read or called.
@@ -94,7 +96,7 @@ def gradcheck(
     else:
         raise ValueError(f"function is {function!r}; it must be package.module:Function or one of {', '.join(own)}")
     for name, called, arguments, same in samples:
-        yield audit(called, arguments, devices=devices, reference=same, name=name)
+        yield audit(called, arguments, devices=devices, reference=same, name=name, only=only)
 
 
 def available_devices() -> list[str]:
