@@ -161,6 +161,15 @@ def test_batch_is_told_from_inputs_of_its_length(function: Any, inputs: tuple[An
     assert [row.detail for row in result.rows if row.status != "passed"] == []
 
 
+def sum_over(x: Tensor, dims: list[int], weight: float) -> Tensor:
+    return weight * x.square().sum(dims)
+
+
+def test_arguments_that_are_no_tensors_are_constants() -> None:
+    result = audit(sum_over, (normal(2, 3, 2), [0, 2], 2.5), reference=sum_over)
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.rows if row.status in ("failed", "bypassed")] == []
+
+
 def by_length(x: Tensor) -> Tensor:
     return x.sin() / len(x)
 

@@ -96,10 +96,15 @@ def func_grad_in_compile(s: Subject) -> Iterator[Comparison]:
 def torch_export(s: Subject) -> Iterator[Comparison]:
     """torch.export, with a batch of any size where there is one, gives the same outputs and gradients."""
     batch = _batch_positions(s)
-    module = _Called(s)
+    tensors_at = [i for i, value in enumerate(s.inputs) if isinstance(value, Tensor)]
     size = torch.export.Dim("batch")
-    shapes = tuple({0: size} if i in batch else None for i in range(len(s.inputs)))
-    program = torch.export.export(module, tuple(s.arguments(s.tensors())), dynamic_shapes=(shapes,)).module()
+    shapes = tuple({0: size} if i in batch else None for i in tensors_at)
+    example = s.arguments(s.tensors())
+    exported = torch.export.export(_OfTensors(s), tuple(example[i] for i in tensors_at), dynamic_shapes=(shapes,)).module()
+
+    def program(*arguments: Any) -> Any:
+        return exported(*(arguments[i] for i in tensors_at))
+
     twice = [torch.cat([a, a]) if i in batch else a for i, a in enumerate(s.inputs)]
     yield from s.outputs_agree(
         s.outputs(s.call(*twice)), s.outputs(program(*twice)), EXACT, " of the exported program, batch twice as large"
@@ -172,15 +177,17 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, fullgraph=True, backend="aot_eager")
 
 
-class _Called(torch.nn.Module):
-    """A module around the function, as torch.export takes it."""
+class _OfTensors(torch.nn.Module):
+    """A module around the function, as torch.export takes it: of tensors alone, the other arguments being constants."""
 
     def __init__(self, s: Subject) -> None:
         super().__init__()
         self.call = s.call
+        self.constants = [None if isinstance(value, Tensor) else (value,) for value in s.inputs]
 
-    def forward(self, *arguments: Any) -> Any:
-        return self.call(*arguments)
+    def forward(self, *tensors: Tensor) -> Any:
+        remaining = iter(tensors)
+        return self.call(*(next(remaining) if constant is None else constant[0] for constant in self.constants))
 
 
 def _batch_positions(s: Subject) -> list[int]:
