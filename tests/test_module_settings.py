@@ -25,9 +25,11 @@ MODULES = [
 each_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: type(module).__name__)
 
 
+@each_device
 @each_module
-def test_copied_and_pickled_module_has_the_same_gradients(module: torch.nn.Module) -> None:
-    inputs = [torch.rand(2, 4) for _ in range(1 if list(module.parameters()) else 2)]
+def test_copied_and_pickled_module_has_the_same_gradients(module: torch.nn.Module, device: str) -> None:
+    module = copy.deepcopy(module).to(device)
+    inputs = [torch.rand(2, 4, device=device) for _ in range(1 if list(module.parameters()) else 2)]
     results = []
     for same in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         tensors = [t.clone().requires_grad_() for t in inputs]
@@ -37,10 +39,12 @@ def test_copied_and_pickled_module_has_the_same_gradients(module: torch.nn.Modul
     assert_close(results[2], results[0], rtol=0, atol=0)
 
 
+@each_device
 @each_module
-def test_wrong_backward_shows_in_copies(module: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_backward_shows_in_copies(module: torch.nn.Module, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = copy.deepcopy(module).to(device)
     for same in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
-        tensors = [torch.rand(2, 4, requires_grad=True) for _ in range(1 if list(module.parameters()) else 2)]
+        tensors = [torch.rand(2, 4, device=device, requires_grad=True) for _ in range(1 if list(module.parameters()) else 2)]
         right = gradients(same(*tensors), tensors)
         with monkeypatch.context() as patch:
             make_wrong("backward", torch.zeros_like, patch)

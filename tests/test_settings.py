@@ -235,11 +235,12 @@ def test_func_grad_of_a_chain_inside_compile(cost: Any, device: str) -> None:
     assert_close(torch.compile(grad, backend="aot_eager", fullgraph=True)(*tensors), grad(*tensors))
 
 
+@each_device
 @pytest.mark.parametrize("position", [0, 1])
-@pytest.mark.parametrize("name", SINGLE)
-def test_complex_input_is_refused(name: str, position: int) -> None:
+@each_single
+def test_complex_input_is_refused(name: str, position: int, device: str) -> None:
     shapes = [(3, 4), (5, 4)] if "linear" in name else [(3, 4), (3, 4)]
-    tensors = [torch.rand(shape) for shape in shapes]
+    tensors = [torch.rand(shape, device=device) for shape in shapes]
     tensors[position] = tensors[position].to(torch.complex64)
     argument = (("input", "weight") if "linear" in name else ("input", "target"))[position]
     with pytest.raises(TypeError, match=f"^{argument} is torch.complex64; it must be of a real floating-point type$"):
