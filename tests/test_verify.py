@@ -109,6 +109,7 @@ def test_fault_of_a_layer_is_found_where_it_is(fault: type[Function], check: str
         (faults.NoGradientUnexpected, "undefined upstream", "TypeError: unsupported operand type(s) for *: 'NoneType'"),
         (faults.SavedTensorsReadTwice, "checkpoint", "make sure to do so only once"),
         (faults.DigitsLost, "precision", "output 0: "),
+        (faults.DigitsLostInBackward, "gradient shapes", "gradient of W: backward returns torch.float32, the input is torch.f"),
         (faults.UpstreamClipped, "loss scaling", "gradient of x: "),
         (faults.ValueRead, "meta", "Tensor.item() cannot be called on meta tensors"),
         (faults.ValueRead, "fake", "DataDependentOutputException: "),

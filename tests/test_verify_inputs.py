@@ -32,6 +32,10 @@ def one_input() -> Tensor:
     return normal(3, 2)
 
 
+def in_place(x: Tensor) -> Tensor:
+    return x.mul_(2)
+
+
 def a_dict() -> dict[str, Tensor]:
     return {"x": normal(3, 2)}
 
@@ -62,7 +66,7 @@ def no_inputs() -> None:
         ({"inputs": "4,3"}, "inputs and reference are for a function of your own, package.module:Function"),
         ({"function": "mse_loss", "reference": "torch.nn.functional:mse_loss"}, "inputs and reference are for a function of"),
         (
-            {"function": "planted_faults:InPlace", "inputs": "3"},
+            {"function": "test_verify_inputs:in_place", "inputs": "3"},
             "in-place operation; one that works in place takes a callable that hands it a copy",
         ),
         ({"function": "torch:sin", "inputs": "784,100"}, "inputs have 78400 entries to differentiate by; they may have 10000"),
