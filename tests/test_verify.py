@@ -153,6 +153,7 @@ def by_class(z: Tensor, classes: Tensor) -> Tensor:
         (by_class, (normal(4, 3), torch.tensor([0, 2, 1, 1])), [0, 1]),
         (F.embedding, (torch.tensor([0, 2, 1, 3]), normal(4, 2)), [0]),
         (F.linear, (normal(3, 3), normal(3, 3, seed=1), normal(3, seed=2)), [0]),
+        (F.linear, (normal(1, 3), normal(2, 3, seed=1)), [0]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -169,6 +170,15 @@ def sum_over(x: Tensor, dims: list[int], weight: float) -> Tensor:
 def test_arguments_that_are_no_tensors_are_constants() -> None:
     result = audit(sum_over, (normal(2, 3, 2), [0, 2], 2.5), reference=sum_over)
     assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.rows if row.status in ("failed", "bypassed")] == []
+
+
+def only_first(x: Tensor, y: Tensor) -> Tensor:
+    return x.sin()
+
+
+def test_input_that_no_output_depends_on_has_a_gradient_of_zero() -> None:
+    result = audit(only_first, (normal(3), normal(2)), reference=only_first)
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.failures] == []
 
 
 def by_length(x: Tensor) -> Tensor:

@@ -95,7 +95,8 @@ def func_grad_in_compile(s: Subject) -> Iterator[Comparison]:
 
 def torch_export(s: Subject) -> Iterator[Comparison]:
     """torch.export, with a batch of any size where there is one, gives the same outputs and gradients."""
-    batch = _batch_positions(s)
+    # A batch of one is a constant to torch.export.
+    batch = [i for i in _batch_positions(s) if s.inputs[i].shape[0] > 1]
     tensors_at = [i for i, value in enumerate(s.inputs) if isinstance(value, Tensor)]
     size = torch.export.Dim("batch")
     shapes = tuple({0: size} if i in batch else None for i in tensors_at)

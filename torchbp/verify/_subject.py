@@ -217,11 +217,11 @@ def backward_changed(functions: Sequence[type[Function]], change: Callable[..., 
 
 def gradients(outputs: Tensors, tensors: Tensors, upstream: Tensors, **options: Any) -> tuple[Tensor, ...]:
     """``torch.autograd.grad``, with zeros for what the outputs do not depend on."""
+    batch = upstream[0].shape[:1] if options.get("is_grads_batched") else ()
     live = [(output, v) for output, v in zip(outputs, upstream, strict=True) if output.requires_grad]
-    if not live:
-        return tuple(torch.zeros_like(t) for t in tensors)
-    outputs, upstream = zip(*live, strict=True)
-    return torch.autograd.grad(outputs, tensors, upstream, materialize_grads=True, **options)
+    outputs, upstream = zip(*live, strict=True) if live else ((), ())
+    found = torch.autograd.grad(outputs, tensors, upstream, allow_unused=True, **options) if live else [None] * len(tensors)
+    return tuple(t.new_zeros(*batch, *t.shape) if g is None else g for g, t in zip(found, tensors, strict=True))
 
 
 def numerical_gradient(scalar: Callable[..., Tensor], tensors: Tensors) -> tuple[Tensor, ...]:
