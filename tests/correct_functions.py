@@ -1,5 +1,6 @@
 """torch.nn.functional's own operations as Functions with derivatives written out, and nothing wrong."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -135,3 +136,35 @@ class Normalize(Real):
         inverse = (centred.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
         n = centred * inverse
         return inverse * (direction - direction.mean(-1, keepdim=True) - n * (n * direction).mean(-1, keepdim=True))
+
+
+def wrapped(operation: Callable[..., Any]) -> type[Function]:
+    """An operation of PyTorch's as a Function that has its derivatives from torch.func.vjp."""
+
+    class Wrapped(Real):
+        @staticmethod
+        def forward(*inputs: Tensor) -> Any:
+            return operation(*map(real, inputs))
+
+        @staticmethod
+        def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+            _, pull_back = vjp(ctx.saved_tensors, ctx.needs_input_grad)
+            gradients = iter(pull_back(upstream if len(upstream) > 1 else upstream[0]))
+            return tuple(next(gradients) if needed else None for needed in ctx.needs_input_grad)
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+            # The pull-back is linear: its own derivative is the Jacobian again, this time from the other side.
+            outputs, pull_back = vjp(ctx.saved_tensors, [tangent is not None for tangent in tangents])
+            at = torch.zeros_like(outputs) if isinstance(outputs, Tensor) else tuple(map(torch.zeros_like, outputs))
+            _, push_forward = torch.func.vjp(pull_back, at)
+            return push_forward(tuple(tangent for tangent in tangents if tangent is not None))[0]
+
+    def vjp(inputs: Sequence[Tensor], wanted: Sequence[bool]) -> Any:
+        def of_wanted(*some: Tensor) -> Any:
+            given = iter(some)
+            return operation(*(next(given) if w else t for t, w in zip(inputs, wanted, strict=True)))
+
+        return torch.func.vjp(of_wanted, *(t for t, w in zip(inputs, wanted, strict=True) if w))
+
+    return Wrapped

@@ -227,6 +227,14 @@ class DigitsLost(Layer):
         return Layer.forward(x if x.dtype == torch.float64 else x.bfloat16().to(x.dtype), W, b)
 
 
+class DigitsLostInBackward(Layer):
+    """Goes unnoticed by finite differences, which are no more exact."""
+
+    @staticmethod
+    def backward(ctx: Any, da: Tensor) -> tuple[Tensor | None, ...]:
+        return tuple(None if g is None else g.float() for g in layer_gradients(ctx, da))
+
+
 class UpstreamClipped(Layer):
     @staticmethod
     def backward(ctx: Any, da: Tensor) -> tuple[Tensor | None, ...]:
@@ -245,3 +253,37 @@ class JvpNotDifferentiable(Layer):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
         return Layer.jvp(ctx, *tangents).detach()
+
+
+class NotConjugated(Function):
+    """x y / z, whose derivatives are all real where x, y and z have one phase, with a backward for real numbers alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y, z)
+        return x * y / z
+
+    @staticmethod
+    def backward(ctx: Any, dq: Tensor) -> tuple[Tensor, ...]:
+        x, y, z = ctx.saved_tensors
+        return dq * y / z, dq * x / z, -dq * x * y / z**2
+
+
+class ForwardDetached(Function):
+    """Right as long as its own backward runs; PyTorch has no derivative of such a forward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.detach().sin()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return upstream * x.cos()
+
+
+class TooFewGradients(Layer):
+    @staticmethod
+    def backward(ctx: Any, da: Tensor) -> tuple[Tensor | None, ...]:
+        return layer_gradients(ctx, da)[:2]

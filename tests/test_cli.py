@@ -243,12 +243,18 @@ def test_gradcheck(capsys: pytest.CaptureFixture[str]) -> None:
     # A sign wrong: the planted fault of the audit's own tests.
     assert main(["gradcheck", "--function", "planted_faults:WrongSign", "--inputs", "4,3 2,3 2"]) == 1
     assert "backward" in capsys.readouterr().out
+    # Where it is right, it is.
+    arguments = ["--function", "planted_faults:WrongSign", "--inputs", "4,3 2,3 2", "--only", "forward mode, vmap", "--json"]
+    assert main(["gradcheck", *arguments]) == 0
+    assert [row["check"] for row in json.loads(capsys.readouterr().out)] == ["forward mode", "vmap"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--device", "abacus"], "'abacus'"),
+        (["--only", "backwards"], "only has backwards; the checks are autocast, backward, "),
+        (["--inputs", "4,3"], "inputs and reference are for a function of your own"),
         (["--function", "relu"], "function is 'relu'"),
         (["--function", "nowhere:Function", "--inputs", "2"], "cannot be imported"),
         (["--function", "planted_faults:WrongSign"], "needs inputs"),

@@ -152,12 +152,15 @@ def test_layer_of_an_empty_batch(ours: Any, theirs: Any, device: str) -> None:
         assert_same(ours, theirs, *(torch.randn(shape, device=device) for shape in ((*leading, 4), (5, 4), (5,))))
 
 
-def test_mixed_types_promote_and_each_gradient_has_its_own() -> None:
-    a, y = torch.rand(3, requires_grad=True), torch.rand(3, dtype=torch.float64, requires_grad=True)
-    for cost in (F.mse_loss, F.binary_cross_entropy):
-        L = cost(a, y)
-        da, dy = torch.autograd.grad(L, (a, y))
-        assert (L.dtype, da.dtype, dy.dtype) == (torch.float64, torch.float32, torch.float64)
+@pytest.mark.parametrize("cost", COSTS)
+def test_mixed_types_promote_and_each_gradient_has_its_own(cost: Any) -> None:
+    for low, high in ((torch.float32, torch.float64), (torch.bfloat16, torch.float32)):
+        for types in ((low, high), (high, low)):
+            a, y = (torch.rand(2, 3).to(dtype).requires_grad_() for dtype in types)
+            L = cost(a, y)
+            da, dy = torch.autograd.grad(L, (a, y))
+            assert (L.dtype, da.dtype, dy.dtype) == (high, *types)
+            assert_close(L, COSTS[cost](a.to(high), y.to(high)))
 
 
 @pytest.mark.parametrize("cost", [F.binary_cross_entropy_with_logits, F.mse_loss, F.binary_cross_entropy])

@@ -185,11 +185,13 @@ def test_another_reduction_is_refused_when_it_is_used() -> None:
         loss(torch.rand(3), torch.rand(3))
 
 
+@each_device
 @pytest.mark.parametrize("name", ["MSELoss", "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss"])
-def test_gradient_penalty_trains_as_with_torch_nn(name: str) -> None:
-    net = nn.BPNetwork([3, 5, 2], output="sigmoid" if name in ("MSELoss", "BCELoss") else "linear", dtype=torch.float64)
+def test_gradient_penalty_trains_as_with_torch_nn(name: str, device: str) -> None:
+    options: Any = {"device": device, "dtype": torch.float64}
+    net = nn.BPNetwork([3, 5, 2], output="sigmoid" if name in ("MSELoss", "BCELoss") else "linear", **options)
     reference = same_network_of_torch(net)
-    x, y = torch.randn(8, 3, dtype=torch.float64, requires_grad=True), torch.rand(8, 2, dtype=torch.float64)
+    x, y = torch.randn(8, 3, requires_grad=True, **options), torch.rand(8, 2, **options)
     histories = []
     for model, loss in ((net, getattr(nn, name)()), (reference, getattr(torch.nn, name)())):
         optimizer, history = torch.optim.SGD(model.parameters(), lr=0.5), []
@@ -209,9 +211,11 @@ def test_gradient_penalty_trains_as_with_torch_nn(name: str) -> None:
 
 # PyTorch's own, whenever torch.compile meets an autograd.Function.
 @pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning")
-def test_network_and_loss_compile_to_one_graph() -> None:
+@each_device
+def test_network_and_loss_compile_to_one_graph(device: str) -> None:
     torch.compiler.reset()
-    net, loss, x, y = nn.BPNetwork([3, 4, 2]), nn.BCEWithLogitsLoss(), torch.randn(5, 3), torch.rand(5, 2)
+    net, loss = nn.BPNetwork([3, 4, 2], device=device), nn.BCEWithLogitsLoss()
+    x, y = torch.randn(5, 3, device=device), torch.rand(5, 2, device=device)
 
     def cost(x: Tensor) -> Tensor:
         return loss(net.logits(x), y)

@@ -1,20 +1,21 @@
-"""Whose backward runs: in each setting torchbp's own is made wrong, which has to show; and what modules may go through."""
+"""Whose derivative runs: in each setting torchbp's own backward or jvp is made wrong, which has to show."""
 
-import copy
-import pickle
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from devices import DEVICES
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
+from torch.autograd.gradcheck import GradcheckError
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 from torchbp import functional as F
 from torchbp import functions as fn
-from torchbp import nn
 
 pytestmark = pytest.mark.filterwarnings(
     # PyTorch's own, at its first forward-mode derivative.
@@ -26,7 +27,6 @@ pytestmark = pytest.mark.filterwarnings(
 each_device = pytest.mark.parametrize("device", DEVICES)
 # The functions of one node; the whole network's Function has tests of its own.
 SINGLE = [name for name in F.__all__ if name != "network_cost"]
-HALVES = [torch.bfloat16, torch.float16]
 
 Tensors = Sequence[Tensor]
 Call = Callable[..., Tensor]
@@ -83,9 +83,15 @@ def recomputed(call: Call, tensors: Tensors) -> Tensors:
     return gradients(checkpoint(call, *tensors, use_reentrant=False), tensors)
 
 
-def autocast(call: Call, tensors: Tensors) -> Tensors:
+def autocast_to_bfloat16(call: Call, tensors: Tensors) -> Tensors:
     with torch.autocast(tensors[0].device.type, torch.bfloat16):
         return gradients(call(*tensors), tensors)
+
+
+def autocast_to_float16(call: Call, tensors: Tensors) -> Tensors:
+    leaves = [t.detach().float().requires_grad_() for t in tensors]
+    with torch.autocast(tensors[0].device.type, torch.float16):
+        return gradients(call(*leaves), leaves)
 
 
 def scaled_loss(call: Call, tensors: Tensors) -> Tensors:
@@ -111,26 +117,105 @@ SETTINGS = [
     gradients_through_vmap,
     gradients_inside_vmap,
     recomputed,
-    autocast,
+    autocast_to_bfloat16,
+    autocast_to_float16,
     scaled_loss,
     compiled,
 ]
 
 
-@each_device
-@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.__name__)
-@pytest.mark.parametrize("name", SINGLE)
-def test_wrong_backward_shows(name: str, setting: Any, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    call = getattr(F, name)
+def tangents(call: Call, tensors: Tensors) -> Tensors:
+    with forward_ad.dual_level():
+        return [forward_ad.unpack_dual(call(*(forward_ad.make_dual(t, t.detach().cos()) for t in tensors))).tangent]
+
+
+def func_jvp(call: Call, tensors: Tensors) -> Tensors:
+    return [torch.func.jvp(call, tuple(tensors), tuple(t.detach().cos() for t in tensors))[1]]
+
+
+def jacfwd(call: Call, tensors: Tensors) -> Tensors:
+    return torch.func.jacfwd(call, every(tensors))(*tensors)
+
+
+def reverse_over_forward(call: Call, tensors: Tensors) -> Tensors:
+    return torch.func.jacrev(torch.func.jacfwd(call, every(tensors)), every(tensors))(*tensors)[0]
+
+
+FORWARD_SETTINGS = [tangents, func_jvp, jacfwd, reverse_over_forward]
+each_single = pytest.mark.parametrize("name", SINGLE)
+
+
+def make_wrong(method: str, wrong: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on each Function's backward, or jvp, returns ``wrong`` of each tensor that it gave."""
+
+    def changed(right: Callable[..., Any]) -> staticmethod:
+        def call(ctx: Any, *args: Any) -> Any:
+            got = right(ctx, *args)
+            return wrong(got) if isinstance(got, Tensor) else tuple(None if g is None else wrong(g) for g in got)
+
+        return staticmethod(call)
+
+    for name in fn.__all__:
+        function = getattr(fn, name)
+        if isinstance(function, type) and method in vars(function):
+            monkeypatch.setattr(function, method, changed(getattr(function, method)))
+
+
+def arguments(name: str, device: str) -> tuple[Call, list[Tensor]]:
     shapes = [(3, 4), (5, 4), (5,)] if "linear" in name else [(3, 4), (3, 4)]
-    tensors = [(torch.rand(shape, device=device, dtype=torch.float64) * 0.9 + 0.05).requires_grad_() for shape in shapes]
-    right = [t.clone() for t in setting(call, tensors)]
-    for each in fn.__all__:
-        function = getattr(fn, each)
-        if isinstance(function, type) and "backward" in vars(function):
-            monkeypatch.setattr(function, "backward", staticmethod(doubled(function.backward)))
+    tensors = [torch.rand(shape, device=device, dtype=torch.float64) * 0.9 + 0.05 for shape in shapes]
+    return getattr(F, name), [t.requires_grad_() for t in tensors]
+
+
+@each_device
+@pytest.mark.parametrize("setting", SETTINGS + FORWARD_SETTINGS, ids=lambda setting: setting.__name__)
+@each_single
+def test_wrong_derivative_shows(name: str, setting: Any, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    call, tensors = arguments(name, device)
+    right = [t.detach().clone() for t in setting(call, tensors)]
+    make_wrong("jvp" if setting in FORWARD_SETTINGS else "backward", lambda g: 2 * g, monkeypatch)
+    assert_close([t.detach() for t in setting(call, tensors)], [2 * t for t in right])
     assert any(t.any() for t in right)
-    assert_close(list(setting(call, tensors)), [2 * t for t in right])
+
+
+GRADCHECKS: dict[str, tuple[str, Callable[..., Any], Any]] = {
+    "gradcheck": ("backward", gradcheck, {}),
+    "gradcheck, forward mode": ("jvp", gradcheck, {"check_forward_ad": True}),
+    "gradgradcheck": ("backward", gradgradcheck, {}),
+    "gradgradcheck, forward over reverse": (
+        "backward",
+        gradgradcheck,
+        {"check_fwd_over_rev": True, "check_rev_over_rev": False, "check_undefined_grad": False},
+    ),
+}
+
+
+@each_device
+@pytest.mark.parametrize("check", GRADCHECKS)
+@each_single
+def test_wrong_derivative_fails_gradcheck(name: str, check: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    call, tensors = arguments(name, device)
+    method, test, options = GRADCHECKS[check]
+    options = options | {"nondet_tol": 0.0 if device == "cpu" else 1e-12}
+    assert test(call, tensors, **options)
+    # A first derivative is wrong if it is doubled; a second, if the first is a mere number.
+    make_wrong(method, (lambda g: 2 * g) if test is gradcheck else Tensor.detach, monkeypatch)
+    with pytest.raises(GradcheckError):
+        test(call, tensors, **options)
+
+
+@each_device
+@pytest.mark.parametrize("kind", ["meta", "fake"])
+@each_single
+def test_wrong_shape_shows_without_values(name: str, kind: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    call, tensors = arguments(name, device)
+    with FakeTensorMode(allow_non_fake_inputs=False) if kind == "fake" else nullcontext() as mode:
+        without = [mode.from_tensor(t) if mode else torch.empty_like(t, device="meta", requires_grad=True) for t in tensors]
+        for t, real, gradient in zip(without, tensors, torch.autograd.grad(call(*without).sum(), without), strict=True):
+            assert (gradient.shape, gradient.dtype, gradient.device) == (real.shape, real.dtype, t.device)
+        make_wrong("backward", lambda g: g[:1], monkeypatch)
+        with pytest.raises(RuntimeError, match="returned an invalid gradient at index 0"):
+            torch.autograd.grad(call(*without).sum(), without)
 
 
 @each_device
@@ -151,82 +236,12 @@ def test_func_grad_of_a_chain_inside_compile(cost: Any, device: str) -> None:
     assert_close(torch.compile(grad, backend="aot_eager", fullgraph=True)(*tensors), grad(*tensors))
 
 
-def doubled(backward: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda ctx, upstream: tuple(None if g is None else 2 * g for g in backward(ctx, upstream))
-
-
-MODULES = [
-    nn.Linear(4, 3),
-    nn.SigmoidLinear(4, 3, bias=False),
-    nn.BPNetwork([4, 5, 3]),
-    nn.MSELoss("sum"),
-    nn.BCELoss("none"),
-    nn.BCEWithLogitsLoss(),
-    nn.CrossEntropyLoss("sum"),
-]
-
-
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: type(module).__name__)
-def test_copied_and_pickled_module_has_the_same_gradients(module: torch.nn.Module) -> None:
-    inputs = [torch.rand(2, 4) for _ in range(1 if list(module.parameters()) else 2)]
-    results = []
-    for same in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
-        tensors = [t.clone().requires_grad_() for t in inputs]
-        results.append(gradients(same(*tensors), [*tensors, *same.parameters()]))
-        assert repr(same) == repr(module)
-    assert_close(results[1], results[0], rtol=0, atol=0)
-    assert_close(results[2], results[0], rtol=0, atol=0)
-
-
 @each_device
-def test_parameters_shared_between_layers(device: str) -> None:
-    """One layer used twice, and one weight in two layers: gradients add up as with torch.nn, in copies as well."""
-    layer, last = (nn.SigmoidLinear(4, 4, device=device, dtype=torch.float64) for _ in range(2))
-    last.weight = layer.weight
-    shared = torch.nn.Sequential(layer, layer, last)
-    reference_layer, reference_last = (torch.nn.Linear(4, 4, device=device, dtype=torch.float64) for _ in range(2))
-    reference_last.weight = reference_layer.weight
-    sigmoid = torch.nn.Sigmoid()
-    reference = torch.nn.Sequential(reference_layer, sigmoid, reference_layer, sigmoid, reference_last, sigmoid)
-    reference_layer.load_state_dict(layer.state_dict())
-    reference_last.load_state_dict(last.state_dict())
-    assert len(list(shared.parameters())) == len(list(reference.parameters())) == 3
-    x = torch.randn(5, 4, device=device, dtype=torch.float64, requires_grad=True)
-    expected = gradients(reference(x), [x, *reference.parameters()])
-    for same in (shared, copy.deepcopy(shared), pickle.loads(pickle.dumps(shared))):
-        assert same[0].weight is same[2].weight
-        assert_close(gradients(same(x), [x, *same.parameters()]), expected)
-
-
-@each_device
-@pytest.mark.parametrize("dtype", HALVES, ids=str)
-@pytest.mark.parametrize("loss", ["MSELoss", "BCEWithLogitsLoss"])
-def test_training_under_autocast_has_the_dtypes_of_torch_nn(loss: str, dtype: torch.dtype, device: str) -> None:
-    net = nn.BPNetwork([4, 5, 3], output="linear", device=device)
-    reference = torch.nn.Sequential(
-        torch.nn.Linear(4, 5, device=device), torch.nn.Sigmoid(), torch.nn.Linear(5, 3, device=device)
-    )
-    reference.load_state_dict(dict(zip(reference.state_dict(), net.state_dict().values(), strict=True)))
-    x, y = torch.randn(8, 4, device=device), torch.rand(8, 3, device=device)
-    results = []
-    for model, package in ((net, nn), (reference, torch.nn)):
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-        with torch.autocast(device, dtype):
-            output = model(x)
-            L = getattr(package, loss)()(output, y)
-        L.backward()
-        optimizer.step()
-        results.append([output, L, *(p.grad for p in model.parameters()), *model.parameters()])
-    # assert_close compares the types too.
-    assert_close(*results, rtol=0.02, atol=0.02)
-    assert [t.dtype for t in results[0]] == [dtype, *[torch.float32] * 9]
-
-
 @pytest.mark.parametrize("position", [0, 1])
-@pytest.mark.parametrize("name", SINGLE)
-def test_complex_input_is_refused(name: str, position: int) -> None:
+@each_single
+def test_complex_input_is_refused(name: str, position: int, device: str) -> None:
     shapes = [(3, 4), (5, 4)] if "linear" in name else [(3, 4), (3, 4)]
-    tensors = [torch.rand(shape) for shape in shapes]
+    tensors = [torch.rand(shape, device=device) for shape in shapes]
     tensors[position] = tensors[position].to(torch.complex64)
     argument = (("input", "weight") if "linear" in name else ("input", "target"))[position]
     with pytest.raises(TypeError, match=f"^{argument} is torch.complex64; it must be of a real floating-point type$"):

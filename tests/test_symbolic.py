@@ -253,7 +253,11 @@ POINTS = torch.cat(
         torch.linspace(-700, 700, 1401, dtype=torch.float64),
         torch.linspace(-40, 40, 801, dtype=torch.float64),
         torch.rand(400, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 1400 - 700,
-        torch.tensor([0.0, 1e-300, -1e-300, 1e-17, -1e-17, 50.0, math.nextafter(50.0, 51.0), -50.0], dtype=torch.float64),
+        PARTICULAR := torch.tensor(
+            # The last is where torch.sigmoid was found to be worst in some ten million points, 2.4 ulp on a CPU.
+            [0.0, 1e-300, -1e-300, 1e-17, -1e-17, 50.0, math.nextafter(50.0, 51.0), -50.0, -36.738632623907115],
+            dtype=torch.float64,
+        ),
     ]
 )
 KINDS_OF_TARGETS = ["zero", "one", "uniform", "next to zero", "next to one"]
@@ -300,8 +304,8 @@ def test_digits_of_sigmoid_derivative(device: str) -> None:
 @each_device
 @pytest.mark.parametrize("kind", KINDS_OF_TARGETS)
 def test_digits_of_cross_entropy(kind: str, device: str) -> None:
-    # Each kind of target at points of its own, and at the last, particular ones.
-    points = torch.cat([POINTS[KINDS_OF_TARGETS.index(kind) :: 5], POINTS[-8:]])
+    # Each kind of target at points of its own, and at the particular ones.
+    points = torch.cat([POINTS[KINDS_OF_TARGETS.index(kind) :: 5], PARTICULAR])
     uniform = torch.rand_like(points)
     targets = {
         "zero": torch.zeros_like(points),
@@ -317,8 +321,16 @@ def test_digits_of_cross_entropy(kind: str, device: str) -> None:
 @each_device
 def test_digits_of_output_error(device: str) -> None:
     activations, targets = eq.sigmoid(POINTS), torch.rand_like(POINTS)
-    # Where the two lie close together, too.
-    targets[::2] = activations[::2] * (1 + 1e-9 * torch.randn_like(activations[::2]))
+    # Where the two lie close together, and where the target is zero, too.
+    targets[::3] = activations[::3] * (1 + 1e-9 * torch.randn_like(activations[::3]))
+    targets[1::3] = 0
     larger = torch.maximum(activations, targets).tolist()
+
+    def worst(actual: Tensor, exact: Iterable[Any]) -> float:
+        return worst_ulp(actual, exact, lambda i, _: math.ulp(larger[i]))
+
+    actual = eq.output_error(activations.to(device), targets.to(device))
+    assert worst(actual, to_many_digits(a - y, (a, activations), (y, targets))) <= 2
+    # From z it is what the activation has lost that counts.
     actual = eq.output_error(eq.sigmoid(POINTS.to(device)), targets.to(device))
-    assert worst_ulp(actual, to_many_digits(sigmoid - y, (z, POINTS), (y, targets)), lambda i, _: math.ulp(larger[i])) <= 2
+    assert worst(actual, to_many_digits(sigmoid - y, (z, POINTS), (y, targets))) <= 4

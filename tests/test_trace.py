@@ -1,6 +1,7 @@
 """The trace beside numbers worked out by hand, beside torch.nn, and beside a run's own first step; and how it reads."""
 
 import copy
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -12,6 +13,7 @@ import test_worked_example as by_hand
 import torch
 from devices import DEVICES
 from markdown_it import MarkdownIt
+from matplotlib.mathtext import MathTextParser
 from torch.testing import assert_close
 from training_runs import CONFIGS
 
@@ -163,8 +165,10 @@ def test_markdown_keeps_its_formulas(samples: str, tmp_path: Path, capsys: pytes
     for formula in formulas:
         assert formula.count("$") == 2
         assert formula.count("{") == formula.count("}")
-        # Every letter of the plain notation has become LaTeX.
+        # Every letter of the plain notation has become LaTeX, and LaTeX that can be set; matrices entry by entry.
         assert formula.isascii()
+        entries = re.split(r"&|\\cr", re.sub(r"\\(begin|end){pmatrix}", "", formula.strip("$")))
+        assert all(MathTextParser("path").parse(f"${entry.strip()}$").width > 0 for entry in entries)
     assert r"$\frac{\partial L}{\partial W_2} = \left(\frac{\partial L}{\partial Z_2}\right)^\top A_1$" in formulas
     assert r"$A_3 = g(Z_3) = \frac{1}{1 + e^{-Z_3}}$" in formulas
     assert ("| norm " in document) == (";" in samples or "(11, 2)" in document)
@@ -185,6 +189,8 @@ def test_markdown_keeps_its_formulas(samples: str, tmp_path: Path, capsys: pytes
             "hidden_sizes is '[2.5]'; it must be integers such as '[3, 2]'",
         ),
         (["--x", "1,2", "--y", "1", "--hidden_sizes", "[0]"], "layer_sizes is [2, 0, 1]"),
+        (["--x", "1,2", "--y", "1", "--lr", "nan"], "lr is nan; it must be a positive number"),
+        (["--x", "1,2", "--y", "1", "--lr", "-1"], "lr is -1; it must be a positive number"),
         (["--x", "1,2", "--y", "1", "--output", "linear"], "it must be 'squared_error'"),
         (["--x", "1,2", "--y", "1", "--markdown", "nowhere/trace.md"], "nowhere/trace.md"),
         (["--config", "none.yaml"], "File does not exist"),

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from torchbp import functions, verify
 from torchbp.verify import Result, Row, audit
+from torchbp.verify._settings import _batch_positions
+from torchbp.verify._subject import SEED, subject_of
 
 # PyTorch runs its own derivative of forward in these, whatever the Function says.
 BYPASSED = {"func grad in compile", "torch export"}
@@ -107,6 +109,7 @@ def test_fault_of_a_layer_is_found_where_it_is(fault: type[Function], check: str
         (faults.NoGradientUnexpected, "undefined upstream", "TypeError: unsupported operand type(s) for *: 'NoneType'"),
         (faults.SavedTensorsReadTwice, "checkpoint", "make sure to do so only once"),
         (faults.DigitsLost, "precision", "output 0: "),
+        (faults.DigitsLostInBackward, "gradient shapes", "gradient of W: backward returns torch.float32, the input is torch.f"),
         (faults.UpstreamClipped, "loss scaling", "gradient of x: "),
         (faults.ValueRead, "meta", "Tensor.item() cannot be called on meta tensors"),
         (faults.ValueRead, "fake", "DataDependentOutputException: "),
@@ -117,6 +120,75 @@ def test_other_fault_is_found(fault: type[Function], check: str, finding: str) -
     result = audit_of_layer(fault, "backward", check)
     assert finding in detail(result, check)
     assert checks(result.failures) == {check}
+
+
+def test_complex_gradient_that_is_not_conjugated_is_found() -> None:
+    positive = [torch.linspace(0.5, 2, 3, dtype=torch.float64).roll(k).requires_grad_() for k in range(3)]
+    result = audit(faults.NotConjugated, positive, only={"backward", "complex inputs"})
+    assert checks(result.failures) == {"complex inputs"}
+    assert "gradient of z, complex: to be refused, or conjugated as PyTorch does: " in detail(result, "complex inputs")
+
+
+def test_gradient_that_pytorch_loses_where_it_bypasses_backward_is_found() -> None:
+    result = audit(faults.ForwardDetached, (normal(3),), only={"backward", *BYPASSED})
+    assert checks(result.failures) == BYPASSED
+    for check in BYPASSED:
+        assert "gradient of x, by PyTorch's derivative of forward: 3 of 3 entries wrong: " in detail(result, check)
+
+
+def test_missing_gradient_is_reported_in_autograds_words() -> None:
+    details = {row.detail for row in audit_of_layer(faults.TooFewGradients, "backward", "gradient shapes").failures}
+    expected = "returned an incorrect number of gradients (expected 3, got 2)"
+    assert details == {f"RuntimeError: function TooFewGradientsBackward {expected}"}
+
+
+def by_class(z: Tensor, classes: Tensor) -> Tensor:
+    """Runs with fewer classes than rows as well; the batch is both's all the same."""
+    return -F.log_softmax(z, -1).gather(-1, classes.unsqueeze(-1)).mean()
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs", "batch"),
+    [
+        (by_class, (normal(4, 3), torch.tensor([0, 2, 1, 1])), [0, 1]),
+        (F.embedding, (torch.tensor([0, 2, 1, 3]), normal(4, 2)), [0]),
+        (F.linear, (normal(3, 3), normal(3, 3, seed=1), normal(3, seed=2)), [0]),
+        (F.linear, (normal(1, 3), normal(2, 3, seed=1)), [0]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_batch_is_told_from_inputs_of_its_length(function: Any, inputs: tuple[Any, ...], batch: list[int]) -> None:
+    assert _batch_positions(subject_of(function, inputs, None, "cpu")) == batch
+    result = audit(function, inputs, only={"per sample gradients", "torch export"})
+    assert [row.detail for row in result.rows if row.status != "passed"] == []
+
+
+def sum_over(x: Tensor, dims: list[int], weight: float) -> Tensor:
+    return weight * x.square().sum(dims)
+
+
+def test_arguments_that_are_no_tensors_are_constants() -> None:
+    result = audit(sum_over, (normal(2, 3, 2), [0, 2], 2.5), reference=sum_over)
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.rows if row.status in ("failed", "bypassed")] == []
+
+
+def only_first(x: Tensor, y: Tensor) -> Tensor:
+    return x.sin()
+
+
+def test_input_that_no_output_depends_on_has_a_gradient_of_zero() -> None:
+    result = audit(only_first, (normal(3), normal(2)), reference=only_first)
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.failures] == []
+
+
+def by_length(x: Tensor) -> Tensor:
+    return x.sin() / len(x)
+
+
+def test_explanation_of_torch_export_is_part_of_the_report() -> None:
+    result = audit(by_length, (normal(4, 3),), only={"torch export"})
+    assert "your code specialized it to be a constant (4)" in detail(result, "torch export")
+    assert len(detail(result, "torch export").splitlines()) == 1
 
 
 def test_gradient_computed_in_forward_is_wrong_without_reduction() -> None:
@@ -130,7 +202,7 @@ def test_gradient_computed_in_forward_is_wrong_without_reduction() -> None:
 def test_detail_names_the_worst_entries_and_their_values() -> None:
     x, W, b = normal(4, 3), normal(3, 3, seed=1), normal(3, seed=2)
     result = audit(functions.call_of(faults.WrongSign), (x, W, b), only={"backward"})
-    upstream = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    upstream = torch.randn(4, 3, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
     (expected,) = torch.autograd.grad(sigmoid_linear(x, W, b), x, upstream)
     row, column = divmod(int(expected.abs().argmax()), 3)
     value = expected[row, column].item()
@@ -183,55 +255,6 @@ def test_results_as_json_and_as_tables_of_100_columns() -> None:
     assert "failed backward" in words
     assert "gradient of x: 12 of 12 entries wrong: [" in words
     assert "failed MismatchUnderAutocast: autocast bfloat16: RuntimeError: expected m1 and m2" in words
-
-
-def test_function_of_an_import_path_is_audited_with_given_shapes() -> None:
-    (result,) = verify.gradcheck(["cpu"], "planted_faults:WrongSign", "4,3 2,3 2")
-    assert result.function == "planted_faults:WrongSign"
-    assert "gradient of x: " in detail(result, "backward")
-    (result,) = verify.gradcheck(["cpu"], "torch.nn.functional:silu", "test_verify:one_input", "torch.nn.functional:silu")
-    assert result.passed
-    assert not result.with_status("skipped")
-
-
-def one_input() -> Tensor:
-    return normal(3, 2)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"function": "mse"}, "function is 'mse'; it must be package.module:Function or one of linear, sigmoid_linear, "),
-        ({"function": "no_such_module:F", "inputs": "2"}, "'no_such_module' cannot be imported: No module named"),
-        ({"function": "planted_faults:Nothing", "inputs": "2"}, "'planted_faults:Nothing' cannot be imported: module"),
-        ({"function": "planted_faults:__name__", "inputs": "2"}, "'planted_faults:__name__' is str; it must be callable"),
-        ({"function": "planted_faults:Layer"}, "planted_faults:Layer needs inputs: shapes such as '4,3 2,3 2'"),
-        ({"function": "planted_faults:Layer", "inputs": "4,x"}, "inputs is '4,x'; it must be shapes such as '4,3 2,3 2'"),
-        ({"function": "planted_faults:Layer", "inputs": "4,3 2,2 2"}, r"cannot be called with \(4, 3\) torch.float64, "),
-        (
-            {"function": "planted_faults:Layer", "inputs": "0,3 2,3 2"},
-            r"x has shape \(0, 3\); an input that requires grad must",
-        ),
-        ({"module": "planted_faults"}, "planted_faults has none of binary_cross_entropy, "),
-        ({"function": "mse_loss", "devices": ["cuda:99"]}, "device is 'cuda:99', which is not there: "),
-    ],
-)
-def test_what_cannot_be_audited_is_said_in_one_line(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message) as raised:
-        list(verify.gradcheck(**arguments))
-    assert len(str(raised.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("inputs", "message"),
-    [
-        ((torch.ones(2, dtype=torch.float64),), "no input requires grad; at least one float64 tensor must"),
-        ((torch.ones(2, requires_grad=True),), "input is torch.float32; an input that requires grad must be torch.float64"),
-    ],
-)
-def test_inputs_that_cannot_be_differentiated_are_named(inputs: tuple[Any, ...], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        audit(F.silu, inputs)
 
 
 def test_torchbp_does_not_import_the_audit() -> None:

@@ -107,7 +107,7 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
     """Cross-entropy cost of softmax outputs, as ``torch.nn.functional.cross_entropy``; its backward is a - y as well.
 
     Args:
-        input: weighted inputs, (C) or (B, C).
+        input: weighted inputs, finite, (C) or (B, C).
         target: class indices, () or (B), or probabilities of the shape of ``input``.
         reduction: ``'mean'`` divides by the number of rows, ``'sum'`` adds them, ``'none'`` gives one cost a row.
 
@@ -258,6 +258,9 @@ def _checked_cost(input: Tensor, target: Tensor, reduction: str) -> tuple[Tensor
     _check_floating("target", target)
     if _autocasts(input) and input.dtype in (torch.float16, torch.bfloat16):
         return input.float(), target.float(), reduction
+    if input.dtype != target.dtype:
+        dtype = torch.promote_types(input.dtype, target.dtype)
+        return input.to(dtype), target.to(dtype), reduction
     return input, target, reduction
 
 

@@ -22,14 +22,9 @@ def _gradients(ctx: Any, dz: Tensor, input: Tensor, weight: Tensor) -> tuple[Ten
     return da, dW, db
 
 
-def _tangent(input: Tensor, weight: Tensor, dx: Tensor | None, dW: Tensor | None, db: Tensor | None) -> Tensor:
-    """The change of X Wᵀ + b as its arguments change by (dx, dW, db): the product rule."""
-    tangent = weight.new_zeros(()) if db is None else db
-    if dx is not None:
-        tangent = tangent + _weighted_input(dx, weight, None)
-    if dW is not None:
-        tangent = tangent + _weighted_input(input, dW, None)
-    return tangent.expand(*input.shape[:-1], weight.shape[0])
+def _tangent(input: Tensor, weight: Tensor, dx: Tensor, dW: Tensor, db: Tensor | None) -> Tensor:
+    """The change of X Wᵀ + b as its arguments change by (dx, dW, db), zeros where one does not: the product rule."""
+    return _weighted_input(dx, weight, db) + _weighted_input(input, dW, None)
 
 
 class Linear(BPFunction):
@@ -51,7 +46,7 @@ class Linear(BPFunction):
         return _gradients(ctx, dz, input, weight)
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor | None, dW: Tensor | None, db: Tensor | None) -> Tensor:
+    def jvp(ctx: Any, dx: Tensor, dW: Tensor, db: Tensor | None) -> Tensor:
         input, weight = ctx.saved_tensors
         return _tangent(input, weight, dx, dW, db)
 
@@ -75,6 +70,6 @@ class SigmoidLinear(BPFunction):
         return _gradients(ctx, da * eq.sigmoid_derivative(a), input, weight)
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor | None, dW: Tensor | None, db: Tensor | None) -> Tensor:
+    def jvp(ctx: Any, dx: Tensor, dW: Tensor, db: Tensor | None) -> Tensor:
         input, weight, a = ctx.saved_tensors
         return _tangent(input, weight, dx, dW, db) * eq.sigmoid_derivative(a)

@@ -1,5 +1,6 @@
 """The iteration itself: every equation's value, and beside it PyTorch's."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -80,10 +81,11 @@ def trace(network: BPNetwork, x: Tensor, y: Tensor, cost: Cost = "cross_entropy"
         x: (B, n0), at least one row.
         y: (B, nL), within [0, 1] for cross-entropy.
         cost: ``'cross_entropy'`` (3.1c, for sigmoid outputs) or ``'squared_error'`` (3.1a).
-        lr: the learning rate α.
+        lr: the learning rate α, positive.
 
     Raises:
-        ValueError: shapes that do not fit, targets outside [0, 1], or a ``cost`` that does not go with the network's output.
+        ValueError: shapes that do not fit, targets outside [0, 1], an ``lr`` that is not positive, or a ``cost`` that does not
+            go with the network's output.
 
     >>> steps = trace(BPNetwork([2, 3, 1]), torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0]])).steps
     >>> [step.number for step in steps[:4]], max(step.difference for step in steps) < 1e-12
@@ -93,7 +95,7 @@ def trace(network: BPNetwork, x: Tensor, y: Tensor, cost: Cost = "cross_entropy"
     parameters = [(layer.weight.double().clone(), layer.bias.double().clone()) for layer in layers]
     has_sigmoid = isinstance(layers[-1], SigmoidLinear)
     x, y = x.to(parameters[0][0]), y.to(parameters[0][0])
-    _check(parameters, x, y, cost, has_sigmoid)
+    _check(parameters, x, y, cost, lr, has_sigmoid)
     return Trace(x, y, parameters, cost, lr, list(_Iteration(parameters, x, y, cost, lr, has_sigmoid).steps()))
 
 
@@ -211,7 +213,9 @@ def _named(pairs: Parameters) -> dict[str, Tensor]:
     return {f"{letter}{l}": t for l, pair in enumerate(pairs, 1) for letter, t in zip("Wb", pair, strict=True)}
 
 
-def _check(parameters: Parameters, x: Tensor, y: Tensor, cost: str, has_sigmoid: bool) -> None:
+def _check(parameters: Parameters, x: Tensor, y: Tensor, cost: str, lr: float, has_sigmoid: bool) -> None:
+    if not (lr > 0 and math.isfinite(lr)):
+        raise ValueError(f"lr is {lr:g}; it must be a positive number")
     n_in, n_out = parameters[0][0].shape[1], len(parameters[-1][1])
     if x.dim() != 2 or x.shape[1] != n_in or y.shape != (len(x), n_out) or not len(x):
         raise ValueError(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; they must be (B, {n_in}) and (B, {n_out})")

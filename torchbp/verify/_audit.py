@@ -43,8 +43,8 @@ def audit(
         function: an ``autograd.Function`` class, or any callable over tensors. Of a callable, the Functions behind it are
             found in its graph; it may return a tensor or a tuple. One that works in place is audited through a callable that
             hands it a copy.
-        inputs: its arguments. float64 tensors that require grad are differentiated; keep them small (some ten entries) and
-            away from kinks, for each entry is moved by 1e-6.
+        inputs: its arguments. float64 tensors that require grad are differentiated; keep them small (some ten entries, a batch
+            of two or more) and away from kinks, for each entry is moved by 1e-6.
         devices: where it is audited.
         reference: a callable of the same arguments that PyTorch differentiates by itself, for outputs and gradients to be
             compared with, and for the dtypes under autocast.
@@ -52,7 +52,8 @@ def audit(
         only: the names of the checks to try, such as ``{"backward", "torch compile"}``; all by default.
 
     Raises:
-        ValueError: inputs that the function cannot be called with or of which none can be differentiated; a device that is not
+        ValueError: inputs that the function cannot be called with, where it is not finite, of which none can be differentiated
+            or which have more than ten thousand entries; a function that gives other outputs each time; a device that is not
             there; a check that is none.
 
     >>> from torchbp import functional as F

@@ -42,18 +42,22 @@ def reference(s: Subject) -> Iterator[Comparison]:
 
 
 def gradient_shapes(s: Subject) -> Iterable[Comparison]:
-    """Each gradient that backward returns has its input's shape, with nothing left for autograd to sum."""
+    """Each gradient that backward returns has its input's shape and dtype, with nothing left for autograd to sum or cast."""
     faults: list[str] = []
 
     def compare_shapes(function: type[Function], ctx: Any, _: Any, returned: tuple[Any, ...]) -> tuple[Any, ...]:
         names = parameter_names(function.forward, len(returned))
         asked = [(name, g) for name, g, needed in zip(names, returned, ctx.needs_input_grad, strict=False) if needed]
-        # The node that takes a gradient knows the shape of the input it belongs to.
+        # The node that takes a gradient knows the input it belongs to.
         takers = [(node, number) for node, number in ctx.next_functions if node is not None]
-        for (name, gradient), (node, number) in zip(asked, takers, strict=True):
-            shape = tuple(node._input_metadata[number].shape)
-            if gradient is not None and gradient.shape != shape:
-                faults.append(f"gradient of {name}: backward returns shape {tuple(gradient.shape)}, the input's is {shape}")
+        for (name, gradient), (node, number) in zip(asked, takers, strict=False):  # autograd says if there are too few
+            if gradient is not None:
+                of_input = node._input_metadata[number]
+                shape, dtype = tuple(of_input.shape), of_input.dtype
+                if gradient.shape != shape:
+                    faults.append(f"gradient of {name}: backward returns shape {tuple(gradient.shape)}, the input's is {shape}")
+                if gradient.dtype != dtype:
+                    faults.append(f"gradient of {name}: backward returns {gradient.dtype}, the input is {dtype}")
         return returned
 
     with backward_changed(s.functions, compare_shapes):

@@ -17,7 +17,9 @@ def run(args: Sequence[str]) -> int:
     parser = OneLineParser(
         "torchbp gradcheck",
         description="Audit torchbp's own derivatives, or those of your own torch.autograd.Function:\n\n"
-        "  torchbp gradcheck\n  torchbp gradcheck --function mypackage.layers:MyFunction --inputs '4,3 2,3 2'",
+        "  torchbp gradcheck\n  torchbp gradcheck --function mypackage.layers:MyFunction --inputs '4,3 2,3 2'\n"
+        "  torchbp gradcheck --function layers:Embedding --inputs layers:some_inputs --only backward,vmap\n\n"
+        "where some_inputs() returns a tuple of all arguments; those to differentiate by are float64 and require grad.",
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "all"), help="where; all: on every device there is")
@@ -26,12 +28,14 @@ def run(args: Sequence[str]) -> int:
         "--inputs", help="for your own: shapes of float64 tensors, or package.module:callable that returns them"
     )
     parser.add_argument("--reference", help="for your own: package.module:callable of PyTorch's with the same outputs")
+    parser.add_argument("--only", help="the checks to make, such as 'backward,torch compile'; all by default")
     parser.add_argument("--module", help="another module with functions of torchbp.functional's names, audited instead")
     parser.add_argument("--verbose", action="store_true", help="a row a check, as for a single function")
     parser.add_argument("--json", action="store_true", help="every row, for machines")
     options = parser.parse_args(args)
+    only = None if options.only is None else [name.strip() for name in options.only.split(",")]
     devices = available_devices() if options.device == "all" else [options.device]
-    audits = gradcheck(devices, options.function, options.inputs, options.reference, options.module)
+    audits = gradcheck(devices, options.function, options.inputs, options.reference, options.module, only)
     if options.json:
         results = list(audits)
         print(json.dumps([row for result in results for row in result.to_json()], indent=2))

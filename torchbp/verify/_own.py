@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from torchbp import functional
 from torchbp.functions import ENDS
 from torchbp.verify._audit import audit
 from torchbp.verify._result import Result
+from torchbp.verify._subject import one_line
 
 
 class Sample(NamedTuple):
@@ -60,6 +61,7 @@ def gradcheck(
     inputs: str | None = None,
     reference: str | None = None,
     module: str | None = None,
+    only: Collection[str] | None = None,
 ) -> Iterator[Result]:
     """Audit torchbp's own functions, or one named by its import path, one result at a time.
 
@@ -71,10 +73,13 @@ def gradcheck(
             single number for a vector; or the import path of a callable that returns the inputs, for any others.
         reference: for a function with an import path, that of a PyTorch function to compare it with.
         module: another module with functions of torchbp.functional's names and arguments, audited in place of torchbp's.
+        only: the names of the checks to try; all by default.
 
     Raises:
         ValueError: what cannot be found, read or called.
     """
+    if (inputs or reference) and ":" not in (function or ""):
+        raise ValueError("inputs and reference are for a function of your own, package.module:Function")
     own = {sample.name: sample for sample in own_functionals(functional if module is None else imported_module(module))}
     if not own:
         raise ValueError(f"{module} has none of {', '.join(functional.__all__)}")
@@ -91,7 +96,7 @@ def gradcheck(
     else:
         raise ValueError(f"function is {function!r}; it must be package.module:Function or one of {', '.join(own)}")
     for name, called, arguments, same in samples:
-        yield audit(called, arguments, devices=devices, reference=same, name=name)
+        yield audit(called, arguments, devices=devices, reference=same, name=name, only=only)
 
 
 def available_devices() -> list[str]:
@@ -106,8 +111,13 @@ def inputs_of(text: str) -> tuple[Any, ...]:
     [(4, 3), (2, 3), (2,)]
     """
     if ":" in text:
-        inputs = imported(text)()
-        return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+        try:
+            inputs = imported(text)()
+        except Exception as error:  # whatever a callable raises
+            raise ValueError(f"{text!r} cannot give inputs: {type(error).__name__}: {one_line(error)}") from error
+        if not isinstance(inputs, Tensor | tuple | list):
+            raise ValueError(f"{text!r} gives {type(inputs).__name__}; it must give a tensor, or a tuple of all inputs")
+        return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     generator = torch.Generator().manual_seed(0)
     try:
         return tuple(_normal([int(size) for size in shape.split(",")], generator) for shape in text.split())
@@ -120,8 +130,9 @@ def imported_module(path: str) -> ModuleType:
     sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(path)
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"{path!r} cannot be imported: {error}") from None
+    except Exception as error:  # whatever a module raises
+        kind = "" if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{path!r} cannot be imported: {kind}{error}") from error
     finally:
         sys.path.pop(0)
 

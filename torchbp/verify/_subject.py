@@ -19,6 +19,10 @@ EPS = 1e-6
 FINITE_DIFFERENCES = Tolerance(1e-5, 1e-3)
 # Two ways through the same formulas in float64: rounding alone may tell them apart.
 EXACT = Tolerance(1e-10, 1e-9)
+# Some twenty seconds' worth of finite differences, and a Hessian of a gigabyte.
+MAX_ENTRIES = 10_000
+# Far from the seeds that people draw inputs with, lest an upstream gradient be an input over again.
+SEED = 31415926
 
 
 @dataclass(frozen=True)
@@ -77,14 +81,14 @@ class Subject:
 
     def upstream(self, seed: int = 0) -> tuple[Tensor, ...]:
         """Upstream gradients for the outputs, from N(0, 1)."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(SEED + seed)
         with torch.no_grad():
             outputs = self.function(*self.tensors())
         return tuple(torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o) for o in outputs)
 
     def directions(self, seed: int = 0) -> tuple[Tensor, ...]:
         """One direction in the space of the differentiated inputs, from N(0, 1)."""
-        generator = torch.Generator().manual_seed(1000 + seed)
+        generator = torch.Generator().manual_seed(SEED + 1000 + seed)
         return tuple(torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.detach()) for t in self.tensors())
 
     def gradients(self, tensors: Tensors, upstream: Tensors, **options: Any) -> tuple[Tensor, ...]:
@@ -118,14 +122,23 @@ def subject_of(
     subject = Subject(call, tuple(inputs), names, (), (), reference).to(device=device)
     if not subject.positions:
         raise ValueError("no input requires grad; at least one float64 tensor must")
+    if (entries := sum(t.numel() for t in subject.tensors())) > MAX_ENTRIES:
+        raise ValueError(f"inputs have {entries} entries to differentiate by; they may have {MAX_ENTRIES}: each is moved alone")
     try:
-        results = as_tuple(call(*subject.arguments(subject.tensors())))
+        results, again = (as_tuple(call(*subject.arguments(subject.tensors()))) for _ in range(2))
     except Exception as error:  # whatever a function raises for inputs that do not suit it
         kinds = [f"{tuple(v.shape)} {v.dtype}" if isinstance(v, Tensor) else repr(v) for v in inputs]
-        raise ValueError(f"the function cannot be called with {', '.join(kinds)}: {one_line(error)}") from error
+        why = one_line(error).rstrip(".")
+        hint = "; one that works in place takes a callable that hands it a copy" if "in-place" in str(error) else ""
+        raise ValueError(f"the function cannot be called with {', '.join(kinds)}: {why}{hint}") from error
     outputs = [i for i, result in enumerate(results) if isinstance(result, Tensor) and result.requires_grad]
     if not outputs:
         raise ValueError("no output requires grad, though inputs do: there is no derivative to audit")
+    for i in outputs:
+        if not results[i].isfinite().all():
+            raise ValueError(f"output {i} has NaN or infinity; inputs must lie where the function is finite")
+        if not torch.allclose(results[i], again[i], EXACT.relative, EXACT.absolute):
+            raise ValueError(f"output {i} is another one each time; the function must be deterministic, as by a fixed seed")
     # Under torch.func a function may go by other Functions than it goes by elsewhere.
     functions = dict.fromkeys((*functions_behind([results[i] for i in outputs]), *_functions_under_transforms(subject)))
     return replace(subject, output_positions=tuple(outputs), functions=tuple(functions))
@@ -204,11 +217,11 @@ def backward_changed(functions: Sequence[type[Function]], change: Callable[..., 
 
 def gradients(outputs: Tensors, tensors: Tensors, upstream: Tensors, **options: Any) -> tuple[Tensor, ...]:
     """``torch.autograd.grad``, with zeros for what the outputs do not depend on."""
+    batch = upstream[0].shape[:1] if options.get("is_grads_batched") else ()
     live = [(output, v) for output, v in zip(outputs, upstream, strict=True) if output.requires_grad]
-    if not live:
-        return tuple(torch.zeros_like(t) for t in tensors)
-    outputs, upstream = zip(*live, strict=True)
-    return torch.autograd.grad(outputs, tensors, upstream, materialize_grads=True, **options)
+    outputs, upstream = zip(*live, strict=True) if live else ((), ())
+    found = torch.autograd.grad(outputs, tensors, upstream, allow_unused=True, **options) if live else [None] * len(tensors)
+    return tuple(t.new_zeros(*batch, *t.shape) if g is None else g for g, t in zip(found, tensors, strict=True))
 
 
 def numerical_gradient(scalar: Callable[..., Tensor], tensors: Tensors) -> tuple[Tensor, ...]:
@@ -251,9 +264,11 @@ def as_tuple(result: Any) -> tuple[Any, ...]:
 
 
 def one_line(error: BaseException) -> str:
-    """What the error says first."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    """What the error says first and, where it goes on to explain that, its explanation."""
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    # Dynamo explains itself in a line of its own, torch.export in a list.
+    explanation = next((line for line in rest if line.startswith(("Explanation: ", "- "))), "")
+    return " ".join([first, explanation or "".join(rest[:1] if first.endswith(":") else [])]).rstrip()
 
 
 def check_dtype(what: str, expected: torch.dtype, got: torch.dtype) -> None:
