@@ -79,6 +79,7 @@ class BPNetwork(nn.Module):
         target: Tensor,
         cost: Literal["cross_entropy", "squared_error"] = "cross_entropy",
         reduction: Literal["mean", "sum", "none"] = "mean",
+        pos_weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Cost of the prediction, and the prediction without a gradient, with one node in the graph.
 
@@ -92,4 +93,4 @@ class BPNetwork(nn.Module):
                 parameters += own["weight"], own["bias"]  # type: ignore[arg-type]
             else:  # parametrised or pruned
                 parameters += layer.weight, layer.bias  # type: ignore[arg-type]
-        return F.network_cost(input, target, parameters, cost, self.output, reduction)
+        return F.network_cost(input, target, parameters, cost, self.output, reduction, pos_weight)
