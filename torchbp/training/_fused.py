@@ -47,7 +47,7 @@ class FusedEngine:
         optimizer._opt_called = True  # type: ignore[attr-defined]  # schedulers ask whether there was a step
         several = self.trainer.world_size > 1
         reduce = _mean_over_processes if several else None
-        self.descent = Descent(module.network, module.cost, self.group["lr"], reduce, module.cuda_graph)
+        self.descent = Descent(module.network, module.cost, self.group["lr"], reduce, module.cuda_graph, module.pos_weight)
 
     def train(self, x: Tensor, y: Tensor, batch_size: int, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Descend on each ``batch_size`` rows in turn.
