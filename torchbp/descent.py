@@ -1,7 +1,6 @@
 """The text's iteration, equations 2.1 to 3.2g, in place: no autograd graph, and no tensor made that was there before."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import repeat
 from typing import Literal, NamedTuple
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torchbp import equations as eq
+from torchbp._workspace import Views, Workspace
 from torchbp.functions import positives_weighted
 from torchbp.nn import BPNetwork, SigmoidLinear
 
@@ -34,23 +34,6 @@ _OUTPUTS = {
     ("squared_error", "sigmoid"): _Output(_sigmoid_squared_error_, lambda z, a, y: eq.squared_error(a, y)),  # 3.1a
     ("squared_error", "linear"): _Output(eq.squared_error_derivative_, lambda z, a, y: eq.squared_error(a, y)),  # 3.1a
 }
-
-# A layer of this many units or more is carried back in two halves, so that dA is never larger than half of it.
-_WIDE = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class _Views:
-    """What an iteration on batches of one size reads and writes: the workspace's first rows, and the parameters."""
-
-    hidden: list[tuple[Tensor, Tensor, Tensor]]  # A, Wᵀ, b of each hidden layer, upwards
-    last: tuple[Tensor, Tensor]  # Wᵀ, b of the last layer
-    error: Tensor  # its dZ
-    upper: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]  # W, dZ, dZᵀ, A and dA of the layer below; downwards
-    first: tuple[Tensor, Tensor]  # W, dZᵀ of the first layer
-    biases: list[tuple[Tensor, Tensor]]  # b, dZᵀ of every layer
-    ones: Tensor
-    count: int  # m, the number of costs whose mean the cost is
 
 
 class _Graph:
@@ -192,7 +175,7 @@ class Descent:
         last = len(batches) - 1
         lrs = repeat(self.lr) if lrs is None else lrs
         for number, ((x_, y_, z_, a_, w_), lr) in enumerate(zip(batches, lrs, strict=False)):
-            views = self._views.get(len(x_)) or self._make_views(len(x_))
+            views = self._workspace.views.get(len(x_)) or self._views_of(len(x_))
             if self._reduce is not None or (keep_gradients and number == last):
                 self._forward(x_, y_, w_, z_, a_, views)
                 self._descend_by_gradients(x_, lr, views)
@@ -204,7 +187,7 @@ class Descent:
         cost = self._output.cost(z, a, y)  # 3.1
         return _batch_means(cost if weight is None else cost.mul_(weight), batch_size)
 
-    def _forward(self, x: Tensor, y: Tensor, weight: Tensor | None, z: Tensor, a: Tensor, views: _Views) -> None:
+    def _forward(self, x: Tensor, y: Tensor, weight: Tensor | None, z: Tensor, a: Tensor, views: Views) -> None:
         """From x to the output's error."""
         a_below = x
         for a_hidden, Wt, b in views.hidden:
@@ -217,7 +200,7 @@ class Descent:
         if weight is not None:
             views.error.mul_(weight)
 
-    def _descend(self, x: Tensor, alpha: float, views: _Views) -> None:
+    def _descend(self, x: Tensor, alpha: float, views: Views) -> None:
         """From the output's error to the new parameters."""
         for W, dz, dzt, a, da in views.upper:
             eq.activation_gradient_(da, dz, W)  # 3.2e: by W as it is before its own update
@@ -228,7 +211,7 @@ class Descent:
         for b, dzt in views.biases:
             eq.descend_bias_(b, dzt, views.ones, alpha)  # 3.2d, 3.2f, 3.2g
 
-    def _descend_by_gradients(self, x: Tensor, lr: float, views: _Views) -> None:
+    def _descend_by_gradients(self, x: Tensor, lr: float, views: Views) -> None:
         """The same with every gradient in memory: for ``.grad``, and to be reduced over processes."""
         sizes = [parameter.numel() for parameter in self._parameters]
         gradients = self._W[0].new_empty(sum(sizes))
@@ -246,7 +229,7 @@ class Descent:
         for parameter in self._parameters:
             eq.descend_(parameter, parameter.grad, lr)  # type: ignore[arg-type]  # 3.2g
 
-    def _replay(self, x: Tensor, y: Tensor, weight: Tensor | None, z: Tensor, a: Tensor, lr: float, views: _Views) -> None:
+    def _replay(self, x: Tensor, y: Tensor, weight: Tensor | None, z: Tensor, a: Tensor, lr: float, views: Views) -> None:
         """Forward and descend, by the graph of this size's earlier batches."""
         assert self._graphs is not None
         if (lr, weight is None) != self._graphs_of:
@@ -277,53 +260,15 @@ class Descent:
         # Detached, they are the same memory without what autograd does at every use.
         self._W = [layer.weight.detach() for layer in self._layers]
         self._b = [layer.bias.detach() for layer in self._layers]
-        self._views: dict[int, _Views] = {}
+        self._workspace = Workspace(self._W, self._b)
         self._prediction = self._b[-1].new_empty(0, len(self._b[-1]))
-        self._reserve(0)
-
-    def _reserve(self, rows: int) -> None:
-        """Make the workspace, for batches of up to so many rows."""
-        *hidden, n_out = [len(b) for b in self._b]
-        new = self._b[0].new_empty
-        self._rows = rows
-        self._views.clear()
         if self._graphs is not None:
             self._graphs.clear()
-        self._A = [new(rows, n) for n in hidden]
-        self._dA = new(rows * max((n - n // 2 if n >= _WIDE else n for n in hidden), default=0))
-        self._dZ = new(rows, n_out)
-        self._ones = self._b[0].new_ones(rows)
 
-    def _make_views(self, rows: int) -> _Views:
-        if rows > self._rows:
-            self._reserve(rows)
-        A = [a[:rows] for a in self._A]
-        dZ = [*A, self._dZ[:rows]]
-        dZt = [dz.t() for dz in dZ]
-        Wt = [W.t() for W in self._W]
-        # Columns of W, A and dA go together: each half of a wide layer has an iteration of its own.
-        upper = [
-            (W_part, dz, dzt, a_part, self._dA[: a_part.numel()].view(a_part.shape))
-            for W, dz, dzt, a in zip(self._W[1:], dZ[1:], dZt[1:], A, strict=True)
-            for W_part, a_part in zip(_parts(W), _parts(a), strict=True)
-        ]
-        views = _Views(
-            hidden=list(zip(A, Wt, self._b, strict=False)),
-            last=(Wt[-1], self._b[-1]),
-            error=dZ[-1],
-            upper=upper[::-1],
-            first=(self._W[0], dZt[0]),
-            biases=list(zip(self._b, dZt, strict=True)),
-            ones=self._ones[:rows],
-            count=rows * self._dZ.shape[1],
-        )
-        self._views[rows] = views
-        return views
-
-
-def _parts(t: Tensor) -> tuple[Tensor, ...]:
-    """The columns of a wide layer as two halves, the larger one first; those of a narrow one whole."""
-    return t.chunk(2, 1) if t.shape[1] >= _WIDE else (t,)
+    def _views_of(self, rows: int) -> Views:
+        if self._graphs is not None and rows > self._workspace.rows:
+            self._graphs.clear()  # they are of the memory that there was
+        return self._workspace.views_of(rows)
 
 
 def _batch_means(cost: Tensor, batch_size: int) -> Tensor:
