@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from torchbp.benchmark._rows import Progress, Row, compare, interleaved
 from torchbp.descent import Descent
-from torchbp.nn import BPNetwork
+from torchbp.nn import BCEWithLogitsLoss, BPNetwork
 
 Steps = Callable[[], object]
 
 FUSED, AUTOGRAD, EAGER, COMPILED, PRODUCTS = "fused", "autograd", "torch.nn eager", "torch.compile", "matrix products"
+PER_LAYER = "a Function a layer"
 SETTINGS: list[tuple[list[int], int]] = [
     ([30, 16, 1], 32),
     ([784, 100, 10], 10),
@@ -27,11 +28,11 @@ ROWS = 512  # of as many batches as they come to, which are in memory together: 
 def step_times(
     settings: Sequence[tuple[list[int], int]], rounds: int, block: float, compiled: bool, progress: Progress
 ) -> list[Row]:
-    """Both engines against PyTorch's step, plain and compiled, and against their own matrix products."""
+    """Both engines against PyTorch's step, plain and compiled, against a Function for each layer, and against the products."""
     rows = []
     for sizes, batch in settings:
         setting = name_of(sizes, batch)
-        steps, gaps = contestants(sizes, batch), {}
+        steps, gaps = {**contestants(sizes, batch), PER_LAYER: per_layer_step(sizes, batch)}, {}
         if compiled:
             progress(f"{setting}: torch.compile")
             try:
@@ -44,7 +45,7 @@ def step_times(
         rows += [
             compare("step time", setting, ours, peer, "s", times, gaps)
             for ours in (FUSED, AUTOGRAD)
-            for peer in (EAGER, COMPILED, PRODUCTS)
+            for peer in (EAGER, COMPILED, PER_LAYER, PRODUCTS)
         ]
     return rows
 
@@ -80,6 +81,14 @@ def autograd_step(sizes: list[int], batch: int) -> Steps:
     # The update is torch.optim.SGD's default one on a CPU, which foreach=False saves it from choosing anew at each step.
     optimizer = torch.optim.SGD(network.parameters(), lr=LR, foreach=False)
     return steps_of(lambda x, y: network.cost(x, y)[0], optimizer, x.split(batch), y.split(batch))
+
+
+def per_layer_step(sizes: list[int], batch: int) -> Steps:
+    """torchbp's autograd Functions one by one, each a node of the graph."""
+    x, y = rows_of(sizes, batch)
+    network, cost = BPNetwork(sizes), BCEWithLogitsLoss()
+    optimizer = torch.optim.SGD(network.parameters(), lr=LR, foreach=False)
+    return steps_of(lambda x, y: cost(network.logits(x), y), optimizer, x.split(batch), y.split(batch))
 
 
 def eager_step(sizes: list[int], batch: int) -> Steps:
