@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch.autograd import Function, forward_ad
 
 from torchbp import equations as eq
 from torchbp import functions
@@ -26,6 +26,8 @@ _squared_error = call_of(functions.SquaredError)
 _cross_entropy = call_of(functions.CrossEntropy)
 _sigmoid_cross_entropy = call_of(functions.SigmoidCrossEntropy)
 _softmax_cross_entropy = call_of(functions.SoftmaxCrossEntropy)
+# Past Function.apply, which looks for torch.func's transforms as network_cost does, and takes a twentieth of a small step.
+_network_cost = super(Function, functions.NetworkCost).apply
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -195,7 +197,7 @@ def network_cost(
         return _by_single_layers(input, target, parameters, cost, output, reduction, pos_weight)
     if pos_weight is not None:
         weight, target = positives_weighted(target, pos_weight)
-    call = functions.NetworkCost.apply if torch.is_grad_enabled() else functions.network_forward
+    call = _network_cost if torch.is_grad_enabled() else functions.network_forward
     try:
         if input.dim() == 2:
             return call(input, target, weight, end, reduction == "mean", *parameters)

@@ -85,9 +85,9 @@ class NetworkCost(Function):
         A, z, a = _activations(x, end, parameters)
         cost = _cost(end, z, a, y, weight, mean)
         share = 1 / max(y.numel(), 1) if mean else 1
-        gradients = _gradients(ctx.needs_input_grad, end, _weighted(share, weight), A, z, a, y, parameters[::2])
+        ctx.gradients = _gradients(ctx.needs_input_grad, end, _weighted(share, weight), A, z, a, y, parameters[::2])
         ctx.end, ctx.mean = end, mean
-        ctx.save_for_backward(x, y, weight, *parameters, *gradients)
+        ctx.save_for_backward(x, y, weight, *parameters)
         ctx.mark_non_differentiable(a)
         ctx.set_materialize_grads(False)
         return cost, a
@@ -95,9 +95,7 @@ class NetworkCost(Function):
     @staticmethod
     def backward(ctx: Any, dL: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         needs = ctx.needs_input_grad
-        x, y, weight, *rest = ctx.saved_tensors
-        parameters, gradients = rest[: len(needs) - 5], rest[len(needs) - 5 :]
-        del rest
+        x, y, weight, *parameters = ctx.saved_tensors
         if dL is None:
             return (None,) * len(needs)
         if torch.is_grad_enabled():
@@ -105,9 +103,13 @@ class NetworkCost(Function):
             A, z, a = _activations(x, ctx.end, parameters)
             share = dL / y.numel() if ctx.mean else dL
             gradients = _gradients(needs, ctx.end, _weighted(share, weight), A, z, a, y, parameters[::2])
-        elif torch._C._autograd._get_current_graph_task_keep_graph() or not _is_one(dL):
-            gradients = [None if g is None else dL * g for g in gradients]
-        # Else nobody holds them any longer, and autograd takes them for .grad as they are.
+        else:
+            gradients = ctx.gradients
+            keep = torch._C._autograd._get_current_graph_task_keep_graph()
+            if not keep:
+                ctx.gradients = None  # held by nobody else, they become .grad as they are
+            if keep or not _is_one(dL):
+                gradients = [None if g is None else dL * g for g in gradients]
         dx, dy, *of_parameters = gradients
         return dx, dy, None, None, None, *of_parameters
 
