@@ -17,6 +17,7 @@ from training_runs import quiet_trainer
 
 from torchbp.data import BuiltinDataModule
 from torchbp.training import BPModule, Histograms
+from torchbp.training._callbacks import ProgressBar
 
 # 569 rows, 341 of them to train on: 11 batches of 32, the last of 21.
 BATCHES = 11
@@ -194,6 +195,27 @@ def test_the_progress_bar_counts_batches(bar: type, capsys: pytest.CaptureFixtur
     reached: list[int] = []
     fit(module={"engine": "fused"}, callbacks=[Bar()], enable_progress_bar=True, max_epochs=2)
     assert reached == [BATCHES, BATCHES]
+
+
+def test_the_progress_bar_tells_the_speed_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("torchbp.training._callbacks.monotonic", lambda: now[0])
+    told: list[str] = []
+
+    class Bar(ProgressBar):
+        """Of a run whose epochs take a fifth of a second each."""
+
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+            now[0] += 0.2
+            told.append(str(self.progress.columns[-2].render(self.train_progress_bar)))
+            super().on_train_epoch_end(trainer, pl_module)
+
+    bar = Bar()
+    fit(module={"engine": "fused"}, callbacks=[bar], enable_progress_bar=True, max_epochs=12)
+    assert bar.refresh_rate == 10
+    assert told == [""] * 4 + [f"{BATCHES * 5} steps/s"] * 8
 
 
 def test_histograms_and_steps_in_tensorboard_are_those_of_the_autograd_engine(tmp_path: Path) -> None:
