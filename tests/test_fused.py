@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    RichProgressBar,
+    TQDMProgressBar,
+)
 from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -274,6 +280,10 @@ def test_a_cost_that_is_not_finite_is_told_with_its_step_and_layer() -> None:
     [
         ({"gradient_clip_val": 0.5}, "gradient_clip_val is 0.5; engine: fused cannot do that, take engine: autograd"),
         ({"accumulate_grad_batches": 2}, "accumulate_grad_batches is 2; .*take engine: autograd"),
+        (
+            {"callbacks": [GradientAccumulationScheduler({1: 4})]},
+            r"GradientAccumulationScheduler is \{1: 4, 0: 1\}; .*take engine: autograd",
+        ),
         ({"precision": "bf16-mixed"}, "precision is bf16-mixed; .*take engine: autograd"),
         ({"strategy": "fsdp"}, "strategy is FSDPStrategy; .*take engine: autograd"),
     ],
