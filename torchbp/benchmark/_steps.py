@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,10 @@ def step_times(
 
 
 def name_of(sizes: Sequence[int], batch: int) -> str:
-    return f"{'-'.join(map(str, sizes))}, B {batch}"
+    """``30-16-1, B 32``; three widths or more that are the same are one, ``1024x4-16``."""
+    runs = [[width, len([*same])] for width, same in groupby(sizes)]
+    names = [f"{width}x{count}" if count > 2 else "-".join([str(width)] * count) for width, count in runs]
+    return f"{'-'.join(names)}, B {batch}"
 
 
 def batches_of(batch: int) -> int:
@@ -102,10 +105,11 @@ def compiled_step(sizes: list[int], batch: int) -> Steps:
     """The eager one with network and cost compiled; raises what compiling raises."""
     x, y = rows_of(sizes, batch)
     network, cost = plain_network(sizes), nn.BCEWithLogitsLoss()
-    compiled = torch.compile(lambda x, y: cost(network(x), y))
-    steps = steps_of(compiled, torch.optim.SGD(network.parameters(), lr=LR), x.split(batch), y.split(batch))
+    optimizer = torch.optim.SGD(network.parameters(), lr=LR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        compiled = torch.compile(lambda x, y: cost(network(x), y))
+        steps = steps_of(compiled, optimizer, x.split(batch), y.split(batch))
         steps()
     return steps
 
