@@ -10,11 +10,22 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from torchbp.benchmark import _memory as memory
+from torchbp.benchmark._cli import _table
 from torchbp.benchmark._rows import compare, interleaved
-from torchbp.benchmark._steps import autograd_step, batches_of, eager_step, fused_step, products, step_times
+from torchbp.benchmark._steps import (
+    autograd_step,
+    batches_of,
+    eager_step,
+    fused_step,
+    name_of,
+    per_layer_step,
+    products,
+    step_times,
+)
 from torchbp.cli import main
 
 
@@ -28,7 +39,7 @@ def quick() -> dict[str, Any]:
 
 def test_every_measure_has_its_peers() -> None:
     peers = {
-        "step time": {"torch.nn eager", "torch.compile", "matrix products"},
+        "step time": {"torch.nn eager", "torch.compile", "a Function a layer", "matrix products"},
         "peak memory": {"torch.nn eager"},
         "beyond parameters, batch": {"torch.nn eager"},
         "import": {"torch"},
@@ -84,6 +95,11 @@ def test_a_ratio_is_the_median_over_the_rounds_of_two_in_the_same_round() -> Non
     assert (row.ratio, row.gap) == (None, "is not there")
 
 
+def test_names_are_short() -> None:
+    names = [name_of([30, 16, 1], 32), name_of([784, 512, 512, 10], 128), name_of([1024] * 4 + [16], 1024)]
+    assert names == ["30-16-1, B 32", "784-512-512-10, B 128", "1024x4-16, B 1024"]
+
+
 def test_contestants_are_called_in_turn() -> None:
     calls: list[str] = []
     times = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3, None)
@@ -102,7 +118,7 @@ def test_memory_is_what_was_allocated() -> None:
 def test_every_contestant_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the same start, on the same rows, the engines' networks and PyTorch's end at the same parameters."""
     ends = []
-    for make in (fused_step, autograd_step, eager_step):
+    for make in (fused_step, autograd_step, per_layer_step, eager_step):
         torch.manual_seed(0)
         networks: list[nn.Module] = []
         original = nn.Module.__init__
@@ -122,8 +138,8 @@ def test_every_contestant_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch) 
         ends.append([p.detach() for p in parameters])
     assert batches_of(128) == 4
     assert len(ends[0]) == 4
-    torch.testing.assert_close(ends[1], ends[2])
-    torch.testing.assert_close(ends[0], ends[1])
+    for end in ends[1:]:
+        torch.testing.assert_close(end, ends[0])
 
 
 def test_products_are_those_of_a_step() -> None:
@@ -134,10 +150,17 @@ def test_products_are_those_of_a_step() -> None:
 
 
 def test_a_peer_that_cannot_run_leaves_a_stated_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_compiler(*args: Any, **options: Any) -> None:
-        raise RuntimeError("no C++ compiler\nwas found")
-
-    monkeypatch.setattr(torch, "compile", no_compiler)
+    """No compiler is to be found: the other rows are as they would be, and below the table stands why."""
+    torch.compiler.reset()
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/nonexistent/c++",))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
     rows = step_times([([3, 2], 256)], 1, 0.0, True, lambda _: None)
-    assert {row.gap for row in rows if row.peer == "torch.compile"} == {"RuntimeError: no C++ compiler"}
+    (gap,) = {row.gap for row in rows if row.peer == "torch.compile"}
+    assert gap is not None
+    assert "No working C++ compiler found" in gap
+    with (console := Console(width=100)).capture() as capture:
+        console.print(_table(rows, 1))
+    text = " ".join(capture.get().split())
+    assert "no torch.compile: InductorError: InvalidCxxCompiler" in text
+    assert text.count("│ fused │ torch.nn eager │") == 1
     assert all(row.ratio for row in rows if row.peer != "torch.compile")

@@ -130,6 +130,21 @@ def test_other_types_learn(dtype: torch.dtype) -> None:
     assert torch.equal(descent.prediction.round(), y)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("cost", "output"), COSTS)
+def test_other_types_take_the_steps_of_float64(cost: str, output: Any, dtype: torch.dtype) -> None:
+    network = BPNetwork([4, 6, 5, 2], output, dtype=dtype)
+    expected = copy.deepcopy(network).double()
+    for _ in range(5):
+        x, y = torch.randn(12, 4, dtype=dtype), torch.rand(12, 2, dtype=dtype)
+        costs, right = Descent(network, cost).steps(x, y, 5), Descent(expected, cost).steps(x.double(), y.double(), 5)
+        assert costs.dtype == dtype
+        tolerance = 64 * torch.finfo(dtype).eps
+        torch.testing.assert_close(costs.double(), right, rtol=tolerance, atol=tolerance)
+        for parameter, other in zip(network.parameters(), expected.parameters(), strict=True):
+            torch.testing.assert_close(parameter.double(), other, rtol=0, atol=tolerance)
+
+
 def test_bad_arguments() -> None:
     network = BPNetwork([3, 2], "linear")
     with pytest.raises(

@@ -83,6 +83,18 @@ def test_cross_entropy_of_weighted_input(device: str) -> None:
 
 
 @each_device
+def test_positives_weighted(device: str) -> None:
+    a, y, w = in_unit_interval(20, device=device), in_unit_interval(20, device=device), 4 * in_unit_interval(20, device=device)
+    y[:4] = torch.tensor([0.0, 1.0, 0.0, 1.0])
+    w[2:4] = 0.0
+    u, weighted = eq.positives_weighted(y, w)
+    assert weighted[:3].tolist() == [0.0, 1.0, 0.0]
+    numbers = list(zip(a.tolist(), y.tolist(), w.tolist(), strict=True))
+    same(u * eq.cross_entropy(a, weighted), [-(v * q * math.log(p) + (1 - q) * math.log(1 - p)) for p, q, v in numbers])
+    same(u * eq.output_error(a, weighted), [(1 - q) * p - v * q * (1 - p) for p, q, v in numbers])
+
+
+@each_device
 def test_piecewise_cross_entropy_is_the_joined_one(device: str) -> None:
     a, y = in_unit_interval(200, device=device), torch.arange(200, device=device).double() % 2
     expected = [-math.log(p) if q == 1 else -math.log(1 - p) for p, q in zip(a.tolist(), y.tolist(), strict=True)]

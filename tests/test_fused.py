@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    RichProgressBar,
+    TQDMProgressBar,
+)
 from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -17,6 +23,7 @@ from training_runs import quiet_trainer
 
 from torchbp.data import BuiltinDataModule
 from torchbp.training import BPModule, Histograms
+from torchbp.training._callbacks import ProgressBar
 
 # 569 rows, 343 of them to train on: 11 batches of 32, the last of 23.
 BATCHES = 11
@@ -196,6 +203,27 @@ def test_the_progress_bar_counts_batches(bar: type, capsys: pytest.CaptureFixtur
     assert reached == [BATCHES, BATCHES]
 
 
+def test_the_progress_bar_tells_the_speed_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("torchbp.training._callbacks.monotonic", lambda: now[0])
+    told: list[str] = []
+
+    class Bar(ProgressBar):
+        """Of a run whose epochs take a fifth of a second each."""
+
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+            now[0] += 0.2
+            told.append(str(self.progress.columns[-2].render(self.train_progress_bar)))
+            super().on_train_epoch_end(trainer, pl_module)
+
+    bar = Bar()
+    fit(module={"engine": "fused"}, callbacks=[bar], enable_progress_bar=True, max_epochs=12)
+    assert bar.refresh_rate == 10
+    assert told == [""] * 4 + [f"{BATCHES * 5} steps/s"] * 8
+
+
 def test_histograms_and_steps_in_tensorboard_are_those_of_the_autograd_engine(tmp_path: Path) -> None:
     boards = {}
     for engine in ("autograd", "fused"):
@@ -252,6 +280,10 @@ def test_a_cost_that_is_not_finite_is_told_with_its_step_and_layer() -> None:
     [
         ({"gradient_clip_val": 0.5}, "gradient_clip_val is 0.5; engine: fused cannot do that, take engine: autograd"),
         ({"accumulate_grad_batches": 2}, "accumulate_grad_batches is 2; .*take engine: autograd"),
+        (
+            {"callbacks": [GradientAccumulationScheduler({1: 4})]},
+            r"GradientAccumulationScheduler is \{1: 4, 0: 1\}; .*take engine: autograd",
+        ),
         ({"precision": "bf16-mixed"}, "precision is bf16-mixed; .*take engine: autograd"),
         ({"strategy": "fsdp"}, "strategy is FSDPStrategy; .*take engine: autograd"),
     ],

@@ -30,14 +30,12 @@ LEADING = [(), (0,), (3,), (2, 3)]
 REDUCTIONS = [{}, {"reduction": "mean"}, {"reduction": "sum"}, {"reduction": "none"}]
 
 
-def network_cost_of_torch(
-    x: Tensor, y: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, reduction: str = "mean"
-) -> Tensor:
-    return TF.binary_cross_entropy_with_logits(TF.linear(torch.sigmoid(TF.linear(x, W1, b1)), W2, b2), y, reduction=reduction)
+def network_cost_of_torch(x: Tensor, y: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, **options: Any) -> Tensor:
+    return TF.binary_cross_entropy_with_logits(TF.linear(torch.sigmoid(TF.linear(x, W1, b1)), W2, b2), y, **options)
 
 
-def network_cost(x: Tensor, y: Tensor, *parameters: Tensor, reduction: str = "mean") -> Tensor:
-    return F.network_cost(x, y, parameters, reduction=reduction)[0]
+def network_cost(x: Tensor, y: Tensor, *parameters: Tensor, **options: Any) -> Tensor:
+    return F.network_cost(x, y, parameters, **options)[0]
 
 
 FUNCTIONS = {**{name: getattr(F, name) for name in F.__all__}, "network_cost": network_cost}
@@ -62,6 +60,16 @@ def cost_arguments(make: Callable[..., Tensor], *, of_activations: bool = False)
         yield ((probability if of_activations else make)(shape), probability(shape)), reduction
 
 
+def weighted_cost_arguments(make: Callable[..., Tensor]) -> Iterator[Arguments]:
+    yield from cost_arguments(make)
+    for tensors, reduction in cost_arguments(make):
+        yield tensors, {**reduction, "pos_weight": positive(make, tensors[0].shape[-1:])}
+
+
+def positive(make: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+    return make(shape, low=0.1, high=4).detach()
+
+
 def cross_entropy_arguments(make: Callable[..., Tensor]) -> Iterator[Arguments]:
     for leading, reduction in itertools.product([(), (3,)], REDUCTIONS):
         yield (make((*leading, 4)), make((*leading, 4), low=0.05, high=0.95)), reduction
@@ -81,6 +89,7 @@ def network_arguments(make: Callable[..., Tensor]) -> Iterator[Arguments]:
                 make(2),
             )
             yield tensors, reduction
+            yield tensors, {**reduction, "pos_weight": positive(make, (2,))}
 
 
 SAMPLES: dict[str, Callable[[Callable[..., Tensor]], Iterator[Arguments]]] = {
@@ -88,7 +97,7 @@ SAMPLES: dict[str, Callable[[Callable[..., Tensor]], Iterator[Arguments]]] = {
     "sigmoid_linear": layer_arguments,
     "mse_loss": cost_arguments,
     "binary_cross_entropy": partial(cost_arguments, of_activations=True),
-    "binary_cross_entropy_with_logits": cost_arguments,
+    "binary_cross_entropy_with_logits": weighted_cost_arguments,
     "cross_entropy": cross_entropy_arguments,
     "network_cost": network_arguments,
 }

@@ -19,6 +19,7 @@ from torchbp import equations as eq
 from torchbp import functions as fn
 
 each_device = pytest.mark.parametrize("device", DEVICES)
+LEAST_NORMAL = torch.finfo(torch.float64).tiny
 
 
 class Symbols:
@@ -69,7 +70,7 @@ class Symbols:
 
     def clamp(self, min: float) -> "Symbols":
         # The bounds of logarithms and denominators, which the open interval (0, 1) does not reach.
-        assert min in (eq.LOG_MIN, eq.DENOMINATOR_MIN)
+        assert min in (eq.LOG_MIN, eq.DENOMINATOR_MIN, LEAST_NORMAL)
         return self
 
     def to(self, dtype: torch.dtype) -> "Symbols":
@@ -176,6 +177,15 @@ def test_backward_of_a_cost(function: Any, input: Any, cost: Any) -> None:
     assert is_same(tangent, dL * cost.diff(input) + y * cost.diff(y))
 
 
+def test_positives_weighted() -> None:
+    """Weight times cost, and weight times error, are the weighted cost and its derivative."""
+    w = sp.Symbol("w", positive=True)
+    weighted = -(w * y * sp.log(a) + (1 - y) * sp.log(1 - a))
+    u, target = eq.positives_weighted(sY, Symbols(w))
+    assert is_same(u * eq.cross_entropy(sA, target), weighted)
+    assert is_same(u * eq.output_error(Symbols(sigmoid), target), weighted.subs(a, sigmoid).diff(z))
+
+
 def test_softmax_cross_entropy() -> None:
     z, y = sp.Matrix(1, 3, sp.symbols("z:3", real=True)), sp.Matrix(1, 3, sp.symbols("y:3", positive=True))
     total = sum(sp.exp(each) for each in z)
@@ -261,7 +271,6 @@ POINTS = torch.cat(
     ]
 )
 KINDS_OF_TARGETS = ["zero", "one", "uniform", "next to zero", "next to one"]
-LEAST_NORMAL = torch.finfo(torch.float64).tiny
 
 
 # Enough for 1 - g(z) to keep fifty digits where g(z) is nearest to 1: e^-700 is 1e-304.
@@ -316,6 +325,19 @@ def test_digits_of_cross_entropy(kind: str, device: str) -> None:
     }[kind]
     exact = to_many_digits(cross_entropy.subs(a, sigmoid), (z, points), (y, targets))
     assert worst_ulp(eq.cross_entropy_of_weighted_input(points.to(device), targets.to(device)), exact) <= 4
+
+
+@each_device
+@pytest.mark.parametrize("w", [1e-6, 0.1, 7.3, 1e6])
+def test_digits_of_the_weighted_error(w: float, device: str) -> None:
+    """Of targets 0 and 1, to the last places of what 1 - a has left, which PyTorch's own loses."""
+    points = POINTS[::3]
+    targets = (torch.rand_like(points) > 0.5).double()
+    u, target = eq.positives_weighted(targets.to(device), torch.tensor(w, dtype=torch.float64, device=device))
+    activations = eq.sigmoid(points.to(device))
+    larger = (u * torch.maximum(activations, target)).tolist()
+    exact = to_many_digits((1 - y) * sigmoid - w * y * (1 - sigmoid), (z, points), (y, targets))
+    assert worst_ulp(u * eq.output_error(activations, target), exact, lambda i, _: math.ulp(larger[i])) <= 2
 
 
 @each_device

@@ -1,7 +1,6 @@
 """The text's iteration, equations 2.1 to 3.2g, in place: no autograd graph, and no tensor made that was there before."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from itertools import repeat
 from typing import Literal, NamedTuple
 
@@ -9,6 +8,8 @@ import torch
 from torch import Tensor
 
 from torchbp import equations as eq
+from torchbp._workspace import Views, Workspace
+from torchbp.functions import positives_weighted
 from torchbp.nn import BPNetwork, SigmoidLinear
 
 __all__ = ["Descent"]
@@ -34,37 +35,25 @@ _OUTPUTS = {
     ("squared_error", "linear"): _Output(eq.squared_error_derivative_, lambda z, a, y: eq.squared_error(a, y)),  # 3.1a
 }
 
-# A layer of this many units or more is carried back in two halves, so that dA is never larger than half of it.
-_WIDE = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class _Views:
-    """What an iteration on batches of one size reads and writes: the workspace's first rows, and the parameters."""
-
-    hidden: list[tuple[Tensor, Tensor, Tensor]]  # A, Wᵀ, b of each hidden layer, upwards
-    last: tuple[Tensor, Tensor]  # Wᵀ, b of the last layer
-    error: Tensor  # its dZ
-    upper: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]  # W, dZ, dZᵀ, A and dA of the layer below; downwards
-    first: tuple[Tensor, Tensor]  # W, dZᵀ of the first layer
-    biases: list[tuple[Tensor, Tensor]]  # b, dZᵀ of every layer
-    ones: Tensor
-    count: int  # m, the number of costs whose mean the cost is
-
 
 class _Graph:
     """One iteration on batches of one size, as a CUDA graph on memory of its own."""
 
-    def __init__(self, iterate: Callable[..., None], x: Tensor, y: Tensor, z: Tensor, activation: bool) -> None:
+    def __init__(
+        self, iterate: Callable[..., None], x: Tensor, y: Tensor, weight: Tensor | None, z: Tensor, activation: bool
+    ) -> None:
         self.x, self.y, self.z = torch.empty_like(x), torch.empty_like(y), torch.empty_like(z)
+        self.weight = None if weight is None else torch.empty_like(weight)
         self.a = torch.empty_like(z) if activation else self.z
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            iterate(self.x, self.y, self.z, self.a)
+            iterate(self.x, self.y, self.weight, self.z, self.a)
 
-    def replay(self, x: Tensor, y: Tensor, z: Tensor, a: Tensor) -> None:
+    def replay(self, x: Tensor, y: Tensor, weight: Tensor | None, z: Tensor, a: Tensor) -> None:
         self.x.copy_(x)
         self.y.copy_(y)
+        if self.weight is not None:
+            self.weight.copy_(weight)  # type: ignore[arg-type]
         self.graph.replay()
         z.copy_(self.z)
         a.copy_(self.a)
@@ -87,10 +76,13 @@ class Descent:
             place, the mean over processes. Without it no gradient is made.
         cuda_graph: capture the second step on batches of a size as a CUDA graph and replay it from then on, until ``lr`` or the
             largest batch changes. Nothing in a step waits for the device or depends on values.
+        pos_weight: multiplies the cost's term of the positive class, as in
+            :func:`torchbp.functional.binary_cross_entropy_with_logits`; the attribute may be set between steps.
 
     Raises:
         ValueError: a ``cost`` that is not one of these or does not go with the network's output, an ``lr`` below zero, a
-            ``cuda_graph`` of a network that is not on a CUDA device, or together with ``reduce``.
+            ``cuda_graph`` of a network that is not on a CUDA device, or together with ``reduce``, a ``pos_weight`` of squared
+            error.
 
     >>> network = BPNetwork([2, 3, 1])
     >>> x, y = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0], [1.0], [1.0], [0.0]])
@@ -108,6 +100,7 @@ class Descent:
         lr: float = 0.1,
         reduce: Callable[[Tensor], None] | None = None,
         cuda_graph: bool = False,
+        pos_weight: Tensor | None = None,
     ) -> None:
         output = "sigmoid" if isinstance(network.layers[-1], SigmoidLinear) else "linear"
         if (cost, output) not in _OUTPUTS:
@@ -118,10 +111,12 @@ class Descent:
         device = network.layers[0].weight.device
         if cuda_graph and (device.type != "cuda" or reduce is not None):
             raise ValueError(f"cuda_graph is True; it needs one process and a network on a CUDA device, here it is on {device}")
-        self.lr = lr
+        if pos_weight is not None and cost != "cross_entropy":
+            raise ValueError(f"pos_weight is given with cost {cost!r}; it is for 'cross_entropy' only")
+        self.lr, self.pos_weight = lr, pos_weight
         self._reduce = reduce
         self._graphs: dict[int, _Graph | None] | None = {} if cuda_graph else None
-        self._graphs_lr = lr
+        self._graphs_of = lr, pos_weight is None
         self._output = _OUTPUTS[cost, output]
         self._output_has_activation = output == "sigmoid"
         self._layers: list[torch.nn.Linear] = list(network.layers)  # type: ignore[arg-type]
@@ -151,7 +146,7 @@ class Descent:
         return costs[0] if len(x) else x.new_tensor(float("nan"))
 
     def steps(
-        self, x: Tensor, y: Tensor, batch_size: int, keep_gradients: bool = False, lrs: Sequence[float] | None = None
+        self, x: Tensor, y: Tensor, batch_size: int, keep_gradients: bool = False, lrs: Iterable[float] | None = None
     ) -> Tensor:
         """One iteration after another, on each ``batch_size`` rows in turn; the last batch may be smaller.
 
@@ -172,21 +167,27 @@ class Descent:
         a = self._prediction = torch.empty_like(z) if self._output_has_activation else z
         if not len(x):
             return z.new_empty(0)
-        batches = list(zip(*(t.split(batch_size) for t in (x, y, z, a)), strict=True))
+        weight = None
+        if self.pos_weight is not None:
+            weight, y = positives_weighted(y, self.pos_weight)
+        weights = repeat(None) if weight is None else weight.split(batch_size)
+        batches = list(zip(*(t.split(batch_size) for t in (x, y, z, a)), weights, strict=False))
         last = len(batches) - 1
-        for number, ((x_, y_, z_, a_), lr) in enumerate(zip(batches, repeat(self.lr) if lrs is None else lrs, strict=False)):
-            views = self._views.get(len(x_)) or self._make_views(len(x_))
+        lrs = repeat(self.lr) if lrs is None else lrs
+        for number, ((x_, y_, z_, a_, w_), lr) in enumerate(zip(batches, lrs, strict=False)):
+            views = self._workspace.views.get(len(x_)) or self._views_of(len(x_))
             if self._reduce is not None or (keep_gradients and number == last):
-                self._forward(x_, y_, z_, a_, views)
+                self._forward(x_, y_, w_, z_, a_, views)
                 self._descend_by_gradients(x_, lr, views)
             elif self._graphs is None:
-                self._forward(x_, y_, z_, a_, views)
+                self._forward(x_, y_, w_, z_, a_, views)
                 self._descend(x_, lr / views.count, views)
             else:
-                self._replay(x_, y_, z_, a_, lr, views)
-        return _batch_means(self._output.cost(z, a, y), batch_size)  # 3.1
+                self._replay(x_, y_, w_, z_, a_, lr, views)
+        cost = self._output.cost(z, a, y)  # 3.1
+        return _batch_means(cost if weight is None else cost.mul_(weight), batch_size)
 
-    def _forward(self, x: Tensor, y: Tensor, z: Tensor, a: Tensor, views: _Views) -> None:
+    def _forward(self, x: Tensor, y: Tensor, weight: Tensor | None, z: Tensor, a: Tensor, views: Views) -> None:
         """From x to the output's error."""
         a_below = x
         for a_hidden, Wt, b in views.hidden:
@@ -196,8 +197,10 @@ class Descent:
         if self._output_has_activation:
             eq.sigmoid_(a, z)  # 2.4
         self._output.error_(views.error, a, y)  # 3.2c
+        if weight is not None:
+            views.error.mul_(weight)
 
-    def _descend(self, x: Tensor, alpha: float, views: _Views) -> None:
+    def _descend(self, x: Tensor, alpha: float, views: Views) -> None:
         """From the output's error to the new parameters."""
         for W, dz, dzt, a, da in views.upper:
             eq.activation_gradient_(da, dz, W)  # 3.2e: by W as it is before its own update
@@ -208,7 +211,7 @@ class Descent:
         for b, dzt in views.biases:
             eq.descend_bias_(b, dzt, views.ones, alpha)  # 3.2d, 3.2f, 3.2g
 
-    def _descend_by_gradients(self, x: Tensor, lr: float, views: _Views) -> None:
+    def _descend_by_gradients(self, x: Tensor, lr: float, views: Views) -> None:
         """The same with every gradient in memory: for ``.grad``, and to be reduced over processes."""
         sizes = [parameter.numel() for parameter in self._parameters]
         gradients = self._W[0].new_empty(sum(sizes))
@@ -226,23 +229,23 @@ class Descent:
         for parameter in self._parameters:
             eq.descend_(parameter, parameter.grad, lr)  # type: ignore[arg-type]  # 3.2g
 
-    def _replay(self, x: Tensor, y: Tensor, z: Tensor, a: Tensor, lr: float, views: _Views) -> None:
+    def _replay(self, x: Tensor, y: Tensor, weight: Tensor | None, z: Tensor, a: Tensor, lr: float, views: Views) -> None:
         """Forward and descend, by the graph of this size's earlier batches."""
         assert self._graphs is not None
-        if lr != self._graphs_lr:
-            self._graphs_lr = lr
+        if (lr, weight is None) != self._graphs_of:
+            self._graphs_of = lr, weight is None
             self._graphs.clear()
 
-        def iterate(x: Tensor, y: Tensor, z: Tensor, a: Tensor) -> None:
-            self._forward(x, y, z, a, views)
+        def iterate(x: Tensor, y: Tensor, weight: Tensor | None, z: Tensor, a: Tensor) -> None:
+            self._forward(x, y, weight, z, a, views)
             self._descend(x, lr / views.count, views)
 
         if len(x) not in self._graphs:
             self._graphs[len(x)] = None  # libraries set themselves up in a first step, which must not be captured
-            iterate(x, y, z, a)
+            iterate(x, y, weight, z, a)
             return
-        graph = self._graphs[len(x)] = self._graphs[len(x)] or _Graph(iterate, x, y, z, self._output_has_activation)
-        graph.replay(x, y, z, a)
+        graph = self._graphs[len(x)] = self._graphs[len(x)] or _Graph(iterate, x, y, weight, z, self._output_has_activation)
+        graph.replay(x, y, weight, z, a)
 
     def _check(self, x: Tensor, y: Tensor) -> None:
         n_in, n_out = self._W[0].shape[1], len(self._b[-1])
@@ -257,53 +260,15 @@ class Descent:
         # Detached, they are the same memory without what autograd does at every use.
         self._W = [layer.weight.detach() for layer in self._layers]
         self._b = [layer.bias.detach() for layer in self._layers]
-        self._views: dict[int, _Views] = {}
+        self._workspace = Workspace(self._W, self._b)
         self._prediction = self._b[-1].new_empty(0, len(self._b[-1]))
-        self._reserve(0)
-
-    def _reserve(self, rows: int) -> None:
-        """Make the workspace, for batches of up to so many rows."""
-        *hidden, n_out = [len(b) for b in self._b]
-        new = self._b[0].new_empty
-        self._rows = rows
-        self._views.clear()
         if self._graphs is not None:
             self._graphs.clear()
-        self._A = [new(rows, n) for n in hidden]
-        self._dA = new(rows * max((n - n // 2 if n >= _WIDE else n for n in hidden), default=0))
-        self._dZ = new(rows, n_out)
-        self._ones = self._b[0].new_ones(rows)
 
-    def _make_views(self, rows: int) -> _Views:
-        if rows > self._rows:
-            self._reserve(rows)
-        A = [a[:rows] for a in self._A]
-        dZ = [*A, self._dZ[:rows]]
-        dZt = [dz.t() for dz in dZ]
-        Wt = [W.t() for W in self._W]
-        # Columns of W, A and dA go together: each half of a wide layer has an iteration of its own.
-        upper = [
-            (W_part, dz, dzt, a_part, self._dA[: a_part.numel()].view(a_part.shape))
-            for W, dz, dzt, a in zip(self._W[1:], dZ[1:], dZt[1:], A, strict=True)
-            for W_part, a_part in zip(_parts(W), _parts(a), strict=True)
-        ]
-        views = _Views(
-            hidden=list(zip(A, Wt, self._b, strict=False)),
-            last=(Wt[-1], self._b[-1]),
-            error=dZ[-1],
-            upper=upper[::-1],
-            first=(self._W[0], dZt[0]),
-            biases=list(zip(self._b, dZt, strict=True)),
-            ones=self._ones[:rows],
-            count=rows * self._dZ.shape[1],
-        )
-        self._views[rows] = views
-        return views
-
-
-def _parts(t: Tensor) -> tuple[Tensor, ...]:
-    """The columns of a wide layer as two halves, the larger one first; those of a narrow one whole."""
-    return t.chunk(2, 1) if t.shape[1] >= _WIDE else (t,)
+    def _views_of(self, rows: int) -> Views:
+        if self._graphs is not None and rows > self._workspace.rows:
+            self._graphs.clear()  # they are of the memory that there was
+        return self._workspace.views_of(rows)
 
 
 def _batch_means(cost: Tensor, batch_size: int) -> Tensor:

@@ -98,6 +98,16 @@ def cross_entropy_of_weighted_input(z: Tensor, y: Tensor) -> Tensor:
     return torch.lerp(softplus(z, threshold=50), softplus(-z, threshold=50), y)
 
 
+def positives_weighted(y: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight u = 1 - y + w y and target y' = w y / u: u times 3.1c of y' is -[w y ln a + (1 - y) ln(1 - a)]. Beyond the text.
+
+    So the error of the output layer is u (a - y'). For y in {0, 1}, y' is y. The weight ``w``, 0 or above, is broadcast.
+    """
+    positive = w * y
+    u = 1 - y + positive
+    return u, positive / u.clamp(min=torch.finfo(u.dtype).tiny)
+
+
 def output_error(a: Tensor, y: Tensor) -> Tensor:
     """Error of the output layer, ∂L/∂z = a - y: 3.2a times 3.2b, where the a(1 - a) cancels. Equation 3.2c."""
     return a - y

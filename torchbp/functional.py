@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch.autograd import Function, forward_ad
 
 from torchbp import equations as eq
 from torchbp import functions
-from torchbp.functions import as_rows, call_of
+from torchbp.functions import as_rows, call_of, positives_weighted, reduce
 
 __all__ = [
     "binary_cross_entropy",
@@ -26,6 +26,8 @@ _squared_error = call_of(functions.SquaredError)
 _cross_entropy = call_of(functions.CrossEntropy)
 _sigmoid_cross_entropy = call_of(functions.SigmoidCrossEntropy)
 _softmax_cross_entropy = call_of(functions.SoftmaxCrossEntropy)
+# Past Function.apply, which looks for torch.func's transforms as network_cost does, and takes a twentieth of a small step.
+_network_cost = super(Function, functions.NetworkCost).apply
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -91,16 +93,23 @@ def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean")
     return _cross_entropy(*_checked_cost(input, target, reduction))
 
 
-def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy_with_logits(
+    input: Tensor, target: Tensor, reduction: str = "mean", pos_weight: Tensor | None = None
+) -> Tensor:
     """Cross-entropy cost of g(z) from the weighted input z (equations 2.4 and 3.1c); its backward is a - y (3.2c).
 
     As ``torch.nn.functional.binary_cross_entropy_with_logits``, finite for every finite ``input``; ``target`` lies in [0, 1];
-    shapes, ``reduction`` and errors as :func:`mse_loss`.
+    shapes, ``reduction`` and errors as :func:`mse_loss`. ``pos_weight``, 0 or above and broadcast to ``input``, multiplies the
+    cost's term of the positive class, y ln a; it may have a gradient of its own.
 
     >>> binary_cross_entropy_with_logits(torch.tensor([0.0]), torch.tensor([1.0]))
     tensor(0.6931)
     """
-    return _sigmoid_cross_entropy(*_checked_cost(input, target, reduction))
+    input, target, reduction = _checked_cost(input, target, reduction)
+    if pos_weight is None:
+        return _sigmoid_cross_entropy(input, target, reduction)
+    weight, target = positives_weighted(target.to(input.dtype), pos_weight)
+    return reduce(weight * _sigmoid_cross_entropy(input, target, "none"), reduction)
 
 
 def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -144,6 +153,7 @@ def network_cost(
     cost: str = "cross_entropy",
     output: str = "sigmoid",
     reduction: str = "mean",
+    pos_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cost of a network of sigmoid layers, and its prediction, with one node in the graph (equations 2.1 to 3.1).
 
@@ -157,12 +167,13 @@ def network_cost(
         cost: ``'cross_entropy'`` (3.1c, for sigmoid outputs) or ``'squared_error'`` (3.1a).
         output: ``'sigmoid'``, or ``'linear'`` for a last layer without activation.
         reduction: as in :func:`mse_loss`.
+        pos_weight: as in :func:`binary_cross_entropy_with_logits`, for cross-entropy.
 
     Returns:
         The cost, a scalar, or (*, nL) for ``'none'``; and the prediction (*, nL), without a gradient.
 
     Raises:
-        ValueError: shapes that do not fit, or another ``cost``, ``output`` or ``reduction``.
+        ValueError: shapes that do not fit, another ``cost``, ``output`` or ``reduction``, a ``pos_weight`` of squared error.
         TypeError: a tensor that is not of a real floating-point type.
 
     >>> network_cost(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0]]), [torch.tensor([[2.0, -1.0]]), torch.tensor([0.0])])
@@ -177,13 +188,21 @@ def network_cost(
     if target.dtype != input.dtype:
         _check_floating("target", target)
         target = target.to(input.dtype)
-    if reduction == "none" or _goes_by_single_layers():
-        return _by_single_layers(input, target, parameters, cost, output, reduction)
-    call = functions.NetworkCost.apply if torch.is_grad_enabled() else functions.network_forward
+    weight, weight_has_gradient = None, False
+    if pos_weight is not None:
+        if cost != "cross_entropy":
+            raise ValueError(f"pos_weight is given with cost {cost!r}; it is for 'cross_entropy' only")
+        weight_has_gradient = target.requires_grad or pos_weight.requires_grad
+    if reduction == "none" or weight_has_gradient or _goes_by_single_layers():
+        return _by_single_layers(input, target, parameters, cost, output, reduction, pos_weight)
+    if pos_weight is not None:
+        weight, target = positives_weighted(target, pos_weight)
+    call = _network_cost if torch.is_grad_enabled() else functions.network_forward
     try:
         if input.dim() == 2:
-            return call(input, target, end, reduction == "mean", *parameters)
-        value, prediction = call(as_rows(input), as_rows(target), end, reduction == "mean", *parameters)
+            return call(input, target, weight, end, reduction == "mean", *parameters)
+        weight = None if weight is None else as_rows(weight)
+        value, prediction = call(as_rows(input), as_rows(target), weight, end, reduction == "mean", *parameters)
     except (RuntimeError, ValueError, IndexError):
         # Looked at only now, for to look at every shape takes a twentieth of a small network's step.
         _check_network(input, target, parameters)
@@ -192,7 +211,13 @@ def network_cost(
 
 
 def _by_single_layers(
-    input: Tensor, target: Tensor, parameters: Sequence[Tensor], cost: str, output: str, reduction: str
+    input: Tensor,
+    target: Tensor,
+    parameters: Sequence[Tensor],
+    cost: str,
+    output: str,
+    reduction: str,
+    pos_weight: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     _check_network(input, target, parameters)
     z = input
@@ -200,7 +225,7 @@ def _by_single_layers(
         z = sigmoid_linear(z, W, b)
     z = linear(z, *parameters[-2:])
     if cost == "cross_entropy":
-        return binary_cross_entropy_with_logits(z, target, reduction), eq.sigmoid(z.detach())
+        return binary_cross_entropy_with_logits(z, target, reduction, pos_weight), eq.sigmoid(z.detach())
     a = eq.sigmoid(z) if output == "sigmoid" else z
     return mse_loss(a, target, reduction), a.detach()
 

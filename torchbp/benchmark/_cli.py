@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress as Bar
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -121,9 +122,15 @@ def _machine(threads: int) -> dict[str, Any]:
 
 def _table(rows: Sequence[Row], threads: int) -> Table:
     spread = max((row.spread or 0 for row in rows), default=0)
+    gaps = {row.peer: row.gap for row in rows if row.gap is not None}
     table = Table(
         title=f"torchbp benchmark, {threads} thread{'s' if threads > 1 else ''}",
-        caption=f"ratio: the peer's by ours, above 1 is better; medians, of which half lie within {spread:.0%} or less.",
+        caption="\n".join(
+            [
+                f"ratio: the peer's by ours, above 1 is better; medians, of which half lie within {spread:.0%} or less.",
+                *(f"no {peer}: {escape(gap)}" for peer, gap in gaps.items()),
+            ]
+        ),
     )
     for name in ("measure", "setting", "ours", "against"):
         table.add_column(name)
@@ -136,11 +143,11 @@ def _table(rows: Sequence[Row], threads: int) -> Table:
             table.add_section()
         what = group if group != before else ("", "")
         values = (
-            ("-", "-", row.gap)
+            ("-", "-", "-")
             if row.ratio is None
             else (f"[bold]{row.ratio:.2f}[/]", _text(row.ours_value, row.unit), _text(row.peer_value, row.unit))
         )
-        table.add_row(*what, row.ours, row.peer, *(value or "" for value in values))
+        table.add_row(*what, row.ours, row.peer, *values)
         before = group
     return table
 

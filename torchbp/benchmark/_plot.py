@@ -44,19 +44,23 @@ def plot(
         for name, seconds in curves.items():
             microseconds = [1e6 * t for t in seconds]
             if name == PRODUCTS:
-                axes.plot(xs, microseconds, color="black", linestyle="--", label="matrix products alone")
-                axes.fill_between(xs, microseconds, 0.1, color="0.92")
+                axes.plot(xs, microseconds, color="black", linestyle="--", label="its matrix products alone")
+                axes.fill_between(xs, microseconds, 0.1, color="0.93")
             else:
-                axes.plot(xs, microseconds, marker="o", label=name)
+                axes.plot(xs, microseconds, marker="o", markersize=5, linewidth=2, label=name)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xticks(xs, [str(x) for x in xs])
         axes.set_xlabel(label)
+        axes.yaxis.set_major_formatter("{x:,g}")
+        axes.minorticks_off()
+        axes.margins(x=0.02)
         axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
     low, high = (f(t for c in (by_width, by_batch) for seconds in c.values() for t in seconds) for f in (min, max))
     left.set_ylim(1e6 * low / 1.5, 1e6 * high * 1.5)
     left.set_ylabel("µs a step")
-    left.legend()
-    figure.suptitle(f"forward, cost, backward and update, {threads} thread{'s' if threads > 1 else ''}")
-    figure.savefig(path, dpi=120)
+    left.legend(frameon=False)
+    figure.suptitle(f"One step: forward, cost, backward, update ({threads} thread{'s' if threads > 1 else ''})")
+    figure.savefig(path, dpi=150)
     return {"width": {"width": [*map(float, widths)], **by_width}, "batch": {"batch": [*map(float, batches)], **by_batch}}

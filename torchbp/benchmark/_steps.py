@@ -2,18 +2,19 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor, nn
 
 from torchbp.benchmark._rows import Progress, Row, compare, interleaved
 from torchbp.descent import Descent
-from torchbp.nn import BPNetwork
+from torchbp.nn import BCEWithLogitsLoss, BPNetwork
 
 Steps = Callable[[], object]
 
 FUSED, AUTOGRAD, EAGER, COMPILED, PRODUCTS = "fused", "autograd", "torch.nn eager", "torch.compile", "matrix products"
+PER_LAYER = "a Function a layer"
 SETTINGS: list[tuple[list[int], int]] = [
     ([30, 16, 1], 32),
     ([784, 100, 10], 10),
@@ -27,11 +28,11 @@ ROWS = 512  # of as many batches as they come to, which are in memory together: 
 def step_times(
     settings: Sequence[tuple[list[int], int]], rounds: int, block: float, compiled: bool, progress: Progress
 ) -> list[Row]:
-    """Both engines against PyTorch's step, plain and compiled, and against their own matrix products."""
+    """Both engines against PyTorch's step, plain and compiled, against a Function for each layer, and against the products."""
     rows = []
     for sizes, batch in settings:
         setting = name_of(sizes, batch)
-        steps, gaps = contestants(sizes, batch), {}
+        steps, gaps = {**contestants(sizes, batch), PER_LAYER: per_layer_step(sizes, batch)}, {}
         if compiled:
             progress(f"{setting}: torch.compile")
             try:
@@ -44,13 +45,16 @@ def step_times(
         rows += [
             compare("step time", setting, ours, peer, "s", times, gaps)
             for ours in (FUSED, AUTOGRAD)
-            for peer in (EAGER, COMPILED, PRODUCTS)
+            for peer in (EAGER, COMPILED, PER_LAYER, PRODUCTS)
         ]
     return rows
 
 
 def name_of(sizes: Sequence[int], batch: int) -> str:
-    return f"{'-'.join(map(str, sizes))}, B {batch}"
+    """``30-16-1, B 32``; three widths or more that are the same are one, ``1024x4-16``."""
+    runs = [[width, len([*same])] for width, same in groupby(sizes)]
+    names = [f"{width}x{count}" if count > 2 else "-".join([str(width)] * count) for width, count in runs]
+    return f"{'-'.join(names)}, B {batch}"
 
 
 def batches_of(batch: int) -> int:
@@ -82,6 +86,14 @@ def autograd_step(sizes: list[int], batch: int) -> Steps:
     return steps_of(lambda x, y: network.cost(x, y)[0], optimizer, x.split(batch), y.split(batch))
 
 
+def per_layer_step(sizes: list[int], batch: int) -> Steps:
+    """torchbp's autograd Functions one by one, each a node of the graph."""
+    x, y = rows_of(sizes, batch)
+    network, cost = BPNetwork(sizes), BCEWithLogitsLoss()
+    optimizer = torch.optim.SGD(network.parameters(), lr=LR, foreach=False)
+    return steps_of(lambda x, y: cost(network.logits(x), y), optimizer, x.split(batch), y.split(batch))
+
+
 def eager_step(sizes: list[int], batch: int) -> Steps:
     x, y = rows_of(sizes, batch)
     network, cost = plain_network(sizes), nn.BCEWithLogitsLoss()
@@ -93,10 +105,11 @@ def compiled_step(sizes: list[int], batch: int) -> Steps:
     """The eager one with network and cost compiled; raises what compiling raises."""
     x, y = rows_of(sizes, batch)
     network, cost = plain_network(sizes), nn.BCEWithLogitsLoss()
-    compiled = torch.compile(lambda x, y: cost(network(x), y))
-    steps = steps_of(compiled, torch.optim.SGD(network.parameters(), lr=LR), x.split(batch), y.split(batch))
+    optimizer = torch.optim.SGD(network.parameters(), lr=LR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        compiled = torch.compile(lambda x, y: cost(network(x), y))
+        steps = steps_of(compiled, optimizer, x.split(batch), y.split(batch))
         steps()
     return steps
 

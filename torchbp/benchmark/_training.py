@@ -66,13 +66,14 @@ def _breast_cancer() -> tuple[Tensor, Tensor]:
 
 
 class _Rows(RowsDataModule):
-    """Rows that are there, and trained on as they are."""
+    """Rows that are there, and trained on as they are; set once it is made, for Lightning copies every argument."""
 
     name = "rows"
+    x: Tensor
+    y: Tensor
 
-    def __init__(self, x: Tensor, y: Tensor, task: Task, batch_size: int) -> None:
+    def __init__(self, batch_size: int) -> None:
         super().__init__(batch_size, val_size=0, test_size=0, standardize=False)
-        self.x, self.y, self.task = x, y, task
 
     def load(self) -> Rows:
         return Rows(self.x, self.y)
@@ -111,7 +112,9 @@ def _torchbp(engine: str, x: Tensor, y: Tensor, hidden: Sequence[int], batch: in
     task: Task = "multilabel" if y.shape[1] > 1 else "binary"
     # Neither of the peers computes the training split's metrics.
     model = BPModule(x.shape[1], y.shape[1], hidden, task, lr=LR, engine=engine, train_metrics=False)  # type: ignore[arg-type]
-    _trainer(epochs).fit(model, datamodule=_Rows(x, y, task, batch))
+    data = _Rows(batch)
+    data.x, data.y, data.task = x, y, task
+    _trainer(epochs).fit(model, datamodule=data)
 
 
 def _lightning(x: Tensor, y: Tensor, hidden: Sequence[int], batch: int, epochs: int) -> None:

@@ -1,7 +1,14 @@
 """The ``torch.autograd.Function`` subclasses; :mod:`torchbp.functional` holds the forms to call."""
 
 from torchbp.functions._base import BPFunction, as_rows, call_of
-from torchbp.functions._costs import CrossEntropy, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from torchbp.functions._costs import (
+    CrossEntropy,
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
+    SquaredError,
+    positives_weighted,
+    reduce,
+)
 from torchbp.functions._linear import Linear, SigmoidLinear
 from torchbp.functions._network import ENDS, NetworkCost, network_forward
 
@@ -18,4 +25,6 @@ __all__ = [
     "as_rows",
     "call_of",
     "network_forward",
+    "positives_weighted",
+    "reduce",
 ]

@@ -19,10 +19,19 @@ class _Cost(BPFunction):
         ctx.save_for_forward(input, target)
 
 
-def _reduce(cost: Tensor, reduction: str) -> Tensor:
+def reduce(cost: Tensor, reduction: str) -> Tensor:
+    """The mean or the sum of the single costs, or all of them."""
     if reduction == "none":
         return cost
     return cost.mean() if reduction == "mean" else cost.sum()
+
+
+def positives_weighted(target: Tensor, pos_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Each single cost's weight, and the target that goes with it, both of the shape of ``target``."""
+    shape = pos_weight.shape
+    if len(shape) > target.dim() or any(n not in (1, m) for n, m in zip(shape[::-1], target.shape[::-1], strict=False)):
+        raise ValueError(f"pos_weight has shape {tuple(shape)}; it must be one that is broadcast to {tuple(target.shape)}")
+    return eq.positives_weighted(target, pos_weight.to(target.dtype))
 
 
 def _spread(dL: Tensor, cost_count: int, reduction: str) -> Tensor:
@@ -41,7 +50,7 @@ class SquaredError(_Cost):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return _reduce(eq.squared_error(input, target), reduction)
+        return reduce(eq.squared_error(input, target), reduction)
 
     @staticmethod
     def backward(ctx: Any, dL: Tensor) -> tuple[Tensor | None, ...]:
@@ -53,7 +62,7 @@ class SquaredError(_Cost):
     def jvp(ctx: Any, da: Tensor | None, dy: Tensor | None, _: None) -> Tensor:
         a, y = ctx.saved_tensors
         tangent = _tangent((da, lambda: eq.squared_error_derivative(a, y)), (dy, lambda: -eq.squared_error_derivative(a, y)))
-        return _reduce(tangent, ctx.reduction)
+        return reduce(tangent, ctx.reduction)
 
 
 class CrossEntropy(_Cost):
@@ -61,7 +70,7 @@ class CrossEntropy(_Cost):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return _reduce(eq.cross_entropy(input, target), reduction)
+        return reduce(eq.cross_entropy(input, target), reduction)
 
     @staticmethod
     def backward(ctx: Any, dL: Tensor) -> tuple[Tensor | None, ...]:
@@ -77,7 +86,7 @@ class CrossEntropy(_Cost):
         tangent = _tangent(
             (da, lambda: eq.cross_entropy_derivative(a, y)), (dy, lambda: eq.cross_entropy_target_derivative(a, y))
         )
-        return _reduce(tangent, ctx.reduction)
+        return reduce(tangent, ctx.reduction)
 
 
 class SigmoidCrossEntropy(_Cost):
@@ -85,7 +94,7 @@ class SigmoidCrossEntropy(_Cost):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return _reduce(eq.cross_entropy_of_weighted_input(input, target), reduction)
+        return reduce(eq.cross_entropy_of_weighted_input(input, target), reduction)
 
     @staticmethod
     def backward(ctx: Any, dL: Tensor) -> tuple[Tensor | None, ...]:
@@ -100,7 +109,7 @@ class SigmoidCrossEntropy(_Cost):
     def jvp(ctx: Any, dz: Tensor | None, dy: Tensor | None, _: None) -> Tensor:
         z, y = ctx.saved_tensors
         tangent = _tangent((dz, lambda: eq.output_error(eq.sigmoid(z), y)), (dy, lambda: -z))
-        return _reduce(tangent, ctx.reduction)
+        return reduce(tangent, ctx.reduction)
 
 
 class SoftmaxCrossEntropy(_Cost):
@@ -108,7 +117,7 @@ class SoftmaxCrossEntropy(_Cost):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return _reduce(eq.softmax_cross_entropy(input, target), reduction)
+        return reduce(eq.softmax_cross_entropy(input, target), reduction)
 
     @staticmethod
     def backward(ctx: Any, dL: Tensor) -> tuple[Tensor | None, ...]:
@@ -123,4 +132,4 @@ class SoftmaxCrossEntropy(_Cost):
     def jvp(ctx: Any, dz: Tensor | None, dy: Tensor | None, _: None) -> Tensor:
         z, y = ctx.saved_tensors
         tangent = _tangent((dz, lambda: eq.softmax_cross_entropy_derivative(z, y)), (dy, lambda: -torch.log_softmax(z, -1)))
-        return _reduce(tangent.sum(-1), ctx.reduction)
+        return reduce(tangent.sum(-1), ctx.reduction)

@@ -67,9 +67,10 @@ ENDS: dict[tuple[str, str], Any] = {
 
 
 class NetworkCost(Function):
-    """(cost, prediction) of (input, target, end, mean, W1, b1, ..., WL, bL), for rows (B, n0) and targets (B, nL).
+    """(cost, prediction) of (input, target, weight, end, mean, W1, b1, ..., WL, bL), for rows (B, n0) and targets (B, nL).
 
-    ``end`` is one of ``ENDS``, ``mean`` says whether the cost is the mean or the sum of all; the prediction has no gradient.
+    ``weight`` (B, nL) multiplies each single cost and its error, None is 1 for all; ``end`` is one of ``ENDS``; ``mean`` says
+    whether the cost is the mean or the sum of all. Weight and prediction have no gradient.
     The gradients are computed in ``forward``, where all that they need is at hand, and handed over in ``backward``; where
     there is no gradient to compute, :func:`network_forward` is the one to call.
 
@@ -78,13 +79,15 @@ class NetworkCost(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, end: Any, mean: bool, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, weight: Tensor | None, end: Any, mean: bool, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
         A, z, a = _activations(x, end, parameters)
-        cost = _cost(end, z, a, y, mean)
+        cost = _cost(end, z, a, y, weight, mean)
         share = 1 / max(y.numel(), 1) if mean else 1
-        gradients = _gradients(ctx.needs_input_grad, end, share, A, z, a, y, parameters[::2])
+        ctx.gradients = _gradients(ctx.needs_input_grad, end, _weighted(share, weight), A, z, a, y, parameters[::2])
         ctx.end, ctx.mean = end, mean
-        ctx.save_for_backward(x, y, *parameters, *gradients)
+        ctx.save_for_backward(x, y, weight, *parameters)
         ctx.mark_non_differentiable(a)
         ctx.set_materialize_grads(False)
         return cost, a
@@ -92,27 +95,31 @@ class NetworkCost(Function):
     @staticmethod
     def backward(ctx: Any, dL: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         needs = ctx.needs_input_grad
-        x, y, *rest = ctx.saved_tensors
-        parameters, gradients = rest[: len(needs) - 4], rest[len(needs) - 4 :]
-        del rest
+        x, y, weight, *parameters = ctx.saved_tensors
         if dL is None:
             return (None,) * len(needs)
         if torch.is_grad_enabled():
             # Made anew from the arguments: a second derivative has to see how all depends on them.
             A, z, a = _activations(x, ctx.end, parameters)
             share = dL / y.numel() if ctx.mean else dL
-            gradients = _gradients(needs, ctx.end, share, A, z, a, y, parameters[::2])
-        elif torch._C._autograd._get_current_graph_task_keep_graph() or not _is_one(dL):
-            gradients = [None if g is None else dL * g for g in gradients]
-        # Else nobody holds them any longer, and autograd takes them for .grad as they are.
+            gradients = _gradients(needs, ctx.end, _weighted(share, weight), A, z, a, y, parameters[::2])
+        else:
+            gradients = ctx.gradients
+            keep = torch._C._autograd._get_current_graph_task_keep_graph()
+            if not keep:
+                ctx.gradients = None  # held by nobody else, they become .grad as they are
+            if keep or not _is_one(dL):
+                gradients = [None if g is None else dL * g for g in gradients]
         dx, dy, *of_parameters = gradients
-        return dx, dy, None, None, *of_parameters
+        return dx, dy, None, None, None, *of_parameters
 
 
-def network_forward(x: Tensor, y: Tensor, end: Any, mean: bool, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+def network_forward(
+    x: Tensor, y: Tensor, weight: Tensor | None, end: Any, mean: bool, *parameters: Tensor
+) -> tuple[Tensor, Tensor]:
     """What :class:`NetworkCost` gives, without gradients."""
     _, z, a = _activations(x, end, parameters)
-    return _cost(end, z, a, y, mean), a
+    return _cost(end, z, a, y, weight, mean), a
 
 
 def _activations(x: Tensor, end: Any, parameters: Sequence[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -125,10 +132,10 @@ def _activations(x: Tensor, end: Any, parameters: Sequence[Tensor]) -> tuple[lis
     return A, z, end.activation(z)  # 2.4
 
 
-def _cost(end: Any, z: Tensor, a: Tensor, y: Tensor, mean: bool) -> Tensor:
+def _cost(end: Any, z: Tensor, a: Tensor, y: Tensor, weight: Tensor | None, mean: bool) -> Tensor:
     if y.shape != a.shape:
         raise ValueError(f"target has shape {tuple(y.shape)}; it must be that of the prediction, {tuple(a.shape)}")
-    cost = end.cost(z, a, y)  # 3.1
+    cost = _weighted(end.cost(z, a, y), weight)  # 3.1
     return cost.mean() if mean else cost.sum()
 
 
@@ -143,7 +150,7 @@ def _gradients(
     W: Sequence[Tensor],
 ) -> list[Tensor | None]:
     """By x, y, W1, b1, ..., WL, bL, each only where it is needed; each of A is given back as soon as its layer is done."""
-    needs_x, needs_y, _, _, *needs = needs
+    needs_x, needs_y, _, _, _, *needs = needs
     dx = None
     dy = share * end.target_derivative(z, a, y) if needs_y else None
     dz = share * end.error(a, y)  # 3.2c
@@ -162,6 +169,10 @@ def _gradients(
         else:
             break
     return [dx, dy, *of_parameters]
+
+
+def _weighted(share: Any, weight: Tensor | None) -> Any:
+    return share if weight is None else share * weight
 
 
 def _is_one(dL: Tensor) -> bool:

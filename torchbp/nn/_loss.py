@@ -33,11 +33,17 @@ class BCELoss(_Loss):
 class BCEWithLogitsLoss(_Loss):
     """Cross-entropy cost of weighted inputs, whose backward is a - y (equation 3.2c).
 
-    See :func:`torchbp.functional.binary_cross_entropy_with_logits`.
+    See :func:`torchbp.functional.binary_cross_entropy_with_logits`; ``pos_weight`` is a buffer.
     """
 
+    pos_weight: Tensor | None
+
+    def __init__(self, reduction: Literal["mean", "sum", "none"] = "mean", pos_weight: Tensor | None = None) -> None:
+        super().__init__(reduction)
+        self.register_buffer("pos_weight", pos_weight)
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(input, target, self.reduction)
+        return F.binary_cross_entropy_with_logits(input, target, self.reduction, self.pos_weight)
 
 
 class CrossEntropyLoss(_Loss):

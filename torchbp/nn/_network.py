@@ -1,7 +1,7 @@
 """The text's network, of any depth."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -70,8 +70,11 @@ class BPNetwork(nn.Module):
 
     def logits(self, input: Tensor) -> Tensor:
         """Weighted input z of the last layer, before its activation."""
-        last: torch.nn.Linear = self.layers[-1]  # type: ignore[assignment]
-        return F.linear(self.layers[:-1](input), last.weight, last.bias)
+        last: Any
+        *hidden, last = self.layers
+        for layer in hidden:
+            input = layer(input)
+        return F.linear(input, last.weight, last.bias)
 
     def cost(
         self,
@@ -79,17 +82,19 @@ class BPNetwork(nn.Module):
         target: Tensor,
         cost: Literal["cross_entropy", "squared_error"] = "cross_entropy",
         reduction: Literal["mean", "sum", "none"] = "mean",
+        pos_weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Cost of the prediction, and the prediction without a gradient, with one node in the graph.
 
         See :func:`torchbp.functional.network_cost`; hooks on single layers are not called.
         """
         parameters: list[Tensor] = []
-        for layer in self.layers:
-            # From where they are kept, for the attributes take as long as the products of a small network do.
+        # From where they are kept, for the attributes take as long as the products of a small network do.
+        layers: Any = self._modules["layers"]
+        for layer in layers:
             own = layer._parameters
             if "weight" in own and "bias" in own:
-                parameters += own["weight"], own["bias"]  # type: ignore[arg-type]
+                parameters += own["weight"], own["bias"]
             else:  # parametrised or pruned
-                parameters += layer.weight, layer.bias  # type: ignore[arg-type]
-        return F.network_cost(input, target, parameters, cost, self.output, reduction)
+                parameters += layer.weight, layer.bias
+        return F.network_cost(input, target, parameters, cost, self.output, reduction, pos_weight)

@@ -45,6 +45,10 @@ def from_config(args: list[str]) -> tuple[Trace, str, str | None]:
         parser_kwargs={"prog": "torchbp trace"},
         run=False,
     )
+    if cli.model.pos_weight is not None:
+        raise ValueError(
+            f"pos_weight is {cli.model.hparams['pos_weight']}; the text's iteration has none: --model.pos_weight null"
+        )
     module, data, samples = cli.model, cli.datamodule, int(cli.config["samples"])
     data.prepare_data()
     data.setup("fit")

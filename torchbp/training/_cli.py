@@ -11,14 +11,14 @@ from typing import Any, NoReturn
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback, _InstantiatorFn
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 import torchbp.data
 from torchbp.cli import refuse
-from torchbp.training._callbacks import Graph, Histograms, Hyperparameters, PlainProgress
+from torchbp.training._callbacks import Graph, Histograms, Hyperparameters, PlainProgress, ProgressBar
 from torchbp.training._checkpoint import LOGS, CheckpointIO, load_checkpoint, newest_checkpoint, saved_arguments
 from torchbp.training._module import BPModule
 from torchbp.training._prediction import PredictionWriter, table_file
@@ -154,7 +154,7 @@ class BPCLI(LightningCLI):
             if config["patience"]:
                 callbacks.append(EarlyStopping(monitor, patience=int(config["patience"])))  # no type of jsonargparse's
         if trainer["enable_progress_bar"] is not False and shown.isatty():
-            callbacks.append(RichProgressBar(console_kwargs={"stderr": shown is sys.stderr}))
+            callbacks.append(ProgressBar(console_kwargs={"stderr": shown is sys.stderr}))
         elif trainer["enable_progress_bar"] is not False:
             trainer["enable_progress_bar"] = trainer["enable_model_summary"] = False
             callbacks.append(PlainProgress())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
@@ -47,7 +47,7 @@ class FusedEngine:
         optimizer._opt_called = True  # type: ignore[attr-defined]  # schedulers ask whether there was a step
         several = self.trainer.world_size > 1
         reduce = _mean_over_processes if several else None
-        self.descent = Descent(module.network, module.cost, self.group["lr"], reduce, module.cuda_graph)
+        self.descent = Descent(module.network, module.cost, self.group["lr"], reduce, module.cuda_graph, module.pos_weight)
 
     def train(self, x: Tensor, y: Tensor, batch_size: int, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Descend on each ``batch_size`` rows in turn.
@@ -150,9 +150,11 @@ def refuse_unsupported(trainer: Trainer) -> None:
     Raises:
         ValueError: clipped or accumulated gradients, mixed precision, a strategy that is not of whole copies of the network.
     """
+    accumulation = [c.scheduling for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
     asked = {
         "gradient_clip_val": trainer.gradient_clip_val or None,
         "accumulate_grad_batches": trainer.accumulate_grad_batches if trainer.accumulate_grad_batches != 1 else None,
+        "GradientAccumulationScheduler": accumulation[0] if accumulation else None,
         "precision": trainer.precision if trainer.precision not in ("32-true", "64-true", "bf16-true") else None,
         "strategy": None
         if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)

@@ -13,6 +13,7 @@ from torchbp import functional as F
 from torchbp.nn import BPNetwork, Standardize
 from torchbp.training._fused import FusedEngine, automatic_steps, refuse_unsupported, updates_ahead
 from torchbp.training._metrics import metrics_of
+from torchbp.training._weights import balanced, weight_of_each
 
 TASKS = ("binary", "multilabel", "multiclass", "regression")
 COSTS = ("cross_entropy", "squared_error")
@@ -34,6 +35,8 @@ class BPModule(LightningModule):
             ``regression`` has linear outputs and a target that is standardised while it trains.
         cost: ``cross_entropy`` (equation 3.1c; the default for classes) or ``squared_error`` (3.1a; for regression).
         lr: the learning rate α.
+        pos_weight: multiplies the cross-entropy's term of the positive class, y ln a, of every output, or of each by a list;
+            ``balanced`` takes each output's negatives by its positives in the training split, so that both count alike.
         init: ``glorot`` or ``normal``, as in :class:`torchbp.nn.BPNetwork`.
         lr_scheduler: what makes a scheduler of the optimizer; none keeps α constant.
         lr_scheduler_interval: whether the scheduler is stepped once an ``epoch`` or at every ``step``.
@@ -51,6 +54,8 @@ class BPModule(LightningModule):
         FloatingPointError: while training, when the cost or a parameter is no longer finite.
     """
 
+    pos_weight: Tensor | None
+
     def __init__(
         self,
         num_features: int,
@@ -59,6 +64,7 @@ class BPModule(LightningModule):
         task: Literal["binary", "multilabel", "multiclass", "regression"] = "binary",
         cost: Literal["cross_entropy", "squared_error"] | None = None,
         lr: float = 0.5,
+        pos_weight: float | list[float] | Literal["balanced"] | None = None,
         init: Literal["glorot", "normal"] = "glorot",
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
@@ -77,6 +83,8 @@ class BPModule(LightningModule):
             raise ValueError("cost is 'cross_entropy'; for regression it must be 'squared_error'")
         if not 0 < lr < float("inf"):
             raise ValueError(f"lr is {lr}; it must be a finite number above 0")
+        if pos_weight is not None and cost != "cross_entropy":
+            raise ValueError(f"pos_weight is {pos_weight}; with cost {cost} there is none, it is for cross_entropy")
         if engine not in ENGINES:
             raise ValueError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
         if steps_per_execution is not None and (engine != "fused" or steps_per_execution < 1):
@@ -94,6 +102,7 @@ class BPModule(LightningModule):
         self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
         self.steps_per_execution, self.cuda_graph = steps_per_execution, cuda_graph
         self.train_metrics, self.keep_gradients = train_metrics, False
+        self.register_buffer("pos_weight", weight_of_each(pos_weight, num_outputs))
         regression = task == "regression"
         self.network = BPNetwork([num_features, *hidden_sizes, num_outputs], "linear" if regression else "sigmoid", init)
         self.input_scaling = Standardize(num_features)
@@ -119,7 +128,11 @@ class BPModule(LightningModule):
             self.fit_scaling(data)
 
     def fit_scaling(self, data: Any) -> None:
-        """Take the scaling of inputs and regression targets from a data module's training split, if it wants it."""
+        """Take a balanced ``pos_weight``, and if it wants it the scaling, from a data module's training split."""
+        if self.hparams["pos_weight"] == "balanced":
+            if not hasattr(data, "split_rows"):
+                raise ValueError("pos_weight is 'balanced'; that takes a data module of torchbp.data, or give the weights")
+            self.pos_weight.copy_(balanced(data.split_rows("train")))  # type: ignore[union-attr]
         if getattr(data, "standardize", False):
             rows = data.split_rows("train")
             self.input_scaling.fit(x for x, _ in rows.chunks())
@@ -133,7 +146,7 @@ class BPModule(LightningModule):
     def cost_and_prediction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The batch's mean cost, a scalar that has a gradient, and its predictions (B, num_outputs), without one."""
         target = y if self.target_scaling is None else self.target_scaling(y)
-        cost, prediction = self.network.cost(self.input_scaling(x), target, self.cost)
+        cost, prediction = self.network.cost(self.input_scaling(x), target, self.cost, pos_weight=self.pos_weight)
         return cost, prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
     def on_train_start(self) -> None:
