@@ -14,7 +14,7 @@ from training_runs import CONFIGS, quiet_trainer, train_rows
 from torchbp import functional as F
 from torchbp import verify
 from torchbp.cli import main
-from torchbp.data._arrays import ArraysDataModule
+from torchbp.data import Rows, RowsDataModule
 from torchbp.descent import Descent
 from torchbp.nn import BCEWithLogitsLoss, BPNetwork
 from torchbp.training import BPModule
@@ -180,7 +180,7 @@ def test_a_cuda_graph_takes_the_same_steps() -> None:
         assert_close(parameter, expected, rtol=0, atol=1e-12)
 
 
-class Rare(ArraysDataModule):
+class Rare(RowsDataModule):
     """Two overlapping classes of which one is rare, and beside them whatever outputs are asked for."""
 
     name, task = "rare", "multilabel"
@@ -192,18 +192,18 @@ class Rare(ArraysDataModule):
         self.x = torch.randn(2000, 2, generator=generator) + 1.5 * rare
         self.y = torch.cat([rare.float(), *others], 1)
 
-    def load(self) -> tuple[Tensor, Tensor]:
-        return self.x, self.y
+    def load(self) -> Rows:
+        return Rows(self.x, self.y)
 
 
-def trained(data: ArraysDataModule, engine: str = "autograd", **options: Any) -> BPModule:
+def trained(data: RowsDataModule, engine: str = "autograd", **options: Any) -> BPModule:
     torch.manual_seed(0)
     module = BPModule(2, data.num_outputs, (4,), data.task, engine=engine, **options)  # type: ignore[arg-type]
     quiet_trainer(max_epochs=3, precision="64-true").fit(module, datamodule=data)
     return module
 
 
-def recall(module: BPModule, data: ArraysDataModule) -> float:
+def recall(module: BPModule, data: RowsDataModule) -> float:
     x, y = train_rows(data)
     found = module(x.double())[:, 0] > 0.5
     return (found & (y[:, 0] == 1)).sum().item() / y[:, 0].sum().item()

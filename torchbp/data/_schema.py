@@ -1,6 +1,7 @@
 """What was seen of a table in training, which is all that is needed to make features of another."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,18 +87,16 @@ class Schema:
         with cache.folder("rows", table.path, self.state_dict()) as folder:
             paths = folder.path / "x.npy", folder.path / "y.npy"
             if not folder.complete:
-                files = [NpyFile(path, shape) for path, shape in zip(paths, shapes, strict=True)]
-                first = min(file.rows for file in files)
-                for file in files:
-                    file.seek(first)
-                with progress(f"encoding {table.path.name}", len(table)) as done:
+                x, y = (NpyFile(path, shape) for path, shape in zip(paths, shapes, strict=True))
+                with closing(x), closing(y), progress(f"encoding {table.path.name}", len(table)) as done:
+                    first = min(x.rows, y.rows)
+                    x.seek(first)
+                    y.seek(first)
                     for part in table.parts([*self.used, *self.target.names], first):
-                        files[0].append(self.x(part, first))
-                        files[1].append(self.y(part, first))
+                        x.append(self.x(part, first))
+                        y.append(self.y(part, first))
                         first += len(part)
                         done(first)
-                for file in files:
-                    file.close()
                 folder.complete = True
         return Rows(*map(Mapped, paths))
 

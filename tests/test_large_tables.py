@@ -1,0 +1,230 @@
+"""Tables that are larger than they may be in memory: read once, kept on disk, gone on with, and trained as any other."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from test_tabular import csv, mixed
+from training_runs import quiet_trainer
+
+from torchbp.data import TabularDataModule
+from torchbp.data._cache import Folder, NpyFile
+from torchbp.data._schema import Schema
+from torchbp.training import BPModule
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of 16 rows, so that a few hundred rows are many."""
+    monkeypatch.setattr("torchbp.data._csv.ROWS", 16)
+    monkeypatch.setattr("torchbp.data._table.ROWS", 16)
+    monkeypatch.setattr("torchbp.data._table.FILE", 2)
+
+
+def written(folder: Path, kind: str, rows: int = 300, seed: int = 0) -> Path:
+    frame = mixed(rows, seed)
+    if kind == "csv":
+        return csv(folder, frame)
+    frame.write_parquet(folder / "table.parquet")
+    return folder / "table.parquet"
+
+
+def large(path: Path, **arguments: Any) -> TabularDataModule:
+    return TabularDataModule(path, "label", memory=0, cache_dir=path.parent / "cache", **arguments)
+
+
+def cached(folder: Path) -> dict[str, int]:
+    """The files of the cache and when they were written."""
+    paths = [path for path in (folder / "cache").rglob("*") if path.suffix in (".parquet", ".npy")]
+    return {str(path): path.stat().st_mtime_ns for path in paths}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_it_is_the_same_table(tmp_path: Path, kind: str) -> None:
+    path = written(tmp_path, kind)
+    held, on_disk = TabularDataModule(path, "label", missing="indicator"), large(path, missing="indicator")
+    for split in ("train", "val", "test"):
+        for one, other in zip(held.split_rows(split).all(), on_disk.split_rows(split).all(), strict=True):
+            assert torch.equal(one, other)
+    assert held.state_dict() == on_disk.state_dict()
+    assert (held.rows.mapped, on_disk.rows.mapped) == (False, True)
+
+
+def test_the_cache_is_made_once_for_one_content_and_schema(tmp_path: Path) -> None:
+    path = written(tmp_path, "csv")
+    _ = large(path).rows
+    first = cached(tmp_path)
+    assert sum(name.endswith(".npy") for name in first) == 2
+    path.touch()  # as old as new, the content is the same
+    _ = large(path).rows
+    assert cached(tmp_path) == first
+    _ = large(path, missing="indicator").rows  # other features of the same columns
+    second = cached(tmp_path)
+    assert first.items() < second.items()
+    assert {name for name in second if name.endswith(".parquet")} == {name for name in first if name.endswith(".parquet")}
+    csv(tmp_path, mixed(300, 1))
+    changed = large(path)
+    assert torch.equal(changed.rows.all()[0], TabularDataModule(path, "label").rows.all()[0])
+    assert len(cached(tmp_path)) > len(second)
+
+
+def test_columns_that_turn_out_to_be_text_are_read_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchbp.data._csv.INFERRED", 20)
+    lines = [f"{row * 0.5},{row % 7 if row < 100 else 'six'},{row % 2}" for row in range(150)]
+    lines[60] = "3.5, 6 ,1"
+    (tmp_path / "table.csv").write_text("\n".join(["a,b,label", *lines]))
+    held, on_disk = TabularDataModule(tmp_path / "table.csv", "label"), large(tmp_path / "table.csv")
+    _ = held.rows, on_disk.rows  # fitted
+    assert [column.type for column in on_disk.schema.columns] == ["numeric", "categorical"]
+    assert {"b=six", "b=6"} < set(on_disk.feature_names)
+    assert held.state_dict() == on_disk.state_dict()
+
+
+def test_reading_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, write, encode = written(tmp_path, "csv"), Folder.write, Schema.x
+    count = 0
+
+    def interrupted(of: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count > 4:
+                raise KeyboardInterrupt
+            return of(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(Folder, "write", interrupted(write))
+    with pytest.raises(KeyboardInterrupt):
+        _ = large(path).rows
+    monkeypatch.setattr(Folder, "write", write)
+    parts = cached(tmp_path)
+    assert len(parts) == 4
+    count = 0
+    monkeypatch.setattr(Schema, "x", interrupted(encode))
+    with pytest.raises(KeyboardInterrupt):
+        _ = large(path).rows
+    assert parts.items() < cached(tmp_path).items()  # those that were there have not been written again
+    starts = []
+    monkeypatch.setattr(Schema, "x", lambda self, rows, first=0: starts.append(first) or encode(self, rows, first))
+    data = large(path)
+    assert data.rows.mapped
+    assert starts[0] == 4 * 16  # x was written of four parts
+    monkeypatch.setattr(Schema, "x", encode)
+    assert torch.equal(data.rows.all()[0], TabularDataModule(path, "label").rows.all()[0])
+
+
+def test_a_file_that_was_cut_goes_on_after_its_last_whole_row(tmp_path: Path) -> None:
+    rows = np.arange(30, dtype=np.float32).reshape(10, 3)
+    file = NpyFile(tmp_path / "x.npy", (10, 3))
+    file.append(rows[:7])
+    file.close()
+    os.truncate(tmp_path / "x.npy", (tmp_path / "x.npy").stat().st_size - 5)
+    file = NpyFile(tmp_path / "x.npy", (10, 3))
+    assert file.rows == 6
+    file.seek(5)
+    file.append(rows[5:])
+    file.close()
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), rows)
+
+
+def test_a_cache_that_is_not_to_be_kept_is_removed_when_training_is_over(tmp_path: Path) -> None:
+    for keep in (False, True):
+        data = large(written(tmp_path, "csv"), keep_cache=keep)
+        quiet_trainer(max_epochs=1).fit(BPModule(data.num_features, data.num_outputs, task=data.task), datamodule=data)
+        assert bool(cached(tmp_path)) == keep
+        assert len(data.rows) == 300  # it can be read again
+
+
+def test_training_from_disk_descends_as_training_from_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, "csv")
+    found = []
+    for data in (TabularDataModule(path, "label", batch_size="full"), large(path, batch_size="full")):
+        torch.manual_seed(0)
+        module = BPModule(data.num_features, data.num_outputs, task=data.task, engine="fused")
+        run = quiet_trainer(max_epochs=5, precision="64-true")
+        run.fit(module, datamodule=data)
+        found.append([*module.parameters()])
+    for one, other in zip(*found, strict=True):  # whole batches have the same rows, in whatever order
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+KILLED = """
+import sys
+import torchbp.data._csv, torchbp.data._table, torchbp.data._schema, time
+torchbp.data._csv.ROWS = torchbp.data._table.ROWS = 64
+torchbp.data._table.FILE = 2
+from torchbp.data import TabularDataModule
+def slow(of):
+    return lambda *args, **kwargs: (time.sleep(0.01), of(*args, **kwargs))[1]
+torchbp.data._cache.Folder.write = slow(torchbp.data._cache.Folder.write)
+torchbp.data._cache.NpyFile.append = slow(torchbp.data._cache.NpyFile.append)
+print("begins", flush=True)
+_ = TabularDataModule("table.csv", "label", memory=0, cache_dir="cache").rows
+print("done", flush=True)
+"""
+
+
+def test_a_conversion_that_is_killed_again_and_again_ends_as_it_should(tmp_path: Path) -> None:
+    path, draw, kills = csv(tmp_path, mixed(2000)), np.random.default_rng(0), 0
+    while True:
+        process = subprocess.Popen([sys.executable, "-c", KILLED], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "begins\n"
+        if kills == 3:
+            assert process.communicate()[0] == "done\n"
+            break
+        time.sleep(draw.uniform(0.1, 0.4))
+        process.send_signal(signal.SIGKILL)
+        if process.communicate()[0]:
+            break
+        kills += 1
+    assert kills >= 2
+    data = TabularDataModule(path, "label", memory=0, cache_dir=tmp_path / "cache")
+    before = cached(tmp_path)
+    assert torch.equal(data.rows.all()[0], TabularDataModule(path, "label").rows.all()[0])
+    assert cached(tmp_path) == before
+
+
+MEASURED = """
+import json, re, sys
+import torchbp.training._cli
+from torchbp.cli import main
+def peak(): return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+import sklearn.tree, torch.utils.tensorboard.summary, lightning.pytorch.callbacks.progress
+before = peak()
+data = ["--data.path", "table.csv", "--data.target", "label", "--data.memory", "0.1", "--data.batch_size", "4096"]
+trainer = ["--trainer.max_epochs", "1", "--trainer.logger", "false", "--trainer.enable_checkpointing", "false"]
+status = main(["fit", *data, *trainer, "--model.engine", "fused"])
+print(json.dumps({"status": status, "grown": peak() - before}))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux")
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    block, rows = 50_000, 3_000_000
+    draw = np.random.default_rng(0)
+    x = draw.standard_normal((block, 27)).round(2)
+    lines = pl.DataFrame(x, schema=[f"f{i}" for i in range(27)]).with_columns(label=(x[:, 0] + x[:, 1] > 0).astype(int))
+    text = lines.write_csv(include_header=False)
+    with (tmp_path / "table.csv").open("w") as file:
+        file.write(",".join(lines.columns) + "\n")
+        for _ in range(rows // block):
+            file.write(text)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", MEASURED], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["status"] == 0, done.stderr
+    assert int(re.search(r"accuracy/val 0\.(\d\d)", done.stdout)[1]) > 90
+    # 320 MiB of float32, and 450 of text; held in memory, the run grows by more than 500.
+    assert result["grown"] < 400, result
