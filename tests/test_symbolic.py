@@ -337,7 +337,7 @@ def test_digits_of_the_weighted_error(w: float, device: str) -> None:
     activations = eq.sigmoid(points.to(device))
     larger = (u * torch.maximum(activations, target)).tolist()
     exact = to_many_digits((1 - y) * sigmoid - w * y * (1 - sigmoid), (z, points), (y, targets))
-    assert worst_ulp(u * eq.output_error(activations, target), exact, lambda i, _: math.ulp(larger[i])) <= 2
+    assert worst_ulp(u * eq.output_error(activations, target), exact, lambda i, _: math.ulp(larger[i])) <= 4
 
 
 @each_device
