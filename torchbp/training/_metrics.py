@@ -17,13 +17,14 @@ from torchmetrics.classification import (
 )
 
 
-def metrics_of(task: str, num_outputs: int, ranking: bool = True) -> MetricCollection:
+def metrics_of(task: str, num_outputs: int, split: str) -> MetricCollection:
     """Accuracy, F1, AUROC and average precision for classes; MAE, MSE and R² for regression.
 
-    Without ``ranking`` AUROC and average precision are left out, which keep every prediction and sort them.
+    Named after the split, ``accuracy/val``. The training split has no AUROC and average precision, which keep every prediction
+    and sort them.
     """
     if task == "regression":
-        return MetricCollection({"mae": MeanAbsoluteError(), "mse": MeanSquaredError(), "r2": R2Score()})
+        return MetricCollection({"mae": MeanAbsoluteError(), "mse": MeanSquaredError(), "r2": R2Score()}, postfix=f"/{split}")
     metrics: dict[str, Metric]
     ranked: dict[str, Metric]
     if task == "binary":
@@ -35,4 +36,4 @@ def metrics_of(task: str, num_outputs: int, ranking: bool = True) -> MetricColle
     else:
         metrics = {"accuracy": MultilabelAccuracy(num_outputs), "f1": MultilabelF1Score(num_outputs)}
         ranked = {"auroc": MultilabelAUROC(num_outputs), "average_precision": MultilabelAveragePrecision(num_outputs)}
-    return MetricCollection({**metrics, **(ranked if ranking else {})})
+    return MetricCollection({**metrics, **({} if split == "train" else ranked)}, postfix=f"/{split}")

@@ -108,10 +108,7 @@ class BPModule(LightningModule):
         self.input_scaling = Standardize(num_features)
         self.target_scaling = Standardize(num_outputs) if regression else None
         self.metrics = nn.ModuleDict(
-            {
-                f"{split}_metrics": metrics_of(task, num_outputs, ranking=split != "train").clone(postfix=f"/{split}")
-                for split in ("train", "val", "test")
-            }
+            {f"{split}_metrics": metrics_of(task, num_outputs, split) for split in ("train", "val", "test")}
         )
 
     def configure_callbacks(self) -> list[Callback]:
