@@ -134,7 +134,7 @@ class BPModule(LightningModule):
             rows = data.split_rows("train")
             self.input_scaling.fit(x for x, _ in rows.chunks())
             if self.target_scaling is not None:
-                self.target_scaling.fit(y for _, y in rows.chunks())
+                self.target_scaling.fit(y for (y,) in rows.only(1).chunks())
 
     def forward(self, x: Tensor) -> Tensor:
         prediction = self.network(self.input_scaling(x))

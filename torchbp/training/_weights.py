@@ -27,6 +27,6 @@ def weight_of_each(pos_weight: float | Sequence[float] | str | None, num_outputs
 
 def balanced(rows: Rows) -> Tensor:
     """Each output's negatives by its positives, (num_outputs); 1 where there are none of either, with nothing to balance."""
-    positives = torch.stack([y.double().sum(0) for _, y in rows.chunks()]).sum(0)
+    positives = torch.stack([y.double().sum(0) for (y,) in rows.only(1).chunks()]).sum(0)
     weight = (len(rows) - positives) / positives
     return torch.where((weight > 0) & weight.isfinite(), weight, 1.0)
