@@ -93,12 +93,31 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def refuse(message: str, status: int) -> int:
     """Say in one line on standard error why not; returns ``status``."""
-    message = " ".join(message.split())
-    # jsonargparse lists every type that an argument might have been; only what is wrong with the first is news.
-    if found := re.search(r"Errors: - (.*?) - Expected a <class 'NoneType'>(?:.*?Given value: (\S+))?", message):
-        message = found[1] + (f". Got value: {found[2]}" if found[1].startswith("Expected a") and found[2] else "")
-    print(f"torchbp: error: {message}", file=sys.stderr)
+    print(f"torchbp: error: {_in_short(' '.join(message.split()))}", file=sys.stderr)
     return status
+
+
+def _in_short(message: str) -> str:
+    """What jsonargparse says of an argument, once for each type that it might be of, in this project's words."""
+    several = re.fullmatch(r'(?:Parser key "(.*?)":)?.*? Errors: - (.*) Given value type: .*? Given value: (.*)', message)
+    found = several or re.fullmatch(r'Parser key "(.*?)": (.*)\. Got value: (.*)', message)
+    if found is None:
+        return message
+    name, errors, value = found.groups()
+    of_types = ("Expected a", "Not of type")
+    told = [error for error in re.split(rf" - (?={'|'.join(of_types)})", errors) if "NoneType" not in error]
+    if name is None or not told[0].startswith(of_types):
+        return told[0]
+    return f"{name} is {value}; it must be {' or '.join(dict.fromkeys(map(_type, told)))}"
+
+
+def _type(error: str) -> str:
+    """The type that an argument is not of: a list of its values, or its name."""
+    found = re.match(r"Expected a typing\.Literal\[(.*?)\]|.*?<class '(?:[\w.]+\.)?(\w+)'>|Not of type (\w+)", error)
+    if found is None:
+        return "a class's name"
+    values, *names = found.groups()
+    return f"one of {values}" if values and "," in values else values or next(filter(None, names)).replace("Sequence", "list")
 
 
 def console() -> "Console":
@@ -110,6 +129,8 @@ def console() -> "Console":
 
 def _one_line(error: Exception) -> str:
     text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file cannot be written'}: {error.strerror}"
     # An error that was raised on purpose says all there is to say; any other is more use with its type.
     kinds = ValueError | OSError | FloatingPointError | ModuleNotFoundError
     meant = isinstance(error, kinds) or type(error).__name__ == "MisconfigurationException"
