@@ -76,7 +76,7 @@ def test_a_table_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--threads", "0"], "threads is 0 and rounds None; both must be 1 or more"),
+        (["--threads", "0"], "threads is 0; it must be 1 or more"),
         (["--only", "speed"], "invalid choice: 'speed'"),
         (["--plot", "nowhere/steps.png"], "nowhere/steps.png" if find_spec("matplotlib") else "needs matplotlib"),
     ],

@@ -163,58 +163,9 @@ def test_importing_torchbp_imports_neither_lightning_nor_scikit_learn(tmp_path: 
     assert done.stdout == "set()\n"
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        ([], ""),
-        (["train"], "'train' is no command; the commands are fit, validate, test, predict, export, gradcheck"),
-        (["fit", "--config", "none.yaml"], "File does not exist"),
-        (["fit"], "required"),
-        (xor("fit", "--model.lrr", "1"), "unrecognized arguments: --model.lrr 1"),
-        (xor("fit", "--model.lr", "fast"), "Parser key \"model.lr\": Expected a <class 'float'>. Got value: fast"),
-        (xor("fit", "--model.lr", "-1"), "lr is -1.0; it must be a finite number above 0"),
-        (xor("fit", "--model.hidden_sizes", "[0]"), "layer_sizes is [2, 0, 1]; it must be two or more positive integers"),
-        (xor("fit", "--model.cost", "hinge"), "cross_entropy"),
-        (xor("fit", "--data.batch_size", "0"), "batch_size is 0; it must be a positive integer or 'full'"),
-        (xor("fit", "--data.name", "iris"), "'breast_cancer'"),
-        (xor("fit", "--data", "Nothing"), "Nothing"),
-        (xor("fit", "--trainer.accelerator", "tpu"), "torch_xla"),
-        (["fit", "--config", str(CONFIGS / "diabetes.yaml"), "--model.lr", "1e30"], "the last checkpoint before it is kept"),
-        (xor("fit", "--ckpt_path", "last"), "logs/xor holds no last checkpoint; train first"),
-        (xor("test", "--ckpt_path", "none.ckpt"), "the checkpoint none.ckpt does not exist"),
-        (xor("test", "--ckpt_path", "text.ckpt"), "text.ckpt is damaged or no checkpoint of torchbp"),
-        (xor("test", "--ckpt_path", "foreign.ckpt"), "foreign.ckpt is no checkpoint of torchbp"),
-        (
-            xor("test", "--ckpt_path", "moons.ckpt"),
-            "of another network: its num_features is 3, here it is 2",
-        ),
-        (xor("predict"), "predict needs a trained network; say --ckpt_path PATH, or best or last"),
-        (["test", "--data.path", "rows.csv"], "test needs a trained network; say --ckpt_path PATH, or best or last"),
-        (table("missing.csv"), "the data file missing.csv does not exist"),
-        (table("empty.csv"), "empty.csv is empty; it needs column names and rows"),
-        (table("rows.csv", "--data.target", "z"), "rows.csv has no column 'z'; it has 'x', 'y'"),
-        (table("rows.csv", "--data.types", '{"x": "numeric"}'), "'two'"),
-        (table("rows.csv", "--data.task", "ranking"), "Got value: ranking"),
-    ],
-)
-def test_bad_input_is_refused_in_one_line(
-    args: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("text.ckpt").write_text("no checkpoint")
-    torch.save({"weights": torch.ones(3)}, "foreign.ckpt")
-    Path("empty.csv").touch()
-    Path("rows.csv").write_text("x,y\n" + "1,a\n2,b\n3,a\ntwo,b\n" * 10)
-    state = {"network.layers.0.weight": torch.ones(3, 3)}
-    hyper_parameters = {"num_features": 3, "hidden_sizes": [3], "num_outputs": 1, "task": "binary"}
-    torch.save({"state_dict": state, "hyper_parameters": hyper_parameters, "pytorch-lightning_version": "2.6.0"}, "moons.ckpt")
-    assert main(args) in (1, 2)
-    output = capsys.readouterr()
-    assert "Traceback" not in output.err
-    if args:
-        assert output.err.count("\n") == 1, output.err
-        assert output.err.startswith("torchbp: error: ")
-        assert message in output.err
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "torchbp COMMAND" in capsys.readouterr().out
 
 
 def test_a_missing_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,25 +198,6 @@ def test_gradcheck(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--function", "planted_faults:WrongSign", "--inputs", "4,3 2,3 2", "--only", "forward mode, vmap", "--json"]
     assert main(["gradcheck", *arguments]) == 0
     assert [row["check"] for row in json.loads(capsys.readouterr().out)] == ["forward mode", "vmap"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--device", "abacus"], "'abacus'"),
-        (["--only", "backwards"], "only has backwards; the checks are autocast, backward, "),
-        (["--inputs", "4,3"], "inputs and reference are for a function of your own"),
-        (["--function", "relu"], "function is 'relu'"),
-        (["--function", "nowhere:Function", "--inputs", "2"], "cannot be imported"),
-        (["--function", "planted_faults:WrongSign"], "needs inputs"),
-        (["--function", "planted_faults:WrongSign", "--inputs", "two"], "inputs is 'two'"),
-    ],
-)
-def test_gradcheck_refuses_in_one_line(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["gradcheck", *options]) in (1, 2)
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
 
 
 def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:

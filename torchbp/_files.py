@@ -6,6 +6,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
+class NotWrittenError(OSError):
+    """A file that cannot be written: the message says which, and why."""
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A name beside ``path`` to write to, for the length of the block; at its end the file written takes the place of ``path``.
@@ -13,12 +17,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Whatever ends the block early leaves ``path`` as it was. Only a process that is killed leaves a file, ``*.partial``.
 
     Raises:
-        OSError: ``path`` is a folder, or cannot be written.
+        NotWrittenError: ``path`` is a folder, or cannot be written.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; a file can be written")
+        raise NotWrittenError(f"{path} is a folder; a file can be written")
     try:
         yield partial
         _sync(partial)
@@ -26,8 +30,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if os.name == "posix":  # the name is on disk when its folder is
             _sync(path.parent)
     except OSError as error:
-        if str(error.filename).startswith(str(partial)):
-            raise OSError(f"{path} cannot be written: {error.strerror}") from None
+        if error.errno and (error.filename is None or str(error.filename).startswith(str(partial))):
+            raise NotWrittenError(f"{path} cannot be written: {error.strerror}") from None
         raise
     finally:
         with suppress(OSError):

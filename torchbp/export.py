@@ -1,6 +1,7 @@
 """A trained network as a file that runs without this package: ONNX, or an archive of ``torch.export``."""
 
 import copy
+import io
 import json
 import logging
 import warnings
@@ -86,9 +87,10 @@ def check(run: Callable[[Tensor], Tensor], predictor: Predictor) -> None:
 
 
 def write_pt2(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, str]) -> Callable[[Tensor], Tensor]:
-    with path.open("wb") as file:  # a name must end in .pt2, a file need not
-        torch.export.save(program, file, extra_files={"metadata.json": json.dumps(metadata)})
-    with path.open("rb") as file:
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files={"metadata.json": json.dumps(metadata)})
+    path.write_bytes(content.getbuffer())  # where a disk is full, PyTorch would abort the process
+    with path.open("rb") as file:  # a name must end in .pt2, a file need not
         return torch.export.load(file).module()
 
 

@@ -44,12 +44,16 @@ def run(args: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="every row, for machines")
     parser.add_argument("--plot", metavar="FILE.png", help="also draw step time against width and batch (needs matplotlib)")
     options = parser.parse_args(args)
-    if options.threads < 1 or (options.rounds is not None and options.rounds < 1):
-        parser.error(f"threads is {options.threads} and rounds {options.rounds}; both must be 1 or more")
-    if options.plot and find_spec("matplotlib") is None:
-        parser.error("--plot needs matplotlib, which is not installed: pip install 'torchbp[benchmark]'")
-    if options.plot and not Path(options.plot).resolve().parent.is_dir():
-        parser.error(f"--plot is {options.plot}; its folder does not exist")
+    for name in ("threads", "rounds"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            parser.error(f"{name} is {value}; it must be 1 or more")
+    if options.plot is not None:
+        if find_spec("matplotlib") is None:
+            parser.error("--plot needs matplotlib, which is not installed: pip install 'torchbp[benchmark]'")
+        if Path(options.plot).suffix.lower() != ".png" or Path(options.plot).is_dir():
+            parser.error(f"--plot is {options.plot!r}; it must be a file whose name ends in .png")
+        if not Path(options.plot).resolve().parent.is_dir():
+            parser.error(f"--plot is {options.plot}; its folder does not exist")
     _set_threads(options.threads)
     torch.manual_seed(0)
     rows, points = _measure(options)

@@ -72,6 +72,8 @@ class ArrayDataModule(RowsDataModule):
             raise ValueError(f"{path} has the extension {suffix!r}; it must be one of {', '.join(SUFFIXES)}")
         if suffix == ".npz" and target is not None:
             raise ValueError(f"target is {target}; of an .npz file it is the array {y!r}, so there can be none")
+        if self.target and self.target.suffix.lower() != ".npy":
+            raise ValueError(f"target is {target}; it must be the .npy file of y")
         self._names = x, y
         self._given_task = task
         self._divide_by, self._memory = divide_by, memory
@@ -124,7 +126,8 @@ class ArrayDataModule(RowsDataModule):
             raise ValueError(f"x has shape {x.shape}; the network takes {self._target.num_features} values a row")
         if isinstance(x, np.memmap) and x.size * 4 > self._memory * GIB:
             return Mapped(self.path, self._divide_by)
-        rows = torch.from_numpy(x.reshape(len(x), -1).astype(np.float32))
+        with np.errstate(over="ignore"):  # infinity is refused, where it is used
+            rows = torch.from_numpy(x.reshape(len(x), -1).astype(np.float32))
         return rows if self._divide_by == 1 else rows.div_(self._divide_by)
 
     def _x(self) -> np.ndarray:
@@ -224,14 +227,18 @@ def read(path: Path, name: str) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"the data file {path} {'is a folder' if path.is_dir() else 'does not exist'}")
     try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            names = list(loaded.files)
-            if name in names:
-                return loaded[name]
+        mapped = path.suffix.lower() == ".npy"
+        with path.open("rb") as file:  # which NumPy would leave open where it is a damaged archive
+            loaded = np.load(path if mapped else file, mmap_mode="r" if mapped else None, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            with loaded:
+                names = list(loaded.files)
+                if name in names:
+                    return loaded[name]
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if "contains pickled" in reason:  # NumPy says so of whatever is not its own
+            reason = "it holds no array; Python objects are not loaded, since that could run code"
         raise ValueError(f"{path} cannot be read as {path.suffix[1:].upper()}: {reason}") from None
     raise ValueError(f"{path} has no array {name!r}; it has {listed(names)}")

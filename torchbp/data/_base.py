@@ -44,6 +44,8 @@ class RowsDataModule(LightningDataModule):
             raise ValueError(f"batch_size is {batch_size!r}; it must be a positive integer or 'full'")
         if not (val_size >= 0 and test_size >= 0 and val_size + test_size < 1):
             raise ValueError(f"val_size is {val_size} and test_size {test_size}; they must be at least 0 and below 1 together")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed is {seed}; it must be from 0 to {2**32 - 1}")
         self.batch_size = batch_size
         self.val_size = val_size
         self.test_size = test_size
@@ -137,6 +139,15 @@ def classes_of(rows: Rows, task: Task) -> Tensor:
     return torch.cat([y[:, 0] > 0.5 if task == "binary" else y.argmax(1) for (y,) in rows.only(1).chunks()])
 
 
+def refuse_not_finite(name: str, values: Tensor, first: int) -> None:
+    """Refuse rows (B, n) that hold NaN or infinity; ``first`` rows came before."""
+    # A sum that is finite says so of every value, in a tenth of the time.
+    if not values.sum().isfinite() and len(bad := (~values.isfinite()).nonzero()):
+        row, column = bad[0].tolist()
+        value = values[row, column].item()
+        raise ValueError(f"{name} holds {value} in row {first + row}, column {column}; all values must be finite in float32")
+
+
 def check_rows(rows: Rows, task: Task) -> None:
     """Refuse rows that cannot be learned from.
 
@@ -150,12 +161,8 @@ def check_rows(rows: Rows, task: Task) -> None:
         raise ValueError("the data has no rows; at least one is needed")
     start, first, constant = 0, None, None
     for x, y in rows.chunks():
-        for name, values in (("x", x), ("y", y)):
-            # A sum that is finite says so of every value, in a tenth of the time.
-            if not values.sum().isfinite() and len(bad := (~values.isfinite()).nonzero()):
-                row, column = bad[0].tolist()
-                value, row = values[row, column].item(), start + row
-                raise ValueError(f"{name} holds {value} in row {row}, column {column}; all values must be finite")
+        refuse_not_finite("x", x, start)
+        refuse_not_finite("y", y, start)
         if task != "regression":
             low, high = y.aminmax()
             if low < 0 or high > 1:

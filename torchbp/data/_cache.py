@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from filelock import FileLock
 
-from torchbp._files import replacing
+from torchbp._files import NotWrittenError, replacing
 from torchbp.data._progress import progress
 
 HASHED = 2**24  # bytes that are read at a time
@@ -36,8 +37,11 @@ class Folder:
 
     def write(self, name: str, write: Callable[[Path], object]) -> Path:
         """A file, whole or not at all."""
-        with replacing(self.path / name) as partial:
-            write(partial)
+        try:
+            with replacing(self.path / name) as partial:
+                write(partial)
+        except pl.exceptions.ComputeError as error:
+            raise NotWrittenError(f"{self.path / name} cannot be written: {error}") from None
         return self.path / name
 
 
@@ -63,14 +67,19 @@ class Cache:
             made_by: the plain values that, beside the file's content, settle what is made.
 
         Raises:
-            OSError: the folder cannot be written.
+            NotWrittenError: the folder cannot be written.
         """
         key = hashlib.sha256(json.dumps([self._sum(file), made_by]).encode()).hexdigest()[:16]
         path = self.root / f"{file.stem}-{kind}-{key}"
-        path.mkdir(parents=True, exist_ok=True)
-        self._used.add(path)
-        with FileLock(path / "lock"):
-            yield Folder(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._used.add(path)
+            with FileLock(path / "lock"):
+                yield Folder(path)
+        except OSError as error:
+            if error.errno is None:  # it is in words already
+                raise
+            raise NotWrittenError(f"the cache {path} cannot be written: {error.strerror}") from None
 
     def remove(self) -> None:
         """Remove the folders that this process has used."""

@@ -31,7 +31,9 @@ class Mapped:
     def take(self, index: Tensor) -> Tensor:
         """The rows of an index (n), as float32 (n, width)."""
         # Opened anew each time: pages that were read would stay resident as long as the file is mapped.
-        rows = np.take(self._open(), index.numpy(), 0).reshape(len(index), -1).astype(np.float32, copy=False)
+        rows = np.take(self._open(), index.numpy(), 0).reshape(len(index), -1)
+        with np.errstate(over="ignore"):  # infinity is refused, where it is used
+            rows = rows.astype(np.float32, copy=False)
         return torch.from_numpy(rows if self.divide_by == 1 else rows / np.float32(self.divide_by))
 
     def _open(self) -> np.ndarray:

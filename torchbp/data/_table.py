@@ -1,5 +1,6 @@
 """The rows of a CSV or Parquet file, column by column or part by part."""
 
+import codecs
 import csv
 import difflib
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -9,12 +10,19 @@ from pathlib import Path
 
 import polars as pl
 
+from torchbp._files import NotWrittenError
 from torchbp.data._cache import Cache
 from torchbp.data._csv import ROWS, CsvFile, NotNumbersError, Types
 from torchbp.data._progress import progress
 from torchbp.data._values import listed, unsupported
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
+NOT_CSV = {
+    b"PAR1": "a Parquet file; its name must end in .parquet",
+    b"PK\x03\x04": "a ZIP archive, as Excel's files are, not text",
+    codecs.BOM_UTF16_LE: "UTF-16 text; it must be UTF-8",
+    codecs.BOM_UTF16_BE: "UTF-16 text; it must be UTF-8",
+}
 FILE = 16  # parts of a CSV file that become one file of a cache
 
 
@@ -146,6 +154,11 @@ def check_file(path: Path) -> None:
         raise FileNotFoundError(f"the data file {path} {'is a folder' if path.is_dir() else 'does not exist'}")
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty; it needs column names and rows")
+    with path.open("rb") as file:
+        start = file.read(4)
+    for mark, kind in NOT_CSV.items():
+        if suffix != ".parquet" and start.startswith(mark):
+            raise ValueError(f"{path} cannot be read as {suffix[1:].upper()}: it is {kind}")
 
 
 def _read_csv(file: CsvFile, exact: Collection[str], large: float, cache: Cache) -> Table:
@@ -189,6 +202,8 @@ def in_one_line(path: Path) -> Iterator[None]:
     """Turn what polars says of a file that it cannot read into one line."""
     try:
         yield
+    except NotWrittenError:  # a cache
+        raise
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, csv.Error, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} cannot be read as {path.suffix[1:].upper()}: {reason}") from None

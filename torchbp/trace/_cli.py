@@ -2,11 +2,11 @@
 
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from torchbp._files import replacing
 from torchbp.cli import OneLineParser, console
 from torchbp.nn import BPNetwork
 from torchbp.trace._iteration import Trace, trace
@@ -29,7 +29,8 @@ def run(args: Sequence[str]) -> int:
     elif path == "-":
         print(markdown(traced, source), end="")
     else:
-        Path(path).write_text(markdown(traced, source), encoding="utf-8")
+        with replacing(path) as partial:
+            partial.write_text(markdown(traced, source), encoding="utf-8")
     return 0
 
 
@@ -53,6 +54,8 @@ def _from_sample(args: list[str]) -> tuple[Trace, str, str | None]:
     parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
     parser.add_argument("--markdown", metavar="FILE", help="write Markdown with LaTeX formulas instead; - for standard output")
     options = parser.parse_args(_joined(args))
+    if not 0 <= options.seed < 2**32:
+        parser.error(f"seed is {options.seed}; it must be from 0 to {2**32 - 1}")
     x, y = _matrix("x", options.x), _matrix("y", options.y)
     torch.manual_seed(options.seed)
     sizes = [x.shape[1], *_sizes(options.hidden_sizes), y.shape[1]]

@@ -8,7 +8,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from torchbp.trace._iteration import Trace, trace
 from torchbp.training import BPModule
-from torchbp.training._cli import BPCLI, OneLineParser, be_quiet
+from torchbp.training._cli import BPCLI, OneLineParser, be_quiet, table_by_default
 
 
 class TraceCLI(BPCLI):
@@ -25,7 +25,7 @@ class TraceCLI(BPCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args([*table_by_default(args), *args])
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         return None

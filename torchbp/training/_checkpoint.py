@@ -2,6 +2,7 @@
 
 import glob
 import inspect
+import io
 import json
 import os
 import sys
@@ -31,8 +32,10 @@ class CheckpointIO(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f"{path.name}.*.partial"):  # by a run that was killed
             left.unlink(missing_ok=True)
+        content = io.BytesIO()
+        torch.save(checkpoint, content)  # which does not say of a file why it cannot be written
         with replacing(path) as partial:
-            torch.save(checkpoint, partial)
+            partial.write_bytes(content.getbuffer())
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         return load_checkpoint(path)
@@ -70,10 +73,8 @@ def load_module(checkpoint: dict[str, Any]) -> BPModule:
     known = inspect.signature(BPModule).parameters
     module = BPModule(**{name: value for name, value in checkpoint["hyper_parameters"].items() if name in known})
     module.to(checkpoint["state_dict"][PARTS["state_dict"]].dtype)
-    try:
-        module.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise ValueError(f"the checkpoint's parameters are not those of its network: {error}") from None
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])
     return module
 
 
@@ -83,9 +84,24 @@ def load_data(checkpoint: dict[str, Any]) -> LightningDataModule | None:
     if "_class_path" not in saved:
         return None
     data = instantiate_module(LightningDataModule, {name: value for name, value in saved.items() if name != "_instantiator"})
-    if state := checkpoint.get(type(data).__qualname__):
-        data.load_state_dict(state)
+    restore(data, checkpoint)
     return data
+
+
+def restore(data: LightningDataModule, checkpoint: dict[str, Any]) -> None:
+    """Tell the data module what the checkpoint knows of it, if anything.
+
+    Raises:
+        ValueError: that is not what such a module saves, or does not suit it.
+    """
+    name = type(data).__qualname__
+    if state := checkpoint.get(name):
+        try:
+            data.load_state_dict(state)
+        except (AttributeError, LookupError, TypeError) as error:
+            raise ValueError(
+                f"what the checkpoint holds of a {name} is damaged or another version's ({type(error).__name__}: {error})"
+            ) from None
 
 
 def newest_checkpoint(name: str | None, kind: str) -> str:

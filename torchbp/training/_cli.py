@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +20,7 @@ from rich.console import Console
 import torchbp.data
 from torchbp.cli import refuse
 from torchbp.training._callbacks import Graph, Histograms, Hyperparameters, PlainProgress, ProgressBar
-from torchbp.training._checkpoint import LOGS, CheckpointIO, load_checkpoint, newest_checkpoint, saved_arguments
+from torchbp.training._checkpoint import LOGS, CheckpointIO, load_checkpoint, newest_checkpoint, restore, saved_arguments
 from torchbp.training._module import BPModule
 from torchbp.training._prediction import PredictionWriter, table_file
 
@@ -52,8 +53,11 @@ def be_quiet() -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*have no `val_dataloader`")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message="The dirpath has changed")  # the checkpoint was moved
     # To test or predict, a checkpoint's callbacks are of no use.
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided")
+    # What TensorBoard's thread cannot write is raised again where its writer is next used.
+    threading.excepthook = lambda failed: None if failed.exc_type is OSError else threading.__excepthook__(failed)
 
 
 class OneLineParser(LightningArgumentParser):
@@ -62,12 +66,18 @@ class OneLineParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         sys.exit(refuse(message, 2))
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        try:
+            return super().parse_args(*args, **kwargs)
+        except UnicodeDecodeError as error:
+            self.error(f"the configuration is no text: {error}")
+
 
 class BPCLI(LightningCLI):
     """Trains a :class:`BPModule` on any data module; sizes and task of the network are read off the data."""
 
     def __init__(self, args: list[str], **kwargs: Any) -> None:
-        self.command = args[0]
+        self.command, self.arguments = args[0], args
         self.checkpoint: dict[str, Any] | None = None
         super().__init__(args=args, **kwargs)
 
@@ -84,8 +94,7 @@ class BPCLI(LightningCLI):
             class_type: type[LightningDataModule], *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any
         ) -> LightningDataModule:
             data = instantiate(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
-            if state := (self.checkpoint or {}).get(class_type.__qualname__):
-                data.load_state_dict(state)
+            restore(data, self.checkpoint or {})
             return data
 
         self.parser.add_instantiator(restored, LightningDataModule, subclasses=True)
@@ -113,8 +122,10 @@ class BPCLI(LightningCLI):
         """What the arguments do not say of the data is as the checkpoint has it; without one, a file is a table."""
         given = _given(args)
         untrained = f"{args[0]} needs a trained network; say --ckpt_path PATH, or best or last for a run's in {LOGS}"
+        if args[0] == "fit" and not (given.path or given.data or given.ckpt_path or given.config or given.help):
+            parser.error("fit needs data; say --data.path FILE --data.target COLUMN, or --config FILE")
         if not (args[0] == "fit" or given.ckpt_path or given.config or given.help):
-            raise ValueError(untrained)
+            parser.error(untrained)
         if given.ckpt_path in ("best", "last"):
             name = None
             if given.config or given.data:
@@ -124,22 +135,32 @@ class BPCLI(LightningCLI):
             if name is None:
                 print(f"torchbp: the newest run's checkpoint is {given.ckpt_path}", file=sys.stderr)
             args = [*args, "--ckpt_path", given.ckpt_path]
-        defaults: list[str] = []
+        defaults = table_by_default(args)
         if given.ckpt_path:
             self.checkpoint = load_checkpoint(given.ckpt_path)
             defaults = saved_arguments(self.checkpoint, given.path)
-        elif given.path and not (given.config or given.data):
-            defaults = ["--data", "torchbp.data.TabularDataModule"]
         self.config = parser.parse_args([args[0], *defaults, *args[1:]])
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path and not given.ckpt_path:  # a configuration has it
             self.parse_arguments(parser, [*args, "--ckpt_path", path])
         elif not path and args[0] != "fit":
-            raise ValueError(untrained)
+            parser.error(untrained)
+
+    def _parse_ckpt_path(self) -> None:
+        # The checkpoint's network stands before a configuration's, but what is asked for here is not passed over in silence.
+        names = {argument[len("--model.") :].split("=")[0] for argument in self.arguments if argument.startswith("--model.")}
+        asked = {name: self.config[self.command].model.get(name) for name in names} if "subcommand" in self.config else {}
+        super()._parse_ckpt_path()
+        for name, value in asked.items():
+            if (trained := self.config[self.command].model.get(name)) != value:
+                raise ValueError(f"{name} is {value}; a checkpoint goes on as it was trained, and its {name} is {trained}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config, trainer = self.config[self.subcommand], self.config_init[self.subcommand]["trainer"]
         fit = self.subcommand == "fit"
+        for name in ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval"):
+            if trainer[name] == 0:
+                raise ValueError(f"{name} is 0; it must be above 0")
         shown = sys.stderr if config.get("output") == "-" else sys.stdout
         callbacks: list[Callback] = []
         if trainer["logger"] is None:
@@ -174,6 +195,12 @@ class BPCLI(LightningCLI):
             self.trainer.predict(**kwargs, return_predictions=False)
 
     def before_fit(self) -> None:
+        # What is wrong is to be said before the run has a folder, of the rows to test not after hours of training.
+        if self.checkpoint:
+            self.model.on_load_checkpoint(self.checkpoint)
+        if isinstance(self.datamodule, torchbp.data.RowsDataModule):
+            for part in ("train", "val", "test"):
+                self.datamodule.split_rows(part)
         if self.trainer.is_global_zero and isinstance(self.datamodule, torchbp.data.TabularDataModule):
             Console().print(self.datamodule.schema_table())
 
@@ -194,6 +221,12 @@ def _given(args: list[str]) -> argparse.Namespace:
     parser.add_argument("--help", "-h", "--print_config", dest="help", nargs="?", const=True)
     parser.add_argument("--data.path", "--data.init_args.path", dest="path", nargs="?")
     return parser.parse_known_args(args)[0]
+
+
+def table_by_default(args: list[str]) -> list[str]:
+    """The option that makes a file a table, where nothing else says what it is."""
+    given = _given(args)
+    return ["--data", "torchbp.data.TabularDataModule"] if given.path and not (given.config or given.data) else []
 
 
 def _run_name(config: Namespace) -> str:

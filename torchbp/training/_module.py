@@ -224,6 +224,12 @@ class BPModule(LightningModule):
         for name in ("num_features", "hidden_sizes", "num_outputs", "task"):
             if name in saved and saved[name] != own[name]:
                 raise ValueError(f"the checkpoint is of another network: its {name} is {saved[name]}, here it is {own[name]}")
+        state = checkpoint["state_dict"]
+        for name, value in self.state_dict().items():
+            shape = tuple(state[name].shape) if name in state else None
+            if shape != value.shape:
+                wanted = tuple(value.shape)
+                raise ValueError(f"the checkpoint is of another network: its {name} has shape {shape}, here it is {wanted}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_finite()

@@ -12,7 +12,8 @@ import polars as pl
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from torchbp._files import replacing
+from torchbp._files import NotWrittenError, replacing
+from torchbp.data._base import refuse_not_finite
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 PART = 100_000  # rows that are gathered before they are written to Parquet
@@ -36,8 +37,11 @@ def table_file(output: str) -> Iterator[WriteRows]:
         with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             yield _csv(file, SEPARATORS[kind])
     elif kind == ".parquet":
-        with replacing(path) as partial, _parquet(partial) as write:
-            yield write
+        try:
+            with replacing(path) as partial, _parquet(partial) as write:
+                yield write
+        except pl.exceptions.ComputeError as error:
+            raise NotWrittenError(f"{path} cannot be written: {error}") from None
     else:
         raise ValueError(f"the output {output} has the extension {kind!r}; it must be one of .csv, .tsv, .parquet, or - alone")
 
@@ -96,6 +100,7 @@ class PredictionWriter(Callback):
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        refuse_not_finite("x", batch[0], self._row)
         columns = prediction_columns(outputs, self._task, self._names)
         rows: dict[str, Any] = {"row": np.arange(self._row, self._row + len(outputs)) + 1}
         if isinstance(batch[-1], pl.DataFrame):
