@@ -125,6 +125,6 @@ class NpyFile:
         self._file.write(np.ascontiguousarray(rows, "<f4").data)
 
     def close(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._file:  # which is closed even where a full disk takes no more
+            self._file.flush()
+            os.fsync(self._file.fileno())
