@@ -76,7 +76,7 @@ class TabularDataModule(RowsDataModule):
         test_size: float = 0.2,
         standardize: bool = True,
         seed: int = 0,
-        max_categories: int = 50,
+        max_categories: int = 250,
         null_values: Sequence[str] = NULL_VALUES,
         separator: str | None = None,
         memory: float = 1.0,
