@@ -9,8 +9,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.console import Console
 from sklearn import datasets
@@ -347,143 +345,22 @@ def test_schema_table_shows_every_column(tmp_path: Path) -> None:
         assert any(all(word in line for word in ["ignored", *words]) for line in lines), words
 
 
-@pytest.mark.parametrize(
-    ("text", "arguments", "message"),
-    [
-        (b"", {}, "is empty; it needs column names and rows"),
-        ("\n\n", {}, "empty"),
-        ("age,city,bought\n", {}, "has no rows; at least one is needed"),
-        (GOOD, {"target": "baught"}, "has no column 'baught'; it has 'bought', 'age', 'city'"),
-        (GOOD, {"types": {"Age": "numeric"}}, "has no column 'Age'; it has 'age', 'city', 'bought'"),
-        (GOOD, {"ignore": ["salary"]}, "has no column 'salary'; it has 'age', 'city', 'bought'"),
-        (GOOD, {"types": {"city": "numeric"}}, "the numeric column 'city' holds 'r' in row 1; only numbers are allowed"),
-        (GOOD, {"types": {"city": "boolean"}}, "the boolean column 'city' holds 'r' in row 1; true and false"),
-        (GOOD + "old,r,no\n", {"types": {"age": "numeric"}}, "the numeric column 'age' holds 'old' in row 21; only numbers"),
-        (GOOD + "-inf,r,no\n", {}, "the numeric column 'age' holds -inf in row 21; numbers must be finite"),
-        (GOOD + "1e39,r,no\n", {}, "the numeric column 'age' holds inf in row 21; numbers must be finite"),
-        (GOOD + ",r,no\n", {"missing": "refuse"}, "column 'age' has no value in row 21; missing='refuse' allows no gap"),
-        (GOOD + "NaN,r,no\n", {"missing": "refuse"}, "column 'age' has no value in row 21; missing='refuse' allows no gap"),
-        (GOOD + "3,r,\n", {}, "the target 'bought' has no value in row 21; every row needs one"),
-        (GOOD, {"target": "city", "task": "binary"}, "the target 'city' has 3 classes, 'r', 's', 't'; task binary has two"),
-        (GOOD, {"target": "city", "task": "regression"}, "the target 'city' holds 'r' in row 1; only numbers are allowed"),
-        (GOOD, {"target": "city", "task": "multilabel"}, "the target 'city' holds 'r' in row 1; true and false"),
-        (GOOD, {"target": ["city", "bought"], "task": "binary"}, "task binary has one target column, not 2: 'city', 'bought'"),
-        (GOOD.replace("yes", "no"), {}, "the target 'bought' has a single class, 'no'; there is nothing to tell apart"),
-        ("a,b,bought,a\n1,2,3,4\n", {}, "has 2 columns named 'a'; each name must be there once"),
-        ("a,bought\n1,2\n3,4,5\n", {}, "cannot be read as CSV: found more fields"),
-        ("a,b,bought\n1,2,3\n3,4,5,6\n", {"ignore": ["b"]}, "cannot be read as CSV: found more fields"),
-        (b"a,bought\n1,\xff\xfe\n", {}, "cannot be read as CSV: invalid utf-8"),
-        ("bought\n1\n2\n3\n", {}, "has no column to learn from; ignored: there is none besides the target"),
-        (GOOD, {"ignore": ["age", "city"]}, "has no column to learn from"),
-        ("age,bought\n" + "7,a\n7,b\n" * 9, {}, "has no column to learn from; ignored: 'age' (constant: 7)"),
-        ("age,bought\n1,a\n2,b\n", {}, "class 'a' has 1 rows; to train on and for val (a val_size of 0.2)"),
-        (
-            "age,bought\n" + "1,a\n2,b\n" * 5 + "3,c\n",
-            {},
-            "class 'c' has 1 rows; to train on and for val (a",
-        ),
-        (GOOD.replace("age", "when") + "1,r,maybe so\n", {"task": "regression"}, "the target 'bought' holds 'yes' in row 1"),
-        ("age,bought\n" + "".join(f"{row},{row}k\n" for row in range(20)), {}, "20 distinct texts in 20 rows, '0k' in row 1"),
-        (GOOD, {"types": {"age": "integer"}}, "types has 'integer' for 'age'; it must be one of numeric, boolean, categorical"),
-        (GOOD, {"types": {"bought": "ignored"}}, "column 'bought' is the target; it can have no place in types or ignore"),
-        (GOOD, {"task": "clustering"}, "task is 'clustering'; it must be one of binary, multilabel"),
-        (GOOD, {"missing": "drop"}, "missing is 'drop'; it must be one of impute, indicator, refuse"),
-        (GOOD, {"max_categories": 1}, "max_categories is 1; it must be at least 2"),
-        (GOOD, {"separator": "::"}, "separator is '::'; it must be a single ASCII character"),
-        (GOOD, {"target": []}, "target is []; it must name at least one column, and each once"),
-        (GOOD.replace("r", ""), {"types": {"city": "numeric"}}, "the numeric column 'city' holds 's' in row 2"),
-    ],
-)
-def test_bad_input_gets_one_line(tmp_path: Path, text: str | bytes, arguments: dict[str, Any], message: str) -> None:
-    path = written(tmp_path, text)
-    with pytest.raises(ValueError) as error:  # noqa: PT011 (the message is compared below, as it stands)
-        _ = TabularDataModule(path, **{"target": "bought", **arguments}).num_features
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
+def test_files_for_the_splits_take_the_place_of_parts(tmp_path: Path) -> None:
+    paths = {
+        name: csv(tmp_path, mixed(rows, seed), name) for seed, (name, rows) in enumerate({"a": 120, "b": 30, "c": 20}.items())
+    }
+    data = TabularDataModule(paths["a"], "label", val_path=paths["b"], test_path=paths["c"])
+    assert [len(data.split_rows(name)) for name in ("train", "val", "test")] == [120, 30, 20]
+    alone = TabularDataModule(paths["b"], "label", val_size=0, test_size=0)
+    alone.load_state_dict(data.state_dict())
+    for rows, expected in zip(data.split_rows("val").all(), alone.rows.all(), strict=True):
+        assert rows.equal(expected)
 
 
-def test_bad_files_get_one_line(tmp_path: Path) -> None:
-    def message(path: Path, kind: type[Exception] = ValueError) -> str:
-        with pytest.raises(kind) as error:
-            _ = TabularDataModule(path, "y").task
-        assert "\n" not in str(error.value)
-        return str(error.value)
-
-    assert message(tmp_path / "gone.csv", FileNotFoundError).endswith("gone.csv does not exist")
-    (tmp_path / "folder.csv").mkdir()
-    assert message(tmp_path / "folder.csv", FileNotFoundError).endswith("folder.csv is a folder")
-    excel = "has the extension '.xlsx'; it must be one of .csv, .tsv, .parquet"
-    assert excel in message(written(tmp_path, GOOD, "table.xlsx"))
-    assert "cannot be read as PARQUET" in message(written(tmp_path, GOOD, "table.parquet"))
-    pl.DataFrame({"y": [0, 1] * 10, "x": [[1]] * 20}).write_parquet(tmp_path / "nested.parquet")
-    assert "ignored: 'x' (List(Int64) is not supported)" in message(tmp_path / "nested.parquet")
-    pl.DataFrame().write_parquet(tmp_path / "none.parquet")
-    assert "has no columns" in message(tmp_path / "none.parquet")
-
-
-@pytest.mark.parametrize(
-    ("text", "arguments", "message"),
-    [
-        ("city\nr\n", {}, "has no column 'age'; it has 'city'"),
-        ("age,city\n3,r\nold,s\n", {}, "the numeric column 'age' holds 'old' in row 2; only numbers are allowed"),
-        ("age,city\n3,r\n", {"target": "sold"}, "the checkpoint's target is 'bought', here it is 'sold'"),
-        ("age,city\n3,r\n", {"task": "regression"}, "the checkpoint's task is binary, here it is regression"),
-        ("age,city\n", {}, "has no rows"),
-    ],
-)
-def test_bad_rows_to_predict_get_one_line(tmp_path: Path, text: str, arguments: dict[str, Any], message: str) -> None:
-    data = TabularDataModule(written(tmp_path, GOOD, "good.csv"), "bought", types={"city": "categorical"})
-    assert data.num_features == 4
-    new = TabularDataModule(written(tmp_path, text), **{"target": "bought", **arguments})
-    with pytest.raises(ValueError) as error:  # noqa: PT011 (the message is compared below, as it stands)
-        new.load_state_dict(data.state_dict()) or list(new.predict_dataloader())
-    assert message in str(error.value)
-
-
-def test_rows_to_predict_are_of_supported_types(tmp_path: Path) -> None:
-    data = TabularDataModule(written(tmp_path, GOOD), "bought")
-    _ = data.rows  # fitted
-    pl.DataFrame({"age": [[1.0]], "city": ["r"]}).write_parquet(tmp_path / "new.parquet")
-    new = TabularDataModule(tmp_path / "new.parquet", "bought")
-    new.load_state_dict(data.state_dict())
-    with pytest.raises(ValueError, match=r"column 'age' is of type List\(Float64\); text, booleans, numbers and dates"):
-        list(new.predict_dataloader())
-
-
-def test_a_class_that_training_had_not_is_refused(tmp_path: Path) -> None:
-    data = TabularDataModule(written(tmp_path, GOOD, "good.csv"), "bought")
-    assert data.task == "binary"
-    new = TabularDataModule(written(tmp_path, GOOD + "1,r,maybe\n"), "bought")
-    new.load_state_dict(data.state_dict())
-    with pytest.raises(ValueError, match="the target 'bought' holds 'maybe' in row 21; the classes are 'no', 'yes'"):
-        new.test_dataloader()
-
-
-cells = st.sampled_from(["", "1", "2.5", "-3e8", "yes", "no", "TRUE", "a", "b", "NA", "nan", "inf", '"', '"x,\ny"', " 7 ", "é"])
-tables = st.tuples(st.integers(1, 4), st.lists(st.lists(cells, min_size=1, max_size=5), max_size=30)).map(
-    lambda drawn: "\n".join([",".join("abcy"[-drawn[0] :]), *(",".join(row[: drawn[0]]) for row in drawn[1])]).encode()
-)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=st.one_of(tables, st.binary(max_size=60), st.binary(max_size=60).map(b"a,b,y\n1,x,0\n2,z,1\n".__add__)))
-def test_any_file_is_refused_in_one_line_or_usable(tmp_path: Path, content: bytes) -> None:
-    data = TabularDataModule(written(tmp_path, content), "y", val_size=0, test_size=0, missing="indicator")
-    refusal = None
-    try:
-        features, outputs = data.num_features, data.num_outputs
-    except ValueError as error:
-        refusal = str(error)
-    if refusal is not None:
-        assert len(refusal.splitlines()) == 1
-        return
-    for loader in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
-        for x, y in loader():
-            assert x.shape == (len(x), features)
-            assert y.shape == (len(x), outputs)
-            assert x.isfinite().all()
-            assert y.isfinite().all()
-    state = json.loads(json.dumps(data.state_dict()))
-    again = TabularDataModule(data.path, "y")
-    again.load_state_dict(state)
-    assert torch.equal(loaded(again.predict_dataloader())[0], data.rows.all()[0])
+def test_a_column_names_the_split(tmp_path: Path) -> None:
+    part = pl.Series("part", ["Train", "valid", "test", "training"] * 30)
+    data = TabularDataModule(csv(tmp_path, mixed().with_columns(part)), "label", split="part")
+    for name, expected in (("train", [0, 3]), ("val", [1]), ("test", [2])):
+        uid = data.split_rows(name).all()[0][:, data.feature_names.index("uid")]
+        assert sorted(uid.tolist()) == sorted(mixed()["uid"].gather([r for r in range(120) if r % 4 in expected]).to_list())
+    assert not any(feature.startswith("part") for feature in data.feature_names)

@@ -118,7 +118,10 @@ class RowsDataModule(LightningDataModule):
         return self._evaluation_loader(self.split_rows("val"))
 
     def test_dataloader(self) -> RowLoader:
-        return self._evaluation_loader(self.split_rows("test"))
+        rows = self.split_rows("test")
+        if not len(rows):
+            raise ValueError("no row is held out to test on; there must be some, or another file to test")
+        return self._evaluation_loader(rows)
 
     def predict_dataloader(self) -> RowLoader:
         return self._evaluation_loader(self.split_rows("predict"))

@@ -18,7 +18,7 @@ from torchbp.data._leak import SAMPLE, warn_of_leaks
 from torchbp.data._rows import Rows
 from torchbp.data._schema import Schema
 from torchbp.data._split import PARTS, draw_split
-from torchbp.data._table import Table, read, refuse_unknown, stream
+from torchbp.data._table import Table, TableInMemory, read, refuse_unknown, stream
 from torchbp.data._values import as_text, clean, listed, refuse
 
 NULL_VALUES = ("", "NA", "N/A", "NULL", "null")
@@ -231,7 +231,8 @@ class TabularDataModule(RowsDataModule):
             values = clean(table.column(name), self._null_values)
             return fit_column(values, train, self.types.get(name), self.missing, self.max_categories)
 
-        with ThreadPoolExecutor(2) as threads:  # a column each, so that few are in memory at a time
+        # A column each; one at a time of a table that need not fit memory.
+        with ThreadPoolExecutor(2 if isinstance(table, TableInMemory) else 1) as threads:
             columns = list(threads.map(fit, [name for name in table.schema if name not in self.targets]))
         if all(column.type == "ignored" for column in columns):
             why = ", ".join(f"{column.name!r} ({column.seen})" for column in columns[:5]) or "there is none besides the target"
