@@ -5,9 +5,8 @@ By itself it holds 300 MiB of a CSV file's text that is read ahead, and for some
 
 import os
 
-for _name, _value in {
-    "POLARS_CSV_CHUNK_SIZE": str(2**22),
-    "POLARS_CSV_CHUNK_PREFETCH_LIMIT": "4",
-    "_RJEM_MALLOC_CONF": "dirty_decay_ms:0,muzzy_decay_ms:0",
-}.items():
-    os.environ.setdefault(_name, _value)
+os.environ.setdefault("POLARS_CSV_CHUNK_SIZE", str(2**22))
+os.environ.setdefault("POLARS_CSV_CHUNK_PREFETCH_LIMIT", "4")
+# Behind what is there, for the last counts: a process that has loaded polars hands polars' own on to those it starts.
+_given = os.environ.get("_RJEM_MALLOC_CONF", "")
+os.environ["_RJEM_MALLOC_CONF"] = f"{_given},dirty_decay_ms:0,muzzy_decay_ms:0".lstrip(",")
