@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,7 +50,7 @@ class FusedEngine:
         reduce = _mean_over_processes if several else None
         self.descent = Descent(module.network, module.cost, self.group["lr"], reduce, module.cuda_graph, module.pos_weight)
 
-    def train(self, x: Tensor, y: Tensor, batch_size: int, batch_idx: int) -> tuple[Tensor, Tensor]:
+    def train(self, x: Tensor, y: Tensor, batch_size: int, batch_idx: int) -> tuple[float, Tensor]:
         """Descend on each ``batch_size`` rows in turn.
 
         Args:
@@ -57,7 +58,7 @@ class FusedEngine:
             batch_idx: the number of batches of this epoch that came before them.
 
         Returns:
-            The rows' mean cost, a scalar, and their predictions (B, num_outputs).
+            The rows' mean cost and their predictions (B, num_outputs).
 
         Raises:
             FloatingPointError: a batch's cost that is not finite.
@@ -69,16 +70,16 @@ class FusedEngine:
         ends_epoch = batch_idx + batches >= self.trainer.num_training_batches
         a, t = module.input_scaling(x), y if module.target_scaling is None else module.target_scaling(y)
         with torch.no_grad():
-            costs = self.descent.steps(a, t, batch_size, module.keep_gradients and ends_epoch, lrs)
-            if not costs.isfinite().all():
+            costs = self.descent.steps(a, t, batch_size, module.keep_gradients and ends_epoch, lrs).tolist()
+            if not all(map(isfinite, costs)):
                 self._explain(x, a, t, batch_size, lrs, before)
         count_updates(self.trainer, batches)
         prediction = self.descent.prediction
         if module.target_scaling is not None:
             prediction = module.target_scaling.inverse(prediction)
-        full = len(x) // batch_size  # the last batch may be smaller, and weighs less
-        cost = (costs[:full].sum() * batch_size + costs[full:].sum() * (len(x) % batch_size)) / len(x)
-        return cost, prediction
+        *full, last = costs  # the last batch may be smaller, and weighs less
+        rows = batch_size * len(full)
+        return (sum(full) * batch_size + last * (len(x) - rows)) / len(x), prediction
 
     def _learning_rates(self, batches: int, batch_idx: int) -> Sequence[float]:
         """Each batch's α: schedulers are stepped in between, and after the last by Lightning."""
@@ -101,8 +102,8 @@ class FusedEngine:
             for parameter, value in zip(network.parameters(), parameters, strict=True):
                 parameter.copy_(value)
             self.descent.lr = lr
-            cost = self.descent.step(*batch)
-            if not cost.isfinite():
+            cost = self.descent.step(*batch).item()
+            if not isfinite(cost):
                 for parameter, value in zip(network.parameters(), parameters, strict=True):
                     parameter.copy_(value)
                 raise self.module.not_finite(cost, self.trainer.global_step + number, raw)

@@ -1,6 +1,7 @@
 """The LightningModule: network, cost and plain gradient descent."""
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from torchmetrics import MetricCollection
 
 from torchbp import functional as F
 from torchbp.nn import BPNetwork, Standardize
+from torchbp.training._epoch import TrainedRows
 from torchbp.training._fused import FusedEngine, automatic_steps, refuse_unsupported, updates_ahead
 from torchbp.training._metrics import metrics_of
 from torchbp.training._weights import balanced, weight_of_each
@@ -18,7 +20,6 @@ from torchbp.training._weights import balanced, weight_of_each
 TASKS = ("binary", "multilabel", "multiclass", "regression")
 COSTS = ("cross_entropy", "squared_error")
 ENGINES = ("autograd", "fused")
-ROWS_AT_ONCE = 8192  # metrics of the training split are computed for so many rows at a time: an update costs more than a step
 
 
 class BPModule(LightningModule):
@@ -147,8 +148,8 @@ class BPModule(LightningModule):
         return cost, prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
     def on_train_start(self) -> None:
-        self._trained: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._rows_trained = 0
+        self._trained = TrainedRows(self.split_metrics("train") if self.train_metrics else None, self._for_metrics)
+        self._epoch: dict[str, Tensor] = {}
         self._fused = FusedEngine(self) if self.engine == "fused" else None
 
     @property
@@ -165,19 +166,20 @@ class BPModule(LightningModule):
         x, y = batch[:2]
         if self._fused is None:
             cost, prediction = self.cost_and_prediction(x, y)
-            if not cost.isfinite():
-                raise self.not_finite(cost, self.global_step, x)
+            if not isfinite(value := cost.item()):
+                raise self.not_finite(value, self.global_step, x)
         else:
-            cost, prediction = self._fused.train(x, y, getattr(batch, "batch_size", len(x)), batch_idx)
-        self._trained.append((cost.detach(), prediction, y))
-        self._rows_trained += len(y)
-        if self._rows_trained >= ROWS_AT_ONCE or self.trainer.is_last_batch:
-            self._log_trained()
+            value, prediction = self._fused.train(x, y, getattr(batch, "batch_size", len(x)), batch_idx)
+            cost = torch.tensor(value)
+        self._trained.add(value, prediction, y)
+        if self.trainer.is_last_batch:  # now, for callbacks to find it where validation starts and the epoch ends
+            self._epoch = self._trained.publish(self.trainer)
         return cost
 
     def on_train_epoch_end(self) -> None:
-        if self._trained:  # max_steps may have ended the epoch
-            self._log_trained()
+        if self._trained.rows:  # max_steps has ended the epoch
+            self._epoch = self._trained.publish(self.trainer)
+        self.trainer._logger_connector.log_metrics(self._epoch, step=self.trainer.fit_loop.epoch_loop._batches_that_stepped - 1)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         # Lightning tells its progress bar of the block's first batch.
@@ -247,25 +249,18 @@ class BPModule(LightningModule):
         """The metrics of ``train``, ``val`` or ``test``."""
         return self.metrics[f"{split}_metrics"]  # type: ignore[return-value]
 
-    def not_finite(self, cost: Tensor, step: int, x: Tensor) -> FloatingPointError:
+    def not_finite(self, cost: float, step: int, x: Tensor) -> FloatingPointError:
         """What to raise where the cost of a batch ``x`` is not finite, with the parameters as they were before the step."""
         return FloatingPointError(
-            f"the cost became {cost.item()} at step {step}, {self._where_not_finite(x)}; "
+            f"the cost became {cost} at step {step}, {self._where_not_finite(x)}; "
             "the last checkpoint before it is kept; a smaller lr may help"
         )
 
-    def _log_trained(self) -> None:
-        costs, predictions, targets = zip(*self._trained, strict=True)
-        rows = torch.tensor([len(y) for y in targets], device=costs[0].device)
-        self._log("train", (torch.stack(costs) * rows).sum() / rows.sum(), torch.cat(predictions), torch.cat(targets))
-        self._trained, self._rows_trained = [], 0
-
     def _log(self, split: str, cost: Tensor, prediction: Tensor, y: Tensor) -> None:
         self.log(f"cost/{split}", cost, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(y), sync_dist=True)
-        if split != "train" or self.train_metrics:
-            metrics = self.split_metrics(split)
-            metrics.update(*self._for_metrics(prediction, y))
-            self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(y))
+        metrics = self.split_metrics(split)
+        metrics.update(*self._for_metrics(prediction, y))
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(y))
 
     def _for_metrics(self, prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Prediction and target as torchmetrics takes them for this task."""
