@@ -139,7 +139,7 @@ def classes_of(rows: Rows, task: Task) -> Tensor:
     if task in ("multilabel", "regression"):
         return torch.zeros(len(rows), dtype=torch.uint8)
     # A target may be a probability: what counts is which side it is on.
-    return torch.cat([y[:, 0] > 0.5 if task == "binary" else y.argmax(1) for (y,) in rows.only(1).chunks()])
+    return torch.cat([(y[:, 0] > 0.5).byte() if task == "binary" else y.argmax(1) for (y,) in rows.only(1).chunks()])
 
 
 def refuse_not_finite(name: str, values: Tensor, first: int) -> None:

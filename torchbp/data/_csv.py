@@ -67,7 +67,8 @@ class CsvFile:
         """
         rows = self._scan(infer_schema=False, schema_overrides=types, skip_rows_after_header=start)
         try:
-            yield from without_blank_end(rows.collect_batches(chunk_size=ROWS))
+            for part in without_blank_end(rows.collect_batches(chunk_size=ROWS)):
+                yield part.rechunk()  # it comes in a dozen pieces, each of which costs whoever reads it
         except pl.exceptions.ComputeError:
             numeric = [name for name, type in (types or {}).items() if type != pl.String]
             if bad := self._not_numbers(numeric):

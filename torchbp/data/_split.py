@@ -14,7 +14,7 @@ def draw_split(classes: Tensor, sizes: Sequence[float], seed: int, names: Sequen
     Every part that is asked for, and what is left to train on, has at least one row of each class.
 
     Args:
-        classes: the number of each row's class, (N); all alike where there are none.
+        classes: the number of each row's class, (N), of an integer type; all alike where there are none.
         sizes: the parts held out to validate and to test, as fractions of all rows.
         names: what the classes are called.
 
@@ -24,8 +24,7 @@ def draw_split(classes: Tensor, sizes: Sequence[float], seed: int, names: Sequen
     generator = torch.Generator().manual_seed(seed)
     held_out = [(part, size) for part, size in enumerate(sizes, 1) if size > 0]
     result = torch.zeros(len(classes), dtype=torch.uint8)
-    kinds = classes.unique()
-    for kind in kinds:
+    for kind in torch.bincount(classes).nonzero():
         rows = (classes == kind).nonzero().squeeze(1)
         if len(rows) <= len(held_out):
             who = f"class {names[int(kind)]!r} has" if len(names) else "there are"

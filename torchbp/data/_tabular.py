@@ -173,10 +173,10 @@ class TabularDataModule(RowsDataModule):
         self._part_of = self._draw(table, target, targets)
         if self._schema is not None:
             return self._schema.rows(table, self.memory * GIB, self._cache)
-        train = torch.arange(len(table)) if self._part_of is None else (self._part_of == 0).nonzero().squeeze(1)
-        self._schema = Schema(target, self._fit(table, pl.Series(train.numpy(), dtype=pl.UInt32)), self._null_values)
+        train = torch.ones(len(table), dtype=torch.bool) if self._part_of is None else self._part_of == 0
+        self._schema = Schema(target, self._fit(table, pl.Series(train.numpy())), self._null_values)
         rows = self._schema.rows(table, self.memory * GIB, self._cache)
-        to_train_on = rows.part(train)
+        to_train_on = rows.part(train.nonzero().squeeze(1))
         x, y = to_train_on.take(to_train_on.order(torch.Generator().manual_seed(0))[:SAMPLE])
         warn_of_leaks(x, y, target.task, self._schema.columns)
         return rows

@@ -5,11 +5,13 @@ Rows count from 1, the first below the header, wherever a message names one.
 
 from collections import Counter
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+AT_ONCE = 2**16  # values that are worked on together, where what is made of them takes much more memory
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 BOOLEANS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
@@ -20,12 +22,17 @@ def clean(values: pl.Series, null_values: Sequence[str]) -> pl.Series:
     if values.dtype == pl.Boolean or unsupported(values.dtype):
         return values
     if values.dtype == pl.Float32:
-        return values.fill_nan(None) if values.is_nan().any() else values
+        return values if all_finite(values) else values.fill_nan(None)
     if values.dtype.is_numeric():
         return values.cast(pl.Float64).fill_nan(None)
     text = values.cast(pl.String).str.strip_chars()
     missing = text.is_in(list(null_values)) | text.cast(pl.Float64, strict=False).is_nan().fill_null(False)
     return text.zip_with(missing.fill_null(True).not_(), pl.Series([None], dtype=pl.String))
+
+
+def all_finite(values: pl.Series) -> bool:
+    """Whether no value is NaN or infinite; False also where their sum is too large."""
+    return isfinite(values.sum())
 
 
 def unsupported(dtype: pl.DataType) -> bool:
@@ -44,7 +51,7 @@ def numbers(values: pl.Series, what: str, first: int = 0) -> pl.Series:
     Raises:
         ValueError: text that is no number, or a number that float32 does not hold.
     """
-    if values.dtype == pl.Float32 and not values.is_infinite().any():
+    if values.dtype == pl.Float32 and all_finite(values):
         return values
     result = values.cast(pl.Float64, strict=False)
     for bad, allowed in (
@@ -67,12 +74,18 @@ def booleans(values: pl.Series, what: str, first: int = 0) -> pl.Series:
 
 
 def codes(values: pl.Series, categories: Sequence[float | str]) -> np.ndarray:
-    """Each value's place among the categories, -1 where it has none."""
-    numeric = isinstance(categories[0], float)
-    values = values.cast(pl.Float64, strict=False) if numeric else as_text(values)
+    """Each value's place among the categories, which are sorted, -1 where it has none."""
+    if isinstance(categories[0], float):
+        known, code = np.array(categories), np.empty(len(values), np.int32)
+        for first in range(0, len(values), AT_ONCE):
+            sought = values[first : first + AT_ONCE].cast(pl.Float64, strict=False).to_numpy()
+            place = np.searchsorted(known[:-1], sought)  # a gap is NaN, which equals nothing
+            code[first : first + AT_ONCE] = np.where(known[place] == sought, place, -1)
+        return code
+    values = as_text(values)
     places = dict(zip(categories, range(len(categories)), strict=True))
     # A gap is put in by hand: what becomes of one in replace_strict has changed between versions.
-    return values.replace_strict(places, default=-1, return_dtype=pl.Int16).fill_null(-1).to_numpy().copy()
+    return values.replace_strict(places, default=-1, return_dtype=pl.Int32).fill_null(-1).to_numpy().copy()
 
 
 def natural(values: pl.Series) -> pl.Series:

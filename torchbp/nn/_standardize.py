@@ -38,15 +38,15 @@ class Standardize(nn.Module):
 
         A constant column keeps scale 1. Parts are joined in float64, as Chan, Golub and LeVeque (1983) do.
         """
-        count, mean, squares, largest = 0, *(torch.zeros_like(self.mean, dtype=torch.float64) for _ in range(3))
+        count, mean, squares = 0, *(torch.zeros_like(self.mean, dtype=torch.float64) for _ in range(2))
         for part in [rows] if isinstance(rows, Tensor) else rows:
-            part = part.double()
+            part, others = part.double(), count
             count += len(part)
-            change = part.mean(0) - mean
+            part_mean = part.mean(0)
+            change = part_mean - mean
             mean += change * (len(part) / count)
-            squares += (part - part.mean(0)).square_().sum(0) + change.square() * (len(part) * (count - len(part)) / count)
-            largest = torch.maximum(largest, part.abs().amax(0))
+            squares += (part - part_mean).square_().sum(0) + change.square() * (len(part) * others / count)
         scale = (squares / count).sqrt()
         self.mean.copy_(mean)
         # A constant column has a deviation of rounding errors at most.
-        self.scale.copy_(torch.where(scale > 1e-12 * largest, scale, 1.0))
+        self.scale.copy_(torch.where(scale > 1e-12 * mean.abs(), scale, 1.0))
