@@ -13,6 +13,9 @@ ROWS_AT_ONCE = 8192  # metrics are updated with so many rows at a time: an updat
 class TrainedRows:
     """The rows that an epoch has trained on so far.
 
+    What :meth:`publish` and :meth:`log` do is what ``LightningModule.log`` does, which takes as long for one value as a small
+    network for ten steps.
+
     Args:
         metrics: what to compute of them besides their mean cost; None for nothing.
         for_metrics: makes of predictions and targets what the metrics take.
@@ -23,6 +26,7 @@ class TrainedRows:
     ) -> None:
         self.metrics, self.for_metrics = metrics, for_metrics
         self.cost_sum, self.rows = 0.0, 0
+        self._values: dict[str, Tensor] = {}
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._rows_waiting = 0
 
@@ -36,23 +40,28 @@ class TrainedRows:
             if self._rows_waiting >= ROWS_AT_ONCE:
                 self._update_metrics()
 
-    def publish(self, trainer: Trainer) -> dict[str, Tensor]:
-        """End the epoch: show its mean cost and metrics, over all processes, to callbacks and progress bar, and return them.
-
-        This is what ``LightningModule.log`` does, which takes as long for one value as a small network for ten steps.
-        """
+    def publish(self, trainer: Trainer) -> None:
+        """Show the rows' mean cost and metrics, over all processes, to callbacks and progress bar, and begin anew."""
         total = torch.tensor([self.cost_sum, self.rows], dtype=torch.float64, device=trainer.strategy.root_device)
         cost_sum, rows = trainer.strategy.reduce(total, reduce_op="sum")
-        values = {"cost/train": (cost_sum / rows).float()}
+        self._values = {"cost/train": (cost_sum / rows).float()}
         self.cost_sum, self.rows = 0.0, 0
         if self.metrics is not None:
             if self._waiting:
                 self._update_metrics()
-            values.update(self.metrics.compute())
+            self._values.update(self.metrics.compute())
             self.metrics.reset()
-        trainer.callback_metrics.update(values)
-        trainer.progress_bar_metrics["cost/train"] = values["cost/train"].item()
-        return values
+        trainer.callback_metrics.update(self._values)
+        trainer.progress_bar_metrics["cost/train"] = self._values["cost/train"].item()
+
+    def log(self, trainer: Trainer) -> None:
+        """Write what was published last to the loggers."""
+        if trainer.loggers:
+            trainer.logged_metrics.update(self._values)
+            values = {name: value.item() for name, value in self._values.items()}
+            for logger in trainer.loggers:
+                logger.log_metrics({**values, "epoch": trainer.current_epoch}, trainer.global_step - 1)
+                logger.save()
 
     def _update_metrics(self) -> None:
         assert self.metrics is not None

@@ -149,7 +149,6 @@ class BPModule(LightningModule):
 
     def on_train_start(self) -> None:
         self._trained = TrainedRows(self.split_metrics("train") if self.train_metrics else None, self._for_metrics)
-        self._epoch: dict[str, Tensor] = {}
         self._fused = FusedEngine(self) if self.engine == "fused" else None
 
     @property
@@ -173,13 +172,13 @@ class BPModule(LightningModule):
             cost = torch.tensor(value)
         self._trained.add(value, prediction, y)
         if self.trainer.is_last_batch:  # now, for callbacks to find it where validation starts and the epoch ends
-            self._epoch = self._trained.publish(self.trainer)
+            self._trained.publish(self.trainer)
         return cost
 
     def on_train_epoch_end(self) -> None:
         if self._trained.rows:  # max_steps has ended the epoch
-            self._epoch = self._trained.publish(self.trainer)
-        self.trainer._logger_connector.log_metrics(self._epoch, step=self.trainer.fit_loop.epoch_loop._batches_that_stepped - 1)
+            self._trained.publish(self.trainer)
+        self._trained.log(self.trainer)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         # Lightning tells its progress bar of the block's first batch.
