@@ -74,15 +74,16 @@ class CrossEntropy(Cost):
 
 class SigmoidCrossEntropy(Cost):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, y: Tensor, reduction: str) -> Tensor:
+    def forward(ctx: Any, z: Tensor, y: Tensor, reduction: str, pos_weight: Tensor | None) -> Tensor:
+        w = 1 if pos_weight is None else pos_weight
         a = torch.sigmoid(z)
-        ctx.z, ctx.a, ctx.y = z, a, y
-        return Cost.reduce(ctx, -(y * a.log() + (1 - y) * (1 - a).log()), reduction)
+        ctx.a, ctx.y, ctx.w = a, y, w
+        return Cost.reduce(ctx, -(w * y * a.log() + (1 - y) * (1 - a).log()), reduction)
 
     @staticmethod
     def backward(ctx: Any, dL: Tensor) -> tuple[Tensor | None, ...]:
-        dL = dL * ctx.scale
-        return dL * (ctx.a - ctx.y), -dL * ctx.z, None
+        dL, a, y, w = dL * ctx.scale, ctx.a, ctx.y, ctx.w
+        return dL * (a * (1 - y) - w * y * (1 - a)), dL * ((1 - a).log() - w * a.log()), None, None
 
 
 class SoftmaxCrossEntropy(Cost):
@@ -107,7 +108,10 @@ def sigmoid_linear(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
 
 mse_loss = SquaredError.of
 binary_cross_entropy = CrossEntropy.of
-binary_cross_entropy_with_logits = SigmoidCrossEntropy.of
+
+
+def binary_cross_entropy_with_logits(z: Tensor, y: Tensor, reduction: str = "mean", pos_weight: Tensor | None = None) -> Tensor:
+    return SigmoidCrossEntropy.apply(z, y, reduction, pos_weight)
 
 
 def cross_entropy(z: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:

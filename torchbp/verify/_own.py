@@ -27,7 +27,8 @@ class Sample(NamedTuple):
 
 
 def own_functionals(module: ModuleType = functional) -> list[Sample]:
-    """The functions of :mod:`torchbp.functional`, each in every way at once: with and without bias, with every reduction.
+    """The functions of :mod:`torchbp.functional`, each in every way at once: with and without bias or ``pos_weight``, with
+    every reduction.
 
     Of another module, its functions of these names.
     """
@@ -37,16 +38,16 @@ def own_functionals(module: ModuleType = functional) -> list[Sample]:
     # Activations and targets lie in (0, 1), and a row of class probabilities adds up to 1.
     a, y, p = (t.detach().requires_grad_() for t in (a.sigmoid(), y.sigmoid(), p.softmax(-1)))
     W2, b2 = _normal((3, 2), generator), _normal((3,), generator)
-    classes = torch.tensor([0, 2, 1, 1])
+    classes, w = torch.tensor([0, 2, 1, 1]), _normal((3,), generator).detach().exp()
     nn = torch.nn.functional
     every: list[tuple[str, Callable[..., Any], Callable[..., Any], tuple[Tensor, ...]]] = [
         ("linear", nn.linear, _with_and_without_bias, (x, W, b)),
         ("sigmoid_linear", _sigmoid_linear, _with_and_without_bias, (x, W, b)),
         ("mse_loss", nn.mse_loss, _every_reduction, (z, y)),
         ("binary_cross_entropy", nn.binary_cross_entropy, _every_reduction, (a, y)),
-        ("binary_cross_entropy_with_logits", nn.binary_cross_entropy_with_logits, _every_reduction, (z, y)),
+        ("binary_cross_entropy_with_logits", nn.binary_cross_entropy_with_logits, _every_reduction, (z, y, w)),
         ("cross_entropy", nn.cross_entropy, _both_targets, (z, p, classes)),
-        ("network_cost", _network_cost, _every_end, (x, y, W, b, W2, b2)),
+        ("network_cost", _network_cost, _every_end, (x, y, W, b, W2, b2, w)),
     ]
     return [
         Sample(name, every_way(getattr(module, name)), inputs, every_way(reference))
@@ -160,7 +161,13 @@ def _sigmoid_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -
 
 
 def _network_cost(
-    input: Tensor, target: Tensor, parameters: Sequence[Tensor], cost: str, output: str, reduction: str
+    input: Tensor,
+    target: Tensor,
+    parameters: Sequence[Tensor],
+    cost: str,
+    output: str,
+    reduction: str,
+    pos_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     *hidden, last = zip(parameters[::2], parameters[1::2], strict=True)
     for W, b in hidden:
@@ -168,7 +175,8 @@ def _network_cost(
     z = torch.nn.functional.linear(input, *last)
     a = torch.sigmoid(z) if output == "sigmoid" else z
     if cost == "cross_entropy":
-        return torch.nn.functional.binary_cross_entropy_with_logits(z, target, reduction=reduction), a.detach()
+        bce = torch.nn.functional.binary_cross_entropy_with_logits
+        return bce(z, target, reduction=reduction, pos_weight=pos_weight), a.detach()
     return torch.nn.functional.mse_loss(a, target, reduction=reduction), a.detach()
 
 
@@ -180,8 +188,9 @@ def _with_and_without_bias(layer: Callable[..., Tensor]) -> Callable[..., tuple[
 
 
 def _every_reduction(cost: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
-    def every(input: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        return tuple(cost(input, target, reduction=reduction) for reduction in ("mean", "sum", "none"))
+    def every(input: Tensor, target: Tensor, *pos_weight: Tensor) -> tuple[Tensor, ...]:
+        plain = (cost(input, target, reduction=reduction) for reduction in ("mean", "sum", "none"))
+        return *plain, *(cost(input, target, pos_weight=w) for w in pos_weight)
 
     return every
 
@@ -197,10 +206,11 @@ def _every_end(network_cost: Callable[..., Any]) -> Callable[..., tuple[Tensor, 
     """The costs alone: the predictions have no gradient."""
 
     def every(
-        input: Tensor, target: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
+        input: Tensor, target: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, w: Tensor
     ) -> tuple[Tensor, ...]:
         parameters = weight1, bias1, weight2, bias2
         kinds = zip(ENDS, ("mean", "sum", "none"), strict=True)
-        return tuple(network_cost(input, target, parameters, *end, reduction)[0] for end, reduction in kinds)
+        plain = (network_cost(input, target, parameters, *end, reduction)[0] for end, reduction in kinds)
+        return *plain, network_cost(input, target, parameters, "cross_entropy", "sigmoid", "mean", w)[0]
 
     return every
