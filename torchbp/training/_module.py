@@ -256,7 +256,8 @@ class BPModule(LightningModule):
         )
 
     def _log(self, split: str, cost: Tensor, prediction: Tensor, y: Tensor) -> None:
-        self.log(f"cost/{split}", cost, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(y), sync_dist=True)
+        rows: Any = float(len(y))  # of integers Lightning makes the mean over processes an integer
+        self.log(f"cost/{split}", cost, on_step=False, on_epoch=True, prog_bar=True, batch_size=rows, sync_dist=True)
         metrics = self.split_metrics(split)
         metrics.update(*self._for_metrics(prediction, y))
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(y))
