@@ -123,7 +123,11 @@ class BPModule(LightningModule):
         self.trainer.precision_plugin.convert_module(self)
         data: Any = getattr(self.trainer, "datamodule", None)
         if stage == "fit":
-            self.fit_scaling(data)
+            # One process reads the training split for all of them.
+            if self.trainer.is_global_zero:
+                self.fit_scaling(data)
+            for buffer in self.buffers():
+                buffer.copy_(self.trainer.strategy.broadcast(buffer))
 
     def fit_scaling(self, data: Any) -> None:
         """Take a balanced ``pos_weight``, and if it wants it the scaling, from a data module's training split."""
