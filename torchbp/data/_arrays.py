@@ -117,7 +117,7 @@ class ArrayDataModule(RowsDataModule):
         return rows
 
     def predict_dataloader(self) -> RowLoader:
-        """All rows' x, for which there need be no y."""
+        """All rows' x, for which there need be no y; in each process, where there are several."""
         return self._evaluation_loader(Rows(self._source(self._x())))
 
     def _source(self, x: np.ndarray) -> Tensor | Mapped:

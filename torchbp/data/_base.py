@@ -24,6 +24,9 @@ class RowsDataModule(LightningDataModule):
     A subclass gives ``load``. Batches are ``(x, y)`` with x (B, num_features) and y (B, num_outputs), both float32: one
     column of 0 and 1 for ``binary``, one column a class (one-hot) for ``multiclass``, one a label for ``multilabel``.
 
+    Of several processes each has a share of the rows to train, validate and test on, and all rows to predict. Data in memory
+    are there in each, for an epoch's order is that of one process; of rows in files each reads one stretch of every split.
+
     Args:
         batch_size: rows a gradient-descent step: 1 descends sample by sample, ``'full'`` accumulates over the whole set.
         val_size, test_size: the parts held out, as fractions of all rows. Both 0: every split is the whole set.
@@ -109,25 +112,31 @@ class RowsDataModule(LightningDataModule):
             rows.to(self.trainer.strategy.root_device),
             self._batch_size(rows),
             self.seed,
-            self.trainer.global_rank,
-            self.trainer.world_size,
+            *self._process,
             getattr(self.trainer.lightning_module, "updates_ahead", None),
         )
 
     def val_dataloader(self) -> RowLoader:
-        return self._evaluation_loader(self.split_rows("val"))
+        return self._evaluation_loader(self.split_rows("val"), *self._process)
 
     def test_dataloader(self) -> RowLoader:
         rows = self.split_rows("test")
         if not len(rows):
             raise ValueError("no row is held out to test on; there must be some, or another file to test")
-        return self._evaluation_loader(rows)
+        return self._evaluation_loader(rows, *self._process)
 
     def predict_dataloader(self) -> RowLoader:
+        """All rows, in order; in each process, where there are several."""
         return self._evaluation_loader(self.split_rows("predict"))
 
-    def _evaluation_loader(self, rows: Rows) -> RowLoader:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+    @property
+    def _process(self) -> tuple[int, int]:
+        """Which process this is, of how many."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _evaluation_loader(self, rows: Rows, rank: int = 0, world_size: int = 1) -> RowLoader:
+        if 0 < len(rows) < world_size:  # one without would leave the others waiting for it
+            raise ValueError(f"to validate or test on there must be a row for each of {world_size} processes, not {len(rows)}")
         return RowLoader(rows, max(self._batch_size(rows), EVALUATION_ROWS), rank=rank, world_size=world_size)
 
     def _batch_size(self, rows: Rows) -> int:

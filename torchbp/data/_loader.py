@@ -26,8 +26,8 @@ class RowLoader:
 
     Shuffled batches depend on nothing but seed and epoch, as ``torch.utils.data.DistributedSampler`` draws them: all processes
     have the same number of batches, and together the batches that one process would have of ``world_size`` times the size.
-    Batches in order are dealt out row by row, none of them twice. Its state says how many batches of an epoch were handed out,
-    so that a run resumes in the middle of one.
+    Of rows in order each process has a stretch, and no row comes twice. Its state says how many batches of an epoch were handed
+    out, so that a run resumes in the middle of one.
 
     Args:
         rows: all rows.
@@ -93,7 +93,7 @@ class RowLoader:
 
     def _index(self) -> Tensor:
         if self._seed is None:
-            return torch.arange(self._rank, len(self.rows), self._world_size)
+            return torch.arange(len(self.rows)).tensor_split(self._world_size)[self._rank]
         order = self.rows.order(torch.Generator().manual_seed(self._seed + self._epoch), self._world_size)
         missing = self._num_rows * self._world_size - len(order)
         while missing > 0:  # more than once where there are fewer rows than processes
