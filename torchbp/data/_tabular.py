@@ -8,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import polars as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from rich.table import Table as RichTable
 from torch import Tensor
 
@@ -178,7 +179,7 @@ class TabularDataModule(RowsDataModule):
         rows = self._schema.rows(table, self.memory * GIB, self._cache)
         to_train_on = rows.part(train.nonzero().squeeze(1))
         x, y = to_train_on.take(to_train_on.order(torch.Generator().manual_seed(0))[:SAMPLE])
-        warn_of_leaks(x, y, target.task, self._schema.columns)
+        rank_zero_only(warn_of_leaks)(x, y, target.task, self._schema.columns)
         return rows
 
     def part_of(self) -> Tensor | None:
@@ -240,8 +241,9 @@ class TabularDataModule(RowsDataModule):
         return columns
 
     def teardown(self, stage: str) -> None:
-        if stage == "fit" and not self.keep_cache and (self.trainer is None or self.trainer.is_global_zero):
-            self._cache.remove()
+        if stage == "fit" and not self.keep_cache:
+            if self.trainer is None or self.trainer.local_rank == 0:  # one on each machine
+                self._cache.remove()
             self._rows, self._parts, self._others = None, {}, {}
 
     def state_dict(self) -> dict[str, Any]:

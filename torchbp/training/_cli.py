@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback, _InstantiatorFn
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 import torchbp.data
@@ -133,7 +134,7 @@ class BPCLI(LightningCLI):
                 name = _run_name(config[config.subcommand])
             given.ckpt_path = newest_checkpoint(name, given.ckpt_path)
             if name is None:
-                print(f"torchbp: the newest run's checkpoint is {given.ckpt_path}", file=sys.stderr)
+                rank_zero_only(print)(f"torchbp: the newest run's checkpoint is {given.ckpt_path}", file=sys.stderr)
             args = [*args, "--ckpt_path", given.ckpt_path]
         defaults = table_by_default(args)
         if given.ckpt_path:
@@ -188,8 +189,8 @@ class BPCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Write each batch's predictions as they come, to a file that takes its name when all are there."""
-        if self.trainer.world_size > 1:
-            raise ValueError(f"predictions are written by one process, not {self.trainer.world_size}; say --trainer.devices 1")
+        if (n := self.trainer.world_size) > 1:
+            raise ValueError(f"predictions are written by one process, not {n}; say --trainer.devices 1 --trainer.num_nodes 1")
         with table_file(self.config["predict"]["output"]) as write:
             self.trainer.callbacks.append(PredictionWriter(write))  # type: ignore[attr-defined]
             self.trainer.predict(**kwargs, return_predictions=False)
