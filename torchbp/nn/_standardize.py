@@ -40,12 +40,12 @@ class Standardize(nn.Module):
         """
         count, mean, squares = 0, *(torch.zeros_like(self.mean, dtype=torch.float64) for _ in range(2))
         for part in [rows] if isinstance(rows, Tensor) else rows:
-            part, others = part.double(), count
+            part, others = part.to(torch.float64, copy=True), count
             count += len(part)
             part_mean = part.mean(0)
             change = part_mean - mean
             mean += change * (len(part) / count)
-            squares += (part - part_mean).square_().sum(0) + change.square() * (len(part) * others / count)
+            squares += part.sub_(part_mean).square_().sum(0) + change.square() * (len(part) * others / count)
         scale = (squares / count).sqrt()
         self.mean.copy_(mean)
         # A constant column has a deviation of rounding errors at most.
