@@ -44,6 +44,8 @@ def test_every_measure_has_its_peers() -> None:
         "beyond parameters, batch": {"torch.nn eager"},
         "import": {"torch"},
         "first step": {"torch.nn eager"},
+        "file to first step": {"polars to_torch"},
+        "memory grown by that": {"polars to_torch"},
         "training run, per step": {"plain Lightning", "MLPClassifier"},
     }
     found: dict[str, set[str]] = {}

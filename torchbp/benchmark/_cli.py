@@ -23,21 +23,22 @@ from torchbp.benchmark._plot import plot
 from torchbp.benchmark._rows import Row
 from torchbp.benchmark._startup import startup_times
 from torchbp.benchmark._steps import SETTINGS, step_times
+from torchbp.benchmark._table import table_times
 from torchbp.cli import OneLineParser, console
 
-PARTS = ("step", "memory", "startup", "training")
+PARTS = ("step", "memory", "startup", "table", "training")
 
 
 def run(args: Sequence[str]) -> int:
     """Measure what is asked for and print it."""
     parser = OneLineParser(
         "torchbp benchmark",
-        description="torchbp beside PyTorch, Lightning and scikit-learn on this machine: everything in one process, in turn,\n"
-        "each round's times divided by one another. A full run takes some ten minutes.",
+        description="torchbp beside PyTorch, Lightning, scikit-learn and polars on this machine, in turn, each round's times\n"
+        "divided by one another. A full run takes some ten minutes.",
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--threads", type=int, default=1, help="how many PyTorch and scikit-learn may use (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, help="how many each may use (default: 1)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="the parts to measure; all by default")
     parser.add_argument("--rounds", type=int, help="how often each is measured (default: 25 for steps, 3 for whole runs)")
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds: whether it works, not how fast it is")
@@ -88,6 +89,8 @@ def _measure(options: Any) -> tuple[list[Row], Any]:
             rows += step_memory(*settings[-1])
         if "startup" in options.only:
             rows += startup_times(1 if quick else options.rounds or 5, progress)
+        if "table" in options.only:
+            rows += table_times(quick, runs, options.threads, progress)
         if "training" in options.only:
             # Lightning, which takes seconds to import.
             from torchbp.benchmark._training import training_times

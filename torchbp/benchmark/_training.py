@@ -94,11 +94,13 @@ class _Plain(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.lr)
 
 
-def _trainer(epochs: int) -> Trainer:
+def trainer(max_epochs: int | None = None, max_steps: int = -1) -> Trainer:
+    """One that trains and does nothing else."""
     return Trainer(
+        max_epochs=max_epochs,
+        max_steps=max_steps,
         accelerator="cpu",
         devices=1,
-        max_epochs=epochs,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -114,12 +116,12 @@ def _torchbp(engine: str, x: Tensor, y: Tensor, hidden: Sequence[int], batch: in
     model = BPModule(x.shape[1], y.shape[1], hidden, task, lr=LR, engine=engine, train_metrics=False)  # type: ignore[arg-type]
     data = _Rows(batch)
     data.x, data.y, data.task = x, y, task
-    _trainer(epochs).fit(model, datamodule=data)
+    trainer(max_epochs=epochs).fit(model, datamodule=data)
 
 
 def _lightning(x: Tensor, y: Tensor, hidden: Sequence[int], batch: int, epochs: int) -> None:
     loader = DataLoader(TensorDataset(x, y), batch, shuffle=True)
-    _trainer(epochs).fit(_Plain([x.shape[1], *hidden, y.shape[1]], LR), loader)
+    trainer(max_epochs=epochs).fit(_Plain([x.shape[1], *hidden, y.shape[1]], LR), loader)
 
 
 def _sklearn(x: Tensor, y: Tensor, hidden: Sequence[int], batch: int, epochs: int) -> None:

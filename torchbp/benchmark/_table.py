@@ -1,0 +1,92 @@
+"""A CSV file's way to the first training step, beside polars' to one tensor: each in a process of its own, all imported."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+from torchbp.benchmark._rows import Progress, Row, compare
+from torchbp.benchmark._steps import FUSED
+
+COLUMNS = 27  # of numbers from N(0, 1), and a label
+POLARS = "polars to_torch"
+
+
+def table_times(quick: bool, rounds: int, threads: int, progress: Progress) -> list[Row]:
+    """Seconds from the file to the first step, and the bytes by which that raises the process's peak memory."""
+    rows = 5_000 if quick else 1_000_000
+    setting = f"CSV, {rows} x {COLUMNS + 1}"
+    seconds: dict[str, list[float]] = {FUSED: [], POLARS: []}
+    grown: dict[str, list[float]] = {FUSED: [], POLARS: []}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "table.csv"
+        progress(f"{setting}: written")
+        _write(path, rows)
+        for number in range(rounds):
+            for name in (FUSED, POLARS):
+                for values, value in zip((seconds, grown), _measured(name, path, threads), strict=True):
+                    values[name].append(value)
+            progress(f"{setting}: round {number + 1} of {rounds}")
+    return [
+        compare("file to first step", setting, FUSED, POLARS, "s", seconds, {}),
+        compare("memory grown by that", setting, FUSED, POLARS, "B", grown, {}),
+    ]
+
+
+def _write(path: Path, rows: int) -> None:
+    import numpy as np
+    import polars as pl
+
+    random = np.random.default_rng(0)
+    x = random.standard_normal((rows, COLUMNS)).astype(np.float32)
+    label = (x[:, 0] + x[:, 1] * x[:, 2] > 0).astype(int)
+    pl.DataFrame({**{f"x{column}": x[:, column] for column in range(COLUMNS)}, "label": label}).write_csv(path)
+
+
+def _measured(name: str, path: Path, threads: int) -> tuple[float, float]:
+    # Polars as it is by itself: torchbp.data tells it to hold little memory.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("POLARS_", "_RJEM_"))}
+    environment["POLARS_MAX_THREADS"] = str(threads)
+    command = [sys.executable, "-m", __name__, name, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    seconds, grown = json.loads(done.stdout.splitlines()[-1])
+    return seconds, grown
+
+
+def _main(name: str, path: str) -> None:
+    if name == POLARS:
+        import polars as pl
+        import torch
+
+        torch.zeros(1)
+
+        def read() -> None:
+            pl.read_csv(path).to_torch()
+
+    else:
+        from torchbp.benchmark._training import trainer
+        from torchbp.data import TabularDataModule
+        from torchbp.training import BPModule
+
+        def read() -> None:
+            data = TabularDataModule(path, "label", batch_size=1024)
+            module = BPModule(data.num_features, data.num_outputs, task=data.task, engine="fused")
+            trainer(max_steps=1).fit(module, datamodule=data)
+
+    before, start = _peak(), perf_counter()
+    read()
+    print(json.dumps([perf_counter() - start, _peak() - before]))
+
+
+def _peak() -> int:
+    """The most bytes that this process has held."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
