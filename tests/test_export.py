@@ -14,6 +14,7 @@ import pytest
 import torch
 from test_predict import IGNORED, table, trained
 
+import torchbp
 from torchbp import export
 from torchbp.cli import main
 from torchbp.data import BuiltinDataModule, TabularDataModule
@@ -105,6 +106,9 @@ def test_a_checkpoint_becomes_programs_that_say_what_predict_says(
     raw = {"x": new["age"].cast(pl.Float32).to_numpy()[:, None]}  # in years: the scaling is the program's
     for outputs in run_elsewhere(paths, [raw, raw]):
         np.testing.assert_allclose(outputs["x"][:, 0], predicted, rtol=1e-5)
+    for path in paths:
+        for package in (torchbp, torch):  # from anywhere on this machine
+            assert str(Path(package.__file__).parents[1]).encode() not in Path(path).read_bytes()
     written = {entry.key: json.loads(entry.value) for entry in onnx.load("model.onnx").metadata_props}
     expected = {"task": "binary", "feature_names": ["age"], "output_names": ["false", "true"]}
     assert {key: written[key] for key in expected} == expected
