@@ -20,9 +20,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         NotWrittenError: ``path`` is a folder, or cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     if path.is_dir():
         raise NotWrittenError(f"{path} is a folder; a file can be written")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         _sync(partial)
@@ -36,6 +36,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+@contextmanager
+def asking_why(partial: Path, kind: type[Exception]) -> Iterator[None]:
+    """Where a library that writes ``partial`` does not say why it cannot, ask the system, by writing there: a disk may be full.
+
+    Args:
+        kind: of the library's errors.
+
+    Raises:
+        OSError: the system's, if it has one, else the library's error as it stands.
+    """
+    try:
+        yield
+    except kind as error:
+        with partial.open("ab") as file:
+            file.write(bytes(2**20))
+        raise NotWrittenError(f"{partial} cannot be written: {error}") from None
 
 
 def _sync(path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from filelock import FileLock
 
-from torchbp._files import NotWrittenError, replacing
+from torchbp._files import NotWrittenError, asking_why, replacing
 from torchbp.data._progress import progress
 
 HASHED = 2**24  # bytes that are read at a time
@@ -37,11 +37,8 @@ class Folder:
 
     def write(self, name: str, write: Callable[[Path], object]) -> Path:
         """A file, whole or not at all."""
-        try:
-            with replacing(self.path / name) as partial:
-                write(partial)
-        except pl.exceptions.ComputeError as error:
-            raise NotWrittenError(f"{self.path / name} cannot be written: {error}") from None
+        with replacing(self.path / name) as partial, asking_why(partial, pl.exceptions.ComputeError):
+            write(partial)
         return self.path / name
 
 

@@ -12,7 +12,7 @@ import polars as pl
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from torchbp._files import NotWrittenError, replacing
+from torchbp._files import asking_why, replacing
 from torchbp.data._base import refuse_not_finite
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -37,11 +37,8 @@ def table_file(output: str) -> Iterator[WriteRows]:
         with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             yield _csv(file, SEPARATORS[kind])
     elif kind == ".parquet":
-        try:
-            with replacing(path) as partial, _parquet(partial) as write:
-                yield write
-        except pl.exceptions.ComputeError as error:
-            raise NotWrittenError(f"{path} cannot be written: {error}") from None
+        with replacing(path) as partial, _parquet(partial) as write:
+            yield write
     else:
         raise ValueError(f"the output {output} has the extension {kind!r}; it must be one of .csv, .tsv, .parquet, or - alone")
 
@@ -60,7 +57,8 @@ def _csv(file: TextIO, separator: str) -> WriteRows:
 @contextmanager
 def _parquet(path: Path) -> Iterator[WriteRows]:
     """Parts in a folder beside the file, joined at its end: all rows may not fit memory, and Parquet cannot be added to."""
-    with TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent) as folder:
+    folders = TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent)
+    with folders as folder, asking_why(path, pl.exceptions.ComputeError):
         waiting: list[pl.DataFrame] = []
         number = 0
 
