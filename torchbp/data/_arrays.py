@@ -15,7 +15,7 @@ from torch import Tensor
 from torchbp.data._base import BatchSize, RowsDataModule, Task, check_rows
 from torchbp.data._loader import RowLoader
 from torchbp.data._rows import Mapped, Rows
-from torchbp.data._values import listed
+from torchbp.data._values import counted, listed
 
 SUFFIXES = (".npz", ".npy")
 FEW = 1000  # up to so many distinct integers of y are taken for classes
@@ -188,7 +188,9 @@ class ArrayTarget:
                 raise ValueError(f"y holds names, such as {str(y.flat[0])!r}; for task {self.task} it must hold numbers")
             rows = y.reshape(len(y), -1).astype(np.float32)
             if rows.shape[1] != self.num_outputs:
-                raise ValueError(f"y has {rows.shape[1]} outputs; the checkpoint's network has {self.num_outputs}")
+                raise ValueError(
+                    f"y has {counted(rows.shape[1], 'output', 'outputs')}; the checkpoint's network has {self.num_outputs}"
+                )
             return rows
         classes = np.array(self.classes)
         code = np.searchsorted(classes, y).clip(max=len(classes) - 1)
@@ -211,7 +213,7 @@ def fit_target(y: np.ndarray, task: Task | None, num_features: int) -> ArrayTarg
     classes = np.unique(y).tolist()
     task = task or ("binary" if len(classes) == 2 else "multiclass")
     if task == "binary" and len(classes) != 2:
-        raise ValueError(f"y has {len(classes)} classes, {listed(classes)}; task binary has two")
+        raise ValueError(f"y has {counted(len(classes), 'class', 'classes')}, {listed(classes)}; task binary has two")
     if len(classes) > FEW:
         raise ValueError(f"y has {len(classes)} distinct integers, which are too many for classes; say task='regression'")
     return ArrayTarget(task, num_features, 1 if task == "binary" else len(classes), classes)

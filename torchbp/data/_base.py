@@ -67,7 +67,7 @@ class RowsDataModule(LightningDataModule):
 
     def load(self) -> Rows:
         """All rows: x (N, num_features) and y (N, num_outputs), such as :func:`check_rows` accepts."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no rows of its own; take one of its subclasses")
 
     @property
     def rows(self) -> Rows:

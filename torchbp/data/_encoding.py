@@ -13,6 +13,7 @@ from torchbp.data._values import (
     booleans,
     by_frequency,
     codes,
+    counted,
     is_boolean,
     label,
     listed,
@@ -136,7 +137,7 @@ def fit_column(values: pl.Series, train: pl.Series, type: ColumnType | None, mis
         fill = ordered[0]
         column.other = len(ordered) > max_categories
         column.categories = sorted(ordered[: max_categories - 1] if column.other else ordered)
-        column.seen = f"{len(ordered)} categories: {listed(ordered, 5)}"
+        column.seen = f"{counted(len(ordered), 'category', 'categories')}: {listed(ordered, 5)}"
     column.fill = None if missing == "refuse" else fill
     return column
 
@@ -258,7 +259,8 @@ def fit_target(table: Mapping[str, pl.Series], names: list[str], task: Task | No
         return Target(names, task)
     classes = sorted(distinct.to_list())
     if task == "binary" and len(classes) != 2:
-        raise ValueError(f"the target {names[0]!r} has {len(classes)} classes, {listed(classes)}; task binary has two")
+        some = counted(len(classes), "class", "classes")
+        raise ValueError(f"the target {names[0]!r} has {some}, {listed(classes)}; task binary has two")
     return Target(names, task, classes)
 
 

@@ -17,7 +17,7 @@ from torchbp.data._encoding import Column, Target
 from torchbp.data._progress import progress
 from torchbp.data._rows import Mapped, Rows
 from torchbp.data._table import Table
-from torchbp.data._values import clean
+from torchbp.data._values import clean, counted
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Schema:
 
     def as_table(self, path: Path) -> RichTable:
         """The columns, their types and what the training rows hold, to be printed by rich."""
-        features = f"{len(self.feature_names)} feature{'s' if len(self.feature_names) > 1 else ''}"
+        features = counted(len(self.feature_names), "feature", "features")
         table = RichTable(title=Text(f"{path}: {self.target.task}, {features}"), title_justify="left")
         for heading in ("column", "type", "missing", "training rows", "features"):
             table.add_column(heading, justify="right" if heading in ("missing", "features") else "left")

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from torchbp.data._values import counted
+
 PARTS = ("train", "val", "test")
 
 
@@ -27,9 +29,10 @@ def draw_split(classes: Tensor, sizes: Sequence[float], seed: int, names: Sequen
     for kind in torch.bincount(classes).nonzero():
         rows = (classes == kind).nonzero().squeeze(1)
         if len(rows) <= len(held_out):
-            who = f"class {names[int(kind)]!r} has" if len(names) else "there are"
+            some = counted(len(rows), "row", "rows")
+            who = f"class {names[int(kind)]!r} has {some}" if len(names) else f"the data has {some}"
             wanted = " and ".join(f"{PARTS[part]} (a {PARTS[part]}_size of {size:g})" for part, size in held_out)
-            raise ValueError(f"{who} {len(rows)} rows; to train on and for {wanted} at least {len(held_out) + 1} are needed")
+            raise ValueError(f"{who}; to train on and for {wanted} at least {len(held_out) + 1} are needed")
         rows, count_all = rows[torch.randperm(len(rows), generator=generator)], len(rows)
         for left, (part, size) in zip(range(len(held_out), 0, -1), held_out, strict=True):
             count = min(max(round(size * count_all), 1), len(rows) - left)

@@ -155,6 +155,10 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def counted(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
+
+
 def listed(values: Sequence[Any], at_most: int = 10) -> str:
     rest = len(values) - at_most
     return ", ".join(shown(value) for value in values[:at_most]) + (f" and {rest} more" if rest > 0 else "")
