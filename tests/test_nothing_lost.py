@@ -179,6 +179,57 @@ def test_a_cost_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoi
     assert main(["test", "--ckpt_path", "last"]) == 0
 
 
+@pytest.mark.parametrize("engine", ["autograd", "fused"])
+def test_a_cost_that_is_no_number_in_the_first_epoch_leaves_the_settings_that_led_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], engine: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    steep = ["--model.lr", "1e38", "--model.engine", engine]
+    assert main(["fit", "--config", str(CONFIGS / "diabetes.yaml"), *steep]) == 1
+    error = one_line(capfd)
+    assert "the cost became " in error
+    assert "checkpoint" not in error  # there is none
+    run = Path("logs/diabetes/version_0")
+    assert "lr: 1.0e+38" in (run / "config.yaml").read_text()
+    assert not list(run.rglob("*.ckpt"))
+
+
+def test_a_run_that_does_not_begin_leaves_the_runs_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *XOR, "--trainer.max_epochs", "1"]) == 0
+    before = {path: path.read_bytes() for path in Path("logs").rglob("*") if path.is_file()}
+    assert main(["fit", *XOR, "--model.lr_scheduler", "StepLR", "--model.lr_scheduler.step_size", "0"]) == 1
+    assert main(["fit", *XOR, "--trainer.max_time", "00:00:00:00"]) == 0
+    assert capfd.readouterr().out.endswith("nothing was left to train\n")
+    assert {path: path.read_bytes() for path in Path("logs").rglob("*") if path.is_file()} == before
+    assert os.listdir("logs/xor") == ["version_0"]
+
+
+def test_a_run_without_validation_batches_keeps_its_best_by_the_training_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *XOR, "--trainer.max_epochs", "1", "--trainer.limit_val_batches", "0"]) == 0
+    assert capfd.readouterr().err == ""
+    assert Path("logs/xor/version_0/checkpoints/best.ckpt").exists()
+
+
+@pytest.mark.parametrize("kind", ["best", "last"])
+def test_what_is_wrong_after_the_newest_checkpoint_was_found_is_said_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("table.csv").write_text(GOOD)
+    assert main(["fit", "--data.path", "table.csv", "--data.target", "y", "--trainer.max_epochs", "1"]) == 0
+    capfd.readouterr()
+    assert main(["predict", "--ckpt_path", kind, "--data.path", "gone.csv"]) == 1
+    assert "the data file gone.csv does not exist" in one_line(capfd)
+    assert main(["test", "--ckpt_path", kind]) == 0
+    assert capfd.readouterr().err == f"torchbp: the newest run's checkpoint is logs/table/version_0/checkpoints/{kind}.ckpt\n"
+
+
 def test_a_feature_that_tells_the_target_is_warned_of_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("age,copy,y\n" + "".join(f"{row % 7},{row % 2},{row % 2}\n" for row in range(60)))
     command = [

@@ -33,6 +33,19 @@ torchbp COMMAND --help lists a command's options; TORCHBP_TRACEBACK=1 shows the 
 TRAINING = ("fit", "validate", "test", "predict")
 COMMANDS = (*TRAINING, "export", "gradcheck", "trace", "benchmark")
 
+# What jsonargparse says of a class that is none, and what may be named.
+NO_CLASS = "Expected a dot import path|Import path does not|Problem with given class_path .*(No module|no attrib)|Type typing"
+CLASSES = {
+    "data": "ArrayDataModule, BuiltinDataModule, TabularDataModule or another LightningDataModule as package.module.Class",
+    "model.lr_scheduler": "a scheduler of torch.optim.lr_scheduler, or another as package.module.Class",
+}
+OWN_WORDS = {
+    "^Unexpected config:.*": "it must hold options by name, such as model: {lr: 0.5}",
+    '^Problems parsing config: (.*?)( in "<unicode string>")?(, line|$)': r"it is no YAML: \1\3",
+    '^Parser key "(.*?)": ': r"\1: ",
+}
+TYPES = {"Sequence": "list", "PositiveInt": "a whole number above 0"}
+
 
 class OneLineParser(ArgumentParser):
     """A parser that refuses in one line."""
@@ -93,19 +106,25 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def refuse(message: str, status: int) -> int:
     """Say in one line on standard error why not; returns ``status``."""
-    print(f"torchbp: error: {_in_short(' '.join(message.split()))}", file=sys.stderr)
+    print(f"torchbp: error: {in_short(message)}", file=sys.stderr)
     return status
 
 
-def _in_short(message: str) -> str:
-    """What jsonargparse says of an argument, once for each type that it might be of, in this project's words."""
-    several = re.fullmatch(r'(?:Parser key "(.*?)":)?.*? Errors: - (.*) Given value type: .*? Given value: (.*)', message)
-    found = several or re.fullmatch(r'Parser key "(.*?)": (.*)\. Got value: (.*)', message)
+def in_short(message: str) -> str:
+    """A message in one line; what jsonargparse says, of an argument once for each type that it might be of, in own words."""
+    message = " ".join(message.split())
+    several = re.fullmatch(r'(?:Parser key "(.*?)":)?.*? Errors: - (.*) Given value type: .*? Given value: ?(.*)', message)
+    found = several or re.fullmatch(r'Parser key "(.*?)": (.*)\. Got value: ?(.*)', message)
     if found is None:
+        for said, own in OWN_WORDS.items():
+            message = re.sub(said, own, message)
         return message
     name, errors, value = found.groups()
+    value = value or "empty"
     of_types = ("Expected a", "Not of type")
     told = [error for error in re.split(rf" - (?={'|'.join(of_types)})", errors) if "NoneType" not in error]
+    if name in CLASSES and re.match(NO_CLASS, told[0]):
+        return f"{name} is {value}; it must be {CLASSES[name]}"
     if name is None or not told[0].startswith(of_types):
         return told[0]
     return f"{name} is {value}; it must be {' or '.join(dict.fromkeys(map(_type, told)))}"
@@ -117,7 +136,8 @@ def _type(error: str) -> str:
     if found is None:
         return "a class's name"
     values, *names = found.groups()
-    return f"one of {values}" if values and "," in values else values or next(filter(None, names)).replace("Sequence", "list")
+    name = next(filter(None, names), "")
+    return f"one of {values}" if values and "," in values else values or TYPES.get(name, name)
 
 
 def console() -> "Console":
@@ -132,6 +152,6 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file cannot be written'}: {error.strerror}"
     # An error that was raised on purpose says all there is to say; any other is more use with its type.
-    kinds = ValueError | OSError | FloatingPointError | ModuleNotFoundError
+    kinds = ValueError | OSError | FloatingPointError | MemoryError | ModuleNotFoundError
     meant = isinstance(error, kinds) or type(error).__name__ == "MisconfigurationException"
     return text if text and meant else f"{type(error).__name__}: {text}"

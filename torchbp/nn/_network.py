@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torchbp import functional as F
 from torchbp.nn._linear import Linear, SigmoidLinear
 
+LARGE = 2**28  # parameters; what fails with fewer fails for another reason
+
 
 class BPNetwork(nn.Module):
     """Feed-forward network of sigmoid layers (equations 2.1 to 2.4, repeated for every layer).
@@ -25,6 +27,7 @@ class BPNetwork(nn.Module):
 
     Raises:
         ValueError: sizes that make no network, or another ``output`` or ``init``.
+        MemoryError: parameters that do not fit memory.
 
     >>> BPNetwork([2, 3, 1])
     BPNetwork(
@@ -53,9 +56,13 @@ class BPNetwork(nn.Module):
             raise ValueError(f"init is {init!r}; it must be 'glorot' or 'normal'")
         self.output = output
         kinds = [SigmoidLinear] * (len(sizes) - 2) + [SigmoidLinear if output == "sigmoid" else Linear]
-        self.layers = nn.Sequential(
-            *(kind(n_in, n_out, device=device, dtype=dtype) for kind, n_in, n_out in zip(kinds, sizes, sizes[1:], strict=False))
-        )
+        fed = list(zip(kinds, sizes, sizes[1:], strict=False))
+        try:
+            self.layers = nn.Sequential(*(kind(n_in, n_out, device=device, dtype=dtype) for kind, n_in, n_out in fed))
+        except (RuntimeError, TypeError):  # which is what PyTorch makes of a tensor too large
+            if (count := sum((n_in + 1) * n_out for _, n_in, n_out in fed)) < LARGE:
+                raise
+            raise MemoryError(f"layer_sizes is {sizes}; its {count:.2g} parameters do not fit memory") from None
         if init == "normal":
             for parameter in self.parameters():
                 nn.init.normal_(parameter)

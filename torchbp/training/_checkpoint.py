@@ -11,10 +11,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import instantiate_module
+from torch import Tensor
 
 from torchbp._files import replacing
 from torchbp.training._module import BPModule
@@ -22,6 +24,9 @@ from torchbp.training._module import BPModule
 LOGS = Path("logs")
 WHOLE = {"val_size": 0.0, "test_size": 0.0, "split": None, "val_path": None, "test_path": None}  # no part is held out
 PARTS = {"state_dict": "network.layers.0.weight", "hyper_parameters": "num_features"}
+# Lightning's parts, of which the first are needed to go on training.
+KINDS = {"optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict, "datamodule_hyper_parameters": dict}
+TO_GO_ON = [*KINDS][:3]
 
 
 class CheckpointIO(TorchCheckpointIO):
@@ -65,7 +70,28 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     for part, entry in PARTS.items():
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(part), dict) or entry not in checkpoint[part]:
             raise ValueError(f"{path} is no checkpoint of torchbp; one has a {part} with {entry}")
+    for part, kind in KINDS.items():
+        if not isinstance(checkpoint.get(part, kind()), kind):
+            raise ValueError(f"{path} is no checkpoint of torchbp; its {part} is {checkpoint[part]!r}, no {kind.__name__}")
+    for name, value in checkpoint["state_dict"].items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise ValueError(f"{path} is no checkpoint of torchbp; its {name} is no tensor of floating-point numbers")
+        if len(bad := value[~value.isfinite()]):
+            raise ValueError(f"{path} is damaged: its {name} holds {bad[0].item()}; all numbers of a network are finite")
+    checkpoint.setdefault("pytorch-lightning_version", lightning.__version__)  # Lightning cannot do without
     return checkpoint
+
+
+def refuse_untrainable(checkpoint: dict[str, Any]) -> None:
+    """Refuse a checkpoint from which training cannot go on.
+
+    Raises:
+        ValueError: what is needed for that is not there.
+    """
+    if missing := [part for part in TO_GO_ON if part not in checkpoint]:
+        raise ValueError(
+            f"the checkpoint has no {missing[0]}; with its network alone one can test, predict and export, but not go on"
+        )
 
 
 def load_module(checkpoint: dict[str, Any]) -> BPModule:

@@ -1,11 +1,13 @@
 """``torchbp fit|validate|test|predict``: a LightningCLI with this project's defaults."""
 
 import argparse
+import io
 import logging
 import os
 import sys
 import threading
 import warnings
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,11 +21,26 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 import torchbp.data
-from torchbp.cli import refuse
+from torchbp.cli import in_short, refuse
 from torchbp.training._callbacks import Graph, Histograms, Hyperparameters, PlainProgress, ProgressBar
-from torchbp.training._checkpoint import LOGS, CheckpointIO, load_checkpoint, newest_checkpoint, restore, saved_arguments
+from torchbp.training._checkpoint import (
+    LOGS,
+    CheckpointIO,
+    load_checkpoint,
+    newest_checkpoint,
+    refuse_untrainable,
+    restore,
+    saved_arguments,
+)
+from torchbp.training._folder import only_if_trained, run_folder, run_name
+from torchbp.training._fused import refuse_precision
 from torchbp.training._module import BPModule
 from torchbp.training._prediction import PredictionWriter, table_file
+
+# Numbers of Lightning's Trainer.
+ABOVE_0 = ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval")
+AT_LEAST_0 = ("gradient_clip_val", "log_every_n_steps", "min_epochs", "min_steps", "limit_val_batches")
+UNLIMITED = ("max_epochs", "max_steps")
 
 
 def run(args: list[str]) -> None:
@@ -64,14 +81,21 @@ def be_quiet() -> None:
 class OneLineParser(LightningArgumentParser):
     """A parser that refuses in one line."""
 
+    _reading: Any = None
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if self._reading is not None:
+            message = f"the configuration {self._reading}: {in_short(message)}"
         sys.exit(refuse(message, 2))
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        self._reading = path
         try:
-            return super().parse_args(*args, **kwargs)
+            return super().parse_path(path, *args, **kwargs)
         except UnicodeDecodeError as error:
-            self.error(f"the configuration is no text: {error}")
+            self.error(f"it is no text: {error}")
+        finally:
+            self._reading = None
 
 
 class BPCLI(LightningCLI):
@@ -80,7 +104,10 @@ class BPCLI(LightningCLI):
     def __init__(self, args: list[str], **kwargs: Any) -> None:
         self.command, self.arguments = args[0], args
         self.checkpoint: dict[str, Any] | None = None
+        self.note = ""
         super().__init__(args=args, **kwargs)
+        if self.note:  # now that all has gone well: what is wrong is said in one line
+            rank_zero_only(print)(self.note, file=sys.stderr)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for attribute in ("num_features", "num_outputs", "task"):
@@ -131,15 +158,17 @@ class BPCLI(LightningCLI):
             name = None
             if given.config or given.data:
                 config = parser.parse_args(args)
-                name = _run_name(config[config.subcommand])
+                name = run_name(config[config.subcommand])
             given.ckpt_path = newest_checkpoint(name, given.ckpt_path)
             if name is None:
-                rank_zero_only(print)(f"torchbp: the newest run's checkpoint is {given.ckpt_path}", file=sys.stderr)
+                self.note = f"torchbp: the newest run's checkpoint is {given.ckpt_path}"
             args = [*args, "--ckpt_path", given.ckpt_path]
         defaults = table_by_default(args)
         if given.ckpt_path:
             self.checkpoint = load_checkpoint(given.ckpt_path)
-            defaults = saved_arguments(self.checkpoint, given.path)
+            defaults = saved_arguments(self.checkpoint, given.path) or defaults
+            if not (defaults or given.data or given.config or given.help):
+                parser.error(f"{given.ckpt_path} does not say what data it was trained on; say --data.path FILE, or --data")
         self.config = parser.parse_args([args[0], *defaults, *args[1:]])
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path and not given.ckpt_path:  # a configuration has it
@@ -151,7 +180,12 @@ class BPCLI(LightningCLI):
         # The checkpoint's network stands before a configuration's, but what is asked for here is not passed over in silence.
         names = {argument[len("--model.") :].split("=")[0] for argument in self.arguments if argument.startswith("--model.")}
         asked = {name: self.config[self.command].model.get(name) for name in names} if "subcommand" in self.config else {}
-        super()._parse_ckpt_path()
+        try:
+            with redirect_stderr(io.StringIO()) as said:  # Lightning adds a line to what is wrong
+                super()._parse_ckpt_path()
+        except SystemExit:
+            reason = said.getvalue().splitlines()[0].removeprefix("torchbp: error: ")
+            raise ValueError(f"the checkpoint is damaged or another version's: {reason}") from None
         for name, value in asked.items():
             if (trained := self.config[self.command].model.get(name)) != value:
                 raise ValueError(f"{name} is {value}; a checkpoint goes on as it was trained, and its {name} is {trained}")
@@ -159,18 +193,19 @@ class BPCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config, trainer = self.config[self.subcommand], self.config_init[self.subcommand]["trainer"]
         fit = self.subcommand == "fit"
-        for name in ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval"):
-            if trainer[name] == 0:
-                raise ValueError(f"{name} is 0; it must be above 0")
+        refuse_numbers(trainer, self.command)
+        if self.model.engine == "fused":  # before Lightning warns of what it makes of it
+            refuse_precision(trainer["precision"])
         shown = sys.stderr if config.get("output") == "-" else sys.stdout
         callbacks: list[Callback] = []
         if trainer["logger"] is None:
-            board = TensorBoardLogger(*_run_folder(config), default_hp_metric=False)
+            board = TensorBoardLogger(*run_folder(config), default_hp_metric=False)
             trainer["logger"] = board if fit else False
         if fit:
-            monitor = "cost/val" if getattr(self.datamodule, "has_validation", True) else "cost/train"
+            validated = getattr(self.datamodule, "has_validation", True) and trainer["limit_val_batches"] != 0
+            monitor = "cost/val" if validated else "cost/train"
             callbacks += [Graph(), Histograms(), Hyperparameters()]
-            if trainer["enable_checkpointing"] is not False:
+            if trainer["enable_checkpointing"] is not False and not trainer["fast_dev_run"]:
                 # Each is overwritten at once, also by a run that goes on after it was killed.
                 callbacks.append(ModelCheckpoint(None, "best", monitor, save_last=True, enable_version_counter=False))
             if config["patience"]:
@@ -198,6 +233,7 @@ class BPCLI(LightningCLI):
     def before_fit(self) -> None:
         # What is wrong is to be said before the run has a folder, of the rows to test not after hours of training.
         if self.checkpoint:
+            refuse_untrainable(self.checkpoint)
             self.model.on_load_checkpoint(self.checkpoint)
         if isinstance(self.datamodule, torchbp.data.RowsDataModule):
             for part in ("train", "val", "test"):
@@ -205,12 +241,37 @@ class BPCLI(LightningCLI):
         if self.trainer.is_global_zero and isinstance(self.datamodule, torchbp.data.TabularDataModule):
             Console().print(self.datamodule.schema_table())
 
+    def fit(self, **kwargs: Any) -> None:
+        """Train; of a run that has not begun to train, nothing is left."""
+        with only_if_trained(self.trainer):
+            self.trainer.fit(**kwargs)
+
     def after_fit(self) -> None:
+        if self.trainer.is_global_zero and self.trainer.global_step == (self.checkpoint or {}).get("global_step", 0):
+            print("nothing was left to train")
         checkpoint, logger = self.trainer.checkpoint_callback, self.trainer.logger
         if self.trainer.is_global_zero and isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
             print(f"best checkpoint: {_shown(checkpoint.best_model_path)}")
-        if self.trainer.is_global_zero and isinstance(logger, TensorBoardLogger):
+        if self.trainer.is_global_zero and isinstance(logger, TensorBoardLogger) and Path(logger.log_dir).exists():
             print(f"to look at the run: tensorboard --logdir {_shown(logger.root_dir)}")
+
+
+def refuse_numbers(trainer: Namespace, command: str) -> None:
+    """Refuse numbers that Lightning's Trainer takes, though nothing would come of them.
+
+    Raises:
+        ValueError: one of them.
+    """
+    limited = f"limit_{ {'fit': 'train', 'validate': 'val'}.get(command, command) }_batches"
+    for names, allowed, refused in (
+        ((*ABOVE_0, limited), "it must be above 0", lambda value: value <= 0),
+        (AT_LEAST_0, "it must be 0 or more", lambda value: value < 0),
+        (UNLIMITED if command == "fit" else (), "it must be above 0, or -1 for no limit", lambda value: value == 0),
+    ):
+        for name in names:
+            value = trainer[name]
+            if isinstance(value, int | float) and refused(value):
+                raise ValueError(f"{name} is {value}; {allowed}")
 
 
 def _given(args: list[str]) -> argparse.Namespace:
@@ -228,20 +289,6 @@ def table_by_default(args: list[str]) -> list[str]:
     """The option that makes a file a table, where nothing else says what it is."""
     given = _given(args)
     return ["--data", "torchbp.data.TabularDataModule"] if given.path and not (given.config or given.data) else []
-
-
-def _run_name(config: Namespace) -> str:
-    """What the run's folder in logs/ is called: the data set's name, or its file's."""
-    arguments = config.data.get("init_args", {})
-    return arguments.get("name") or Path(arguments.get("path") or "run").stem
-
-
-def _run_folder(config: Namespace) -> tuple[Path, str, str | None]:
-    """Where the run is written: (logs, name, version); a resumed run goes on in the folder of its checkpoint."""
-    run = Path(config["ckpt_path"] or "").absolute().parent.parent
-    if run.parent.parent == LOGS.absolute():
-        return LOGS, run.parent.name, run.name
-    return LOGS, _run_name(config), None
 
 
 def _shown(path: str) -> str:

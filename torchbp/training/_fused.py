@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 BLOCK_OPERATIONS = 4e9
 BLOCK_VALUES = 2**20
 
+# Under all the names that a Trainer takes.
+PRECISIONS = (None, 32, "32", "32-true", 64, "64", "64-true", "bf16-true")
 SGD_ONLY = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
 
 
@@ -156,7 +158,6 @@ def refuse_unsupported(trainer: Trainer) -> None:
         "gradient_clip_val": trainer.gradient_clip_val or None,
         "accumulate_grad_batches": trainer.accumulate_grad_batches if trainer.accumulate_grad_batches != 1 else None,
         "GradientAccumulationScheduler": accumulation[0] if accumulation else None,
-        "precision": trainer.precision if trainer.precision not in ("32-true", "64-true", "bf16-true") else None,
         "strategy": None
         if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
         else type(trainer.strategy).__name__,
@@ -164,6 +165,17 @@ def refuse_unsupported(trainer: Trainer) -> None:
     for name, value in asked.items():
         if value is not None:
             raise ValueError(f"{name} is {value}; engine: fused cannot do that, take engine: autograd")
+    refuse_precision(trainer.precision)
+
+
+def refuse_precision(precision: str | int | None) -> None:
+    """Refuse a precision, as one gives it to a Trainer, in which the fused engine cannot train.
+
+    Raises:
+        ValueError: mixed precision, or 16 bits of float16.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision}; engine: fused cannot do that, take engine: autograd")
 
 
 def _mean_over_processes(gradients: Tensor) -> None:

@@ -15,6 +15,7 @@ from torchbp.nn import BPNetwork, Standardize
 from torchbp.training._epoch import TrainedRows
 from torchbp.training._fused import FusedEngine, automatic_steps, refuse_unsupported, updates_ahead
 from torchbp.training._metrics import metrics_of
+from torchbp.training._schedule import refuse_failing
 from torchbp.training._weights import balanced, weight_of_each
 
 TASKS = ("binary", "multilabel", "multiclass", "regression")
@@ -82,8 +83,8 @@ class BPModule(LightningModule):
             raise ValueError(f"cost is {cost!r}; it must be one of {', '.join(COSTS)}")
         if task == "regression" and cost == "cross_entropy":
             raise ValueError("cost is 'cross_entropy'; for regression it must be 'squared_error'")
-        if not 0 < lr < float("inf"):
-            raise ValueError(f"lr is {lr}; it must be a finite number above 0")
+        if not 0 < lr <= torch.finfo(torch.float32).max:
+            raise ValueError(f"lr is {lr}; it must be a finite number above 0 and below 3.4e38")
         if pos_weight is not None and cost != "cross_entropy":
             raise ValueError(f"pos_weight is {pos_weight}; with cost {cost} there is none, it is for cross_entropy")
         if engine not in ENGINES:
@@ -105,7 +106,10 @@ class BPModule(LightningModule):
         self.train_metrics, self.keep_gradients = train_metrics, False
         self.register_buffer("pos_weight", weight_of_each(pos_weight, num_outputs))
         regression = task == "regression"
-        self.network = BPNetwork([num_features, *hidden_sizes, num_outputs], "linear" if regression else "sigmoid", init)
+        try:
+            self.network = BPNetwork([num_features, *hidden_sizes, num_outputs], "linear" if regression else "sigmoid", init)
+        except MemoryError as error:
+            raise MemoryError(f"hidden_sizes is {hidden_sizes}, so that {error}") from None
         self.input_scaling = Standardize(num_features)
         self.target_scaling = Standardize(num_outputs) if regression else None
         self.metrics = nn.ModuleDict(
@@ -219,6 +223,7 @@ class BPModule(LightningModule):
         optimizer = torch.optim.SGD(self.network.parameters(), lr=self.lr)
         if self.lr_scheduler is None:
             return optimizer
+        refuse_failing(self.lr_scheduler, self.lr)
         scheduler = self.lr_scheduler(optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor}}
@@ -229,11 +234,10 @@ class BPModule(LightningModule):
         for name in ("num_features", "hidden_sizes", "num_outputs", "task"):
             if name in saved and saved[name] != own[name]:
                 raise ValueError(f"the checkpoint is of another network: its {name} is {saved[name]}, here it is {own[name]}")
-        state = checkpoint["state_dict"]
-        for name, value in self.state_dict().items():
-            shape = tuple(state[name].shape) if name in state else None
-            if shape != value.shape:
-                wanted = tuple(value.shape)
+        shapes, own_shapes = ({n: tuple(t.shape) for n, t in s.items()} for s in (checkpoint["state_dict"], self.state_dict()))
+        for name in {**own_shapes, **shapes}:
+            shape, wanted = shapes.get(name), own_shapes.get(name)
+            if shape != wanted:
                 raise ValueError(f"the checkpoint is of another network: its {name} has shape {shape}, here it is {wanted}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -243,10 +247,7 @@ class BPModule(LightningModule):
         """Raise FloatingPointError if a parameter is no longer finite."""
         for name, parameter in self.network.named_parameters():
             if not parameter.isfinite().all():
-                raise FloatingPointError(
-                    f"{name} is no longer finite after step {self.global_step}; the last checkpoint before it is kept; "
-                    "a smaller lr may help"
-                )
+                raise FloatingPointError(f"{name} is no longer finite after step {self.global_step}; {self._advice()}")
 
     def split_metrics(self, split: str) -> MetricCollection:
         """The metrics of ``train``, ``val`` or ``test``."""
@@ -255,9 +256,12 @@ class BPModule(LightningModule):
     def not_finite(self, cost: float, step: int, x: Tensor) -> FloatingPointError:
         """What to raise where the cost of a batch ``x`` is not finite, with the parameters as they were before the step."""
         return FloatingPointError(
-            f"the cost became {cost} at step {step}, {self._where_not_finite(x)}; "
-            "the last checkpoint before it is kept; a smaller lr may help"
+            f"the cost became {cost} at step {step}, {self._where_not_finite(x)}; {self._advice()}"
         )
+
+    def _advice(self) -> str:
+        saved = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        return "the last checkpoint before it is kept; a smaller lr may help" if saved else "a smaller lr may help"
 
     def _log(self, split: str, cost: Tensor, prediction: Tensor, y: Tensor) -> None:
         rows: Any = float(len(y))  # of integers Lightning makes the mean over processes an integer

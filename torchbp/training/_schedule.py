@@ -1,0 +1,31 @@
+"""Schedulers of the learning rate, tried before hours of training depend on them."""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def refuse_failing(make: Callable[[Any], Any], lr: float) -> None:
+    """Make the scheduler of an optimizer of no account, and step it once: PyTorch takes some that cannot be stepped.
+
+    Raises:
+        ValueError: it fails, or makes a learning rate that is negative, infinite or NaN.
+    """
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr)
+    name = "lr_scheduler"
+    try:
+        scheduler = make(optimizer)
+        arguments = {key: getattr(scheduler, key, None) for key in inspect.signature(type(scheduler)).parameters}
+        shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items() if isinstance(value, int | float | str | list))
+        name = f"lr_scheduler {type(scheduler).__name__}({shown.replace(', last_epoch=0', '')})"
+        optimizer.step()
+        scheduler.step(*([0.0] if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) else []))
+    except Exception as error:
+        raise ValueError(f"{name} cannot be used: {error}") from None
+    after = optimizer.param_groups[0]["lr"]
+    if not 0 <= after < math.inf:
+        raise ValueError(f"{name} makes the learning rate {after:g}; it must be a finite number, 0 or more")
