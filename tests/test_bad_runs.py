@@ -104,6 +104,11 @@ CASES = [
     ("test --ckpt_path table.ckpt --data.task regression", 1, "the checkpoint's task is binary, here it is regression"),
     ("test --ckpt_path table.ckpt --data.path rare.csv", 1, "'bought' holds 'maybe' in row 41; the classes are 'no', 'yes'"),
     ("validate --ckpt_path table.ckpt --data.path blind.csv", 1, "blind.csv has no column 'bought'; it has 'age', 'city'"),
+    (
+        "validate --ckpt_path table.ckpt --data.test_size 0.3 --data.val_size 0",
+        1,
+        "no row is held out to validate on; there must be some, or another file to validate",
+    ),
     ("test --ckpt_path arrays.ckpt --data.path narrow.npz", 1, "x has shape (40, 2); the network takes 3 values a row"),
     ("test --ckpt_path arrays.ckpt --data.path classes.npz", 1, "y holds 4 in row 0; the classes are 0, 1"),
     # predictions and exported programs
@@ -115,6 +120,12 @@ CASES = [
         1,
         "x holds nan in row 0, column 1; all values must",
     ),
+    (
+        "PREDICT good.csv --output good.csv",
+        1,
+        "output is good.csv; it must be another file than the data's, which would be lost",
+    ),
+    ("PREDICT ./good.parquet --output good.parquet", 1, "output is good.parquet; it must be another file than the data's"),
     ("PREDICT blind.csv --output o.xlsx", 1, "o.xlsx has the extension '.xlsx'; it must be one of .csv, .tsv, .parquet, or -"),
     ("PREDICT blind.csv --output nowhere/o.csv", 1, "nowhere/o.csv cannot be written: No such file or directory"),
     ("PREDICT blind.csv --output nowhere/o.parquet", 1, "nowhere/o.parquet cannot be written: No such file or directory"),
@@ -139,6 +150,7 @@ CASES = [
     ("gradcheck --function nowhere:Function --inputs 2", 1, "'nowhere' cannot be imported"),
     ("gradcheck --function planted_faults:WrongSign", 1, "needs inputs: shapes such as '4,3 2,3 2'"),
     ("gradcheck --function planted_faults:WrongSign --inputs two", 1, "inputs is 'two'"),
+    ("gradcheck --function planted_faults:WrongSign --inputs 99999999999999999999", 1, "inputs is '99999999999999999999'; it"),
     ("gradcheck --inputs 4,3", 1, "inputs and reference are for a function of your own"),
     ("gradcheck --only backwards", 1, "only has backwards; the checks are autocast, backward, "),
     ("benchmark --threads 0", 2, "threads is 0; it must be 1 or more"),

@@ -216,6 +216,16 @@ def test_a_run_without_validation_batches_keeps_its_best_by_the_training_cost(
     assert Path("logs/xor/version_0/checkpoints/best.ckpt").exists()
 
 
+def test_a_run_without_a_folder_leaves_the_configuration_that_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = (CONFIGS / "xor.yaml").read_text()
+    Path("config.yaml").write_text(given)
+    assert main(["fit", "--config", "config.yaml", "--trainer.max_epochs", "1", "--trainer.logger", "false"]) == 0
+    assert Path("config.yaml").read_text() == given
+
+
 @pytest.mark.parametrize("kind", ["best", "last"])
 def test_what_is_wrong_after_the_newest_checkpoint_was_found_is_said_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], kind: str

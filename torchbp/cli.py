@@ -57,50 +57,58 @@ class OneLineParser(ArgumentParser):
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 for a run that failed, 2 for a call that cannot be run."""
     args = list(sys.argv[1:] if args is None else args)
-    if not args or args[0] in ("-h", "--help", "help"):
-        print(HELP)
-        return 0 if args else 2
-    if args[0] == "--version":
-        from torchbp import __version__
-
-        print(f"torchbp {__version__}")
-        return 0
-    if args[0] not in COMMANDS:
-        return refuse(f"{args[0]!r} is no command; the commands are {', '.join(COMMANDS)}", 2)
+    if sys.stdout is None:
+        return refuse("standard output is closed", 1)
     try:
-        # Lightning takes seconds to import, so only the commands that need it do.
-        if args[0] == "gradcheck":
-            from torchbp.verify._cli import run as gradcheck
-
-            return gradcheck(args[1:])
-        if args[0] == "export":
-            from torchbp.export import run as export
-
-            return export(args[1:])
-        if args[0] == "trace":
-            from torchbp.trace._cli import run as trace
-
-            return trace(args[1:])
-        if args[0] == "benchmark":
-            from torchbp.benchmark._cli import run as benchmark
-
-            return benchmark(args[1:])
-        from torchbp.training._cli import run
-
-        run(args)
+        return _run(args)
     except KeyboardInterrupt:
         return refuse("interrupted", 130)
     except BrokenPipeError:  # whoever read the output has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (it is written to until the process ends)
-        return 0
+        return refuse("standard output was closed, which has ended the run", 1) if args[0] == "fit" else 0
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # how Lightning ends an interrupted run
             return refuse("interrupted", 130)
+        if type(stop).__name__ == "SIGTERMException":  # Lightning's too
+            return refuse("terminated", 143)
         return stop.code if isinstance(stop.code, int) else 1
     except Exception as error:
         if os.environ.get("TORCHBP_TRACEBACK"):
             raise
         return refuse(_one_line(error), 1)
+
+
+def _run(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(HELP, flush=True)
+        return 0 if args else 2
+    if args[0] == "--version":
+        from torchbp import __version__
+
+        print(f"torchbp {__version__}", flush=True)
+        return 0
+    if args[0] not in COMMANDS:
+        return refuse(f"{args[0]!r} is no command; the commands are {', '.join(COMMANDS)}", 2)
+    # Lightning takes seconds to import, so only the commands that need it do.
+    if args[0] == "gradcheck":
+        from torchbp.verify._cli import run as gradcheck
+
+        return gradcheck(args[1:])
+    if args[0] == "export":
+        from torchbp.export import run as export
+
+        return export(args[1:])
+    if args[0] == "trace":
+        from torchbp.trace._cli import run as trace
+
+        return trace(args[1:])
+    if args[0] == "benchmark":
+        from torchbp.benchmark._cli import run as benchmark
+
+        return benchmark(args[1:])
+    from torchbp.training._cli import run
+
+    run(args)
     return 0
 
 

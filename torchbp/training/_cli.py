@@ -201,6 +201,8 @@ class BPCLI(LightningCLI):
         if trainer["logger"] is None:
             board = TensorBoardLogger(*run_folder(config), default_hp_metric=False)
             trainer["logger"] = board if fit else False
+        elif trainer["logger"] is False:
+            self.save_config_callback = None  # without a run's folder it would take the place of a config.yaml right here
         if fit:
             validated = getattr(self.datamodule, "has_validation", True) and trainer["limit_val_batches"] != 0
             monitor = "cost/val" if validated else "cost/train"
@@ -226,9 +228,16 @@ class BPCLI(LightningCLI):
         """Write each batch's predictions as they come, to a file that takes its name when all are there."""
         if (n := self.trainer.world_size) > 1:
             raise ValueError(f"predictions are written by one process, not {n}; say --trainer.devices 1 --trainer.num_nodes 1")
-        with table_file(self.config["predict"]["output"]) as write:
+        output, path = self.config["predict"]["output"], getattr(self.datamodule, "path", None)
+        if path and os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+            raise ValueError(f"output is {output}; it must be another file than the data's, which would be lost")
+        with table_file(output) as write:
             self.trainer.callbacks.append(PredictionWriter(write))  # type: ignore[attr-defined]
             self.trainer.predict(**kwargs, return_predictions=False)
+
+    def before_validate(self) -> None:
+        if isinstance(self.datamodule, torchbp.data.RowsDataModule) and not len(self.datamodule.split_rows("val")):
+            raise ValueError("no row is held out to validate on; there must be some, or another file to validate")
 
     def before_fit(self) -> None:
         # What is wrong is to be said before the run has a folder, of the rows to test not after hours of training.
@@ -249,6 +258,7 @@ class BPCLI(LightningCLI):
     def after_fit(self) -> None:
         if self.trainer.is_global_zero and self.trainer.global_step == (self.checkpoint or {}).get("global_step", 0):
             print("nothing was left to train")
+            return
         checkpoint, logger = self.trainer.checkpoint_callback, self.trainer.logger
         if self.trainer.is_global_zero and isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
             print(f"best checkpoint: {_shown(checkpoint.best_model_path)}")

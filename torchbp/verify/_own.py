@@ -122,7 +122,7 @@ def inputs_of(text: str) -> tuple[Any, ...]:
     generator = torch.Generator().manual_seed(0)
     try:
         return tuple(_normal([int(size) for size in shape.split(",")], generator) for shape in text.split())
-    except (ValueError, RuntimeError):
+    except (ValueError, RuntimeError, TypeError):  # the last, of a size beyond int64
         raise ValueError(f"inputs is {text!r}; it must be shapes such as '4,3 2,3 2', or package.module:callable") from None
 
 

@@ -1,0 +1,86 @@
+"""What ends a run from outside: an interrupt, a signal to terminate, nobody who reads what it says."""
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Callback
+from training_runs import CONFIGS
+
+from torchbp.cli import main
+
+XOR = ["fit", "--config", str(CONFIGS / "xor.yaml"), "--trainer.max_epochs", "20"]
+
+
+class Signals(Callback):
+    """Sends this process a signal in the midst of the third epoch."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        if trainer.current_epoch == 2:
+            os.kill(os.getpid(), signal.Signals[self.name])
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "message"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")], ids=["SIGINT", "SIGTERM"]
+)
+@pytest.mark.parametrize("engine", ["autograd", "fused"])
+def test_a_run_that_a_signal_ends_says_so_and_can_go_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+    status: int,
+    message: str,
+    engine: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sends = ["--trainer.callbacks", f"{{class_path: test_interrupted.Signals, init_args: {{name: {name}}}}}"]
+    assert main([*XOR, "--model.engine", engine, *sends]) == status
+    assert capfd.readouterr().err == f"torchbp: error: {message}\n"
+    assert main([*XOR, "--model.engine", engine, "--ckpt_path", "last"]) == 0
+    assert os.listdir("logs/xor") == ["version_0"]
+
+
+def test_training_whose_reader_has_gone_says_that_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reading, writing = os.pipe()
+    os.close(reading)
+    closed = os.fdopen(writing, "w")
+    monkeypatch.setattr("sys.stdout", closed)
+    assert main(XOR) == 1
+    sys.stdout.close()
+    with suppress(BrokenPipeError):
+        closed.close()
+    assert capfd.readouterr().err == "torchbp: error: standard output was closed, which has ended the run\n"
+
+
+def test_without_standard_output_nothing_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdout", None)  # which is how Python starts where it is closed
+    assert main(XOR) == 1
+    assert capfd.readouterr().err == "torchbp: error: standard output is closed\n"
+    assert os.listdir() == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no file that takes nothing")
+@pytest.mark.parametrize("call", [[], ["--version"], ["trace", "--x", "0,1", "--y", "1"]], ids=" ".join)
+def test_standard_output_that_takes_nothing_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], call: list[str]
+) -> None:
+    full = open("/dev/full", "w")  # noqa: SIM115  (to close it fails)
+    monkeypatch.setattr("sys.stdout", full)
+    assert main(call) == 1
+    assert capfd.readouterr().err == "torchbp: error: a file cannot be written: No space left on device\n"
+    with suppress(OSError):
+        full.close()
