@@ -68,6 +68,7 @@ ARRAYS: dict[str, tuple[np.ndarray, np.ndarray]] = {
     "complex": (X.astype(complex), Y),
     "norows": (X[:0], Y[:0]),
     "cube": (X, np.zeros((40, 2, 2))),
+    "nooutputs": (X, np.zeros((40, 0))),
     "one": (X, Y * 0),
     "rare": (X, np.append(Y[:39], 5)),
     "beyond": (X, np.linspace(-1, 2, 40)),

@@ -122,6 +122,7 @@ CASES = [
     ("NPZ norows.npz", 1, "x in norows.npz has type float64 and shape (0, 3); it must be numbers, at least a row"),
     ("NPZ complex.npz", 1, "x in complex.npz has type complex128 and shape (40, 3); it must be numbers"),
     ("NPZ cube.npz", 1, "y in cube.npz has type float64 and shape (40, 2, 2); it must be numbers, (N) or (N, outputs)"),
+    ("NPZ nooutputs.npz", 1, "y in nooutputs.npz has type float64 and shape (40, 0); it must be numbers, (N) or (N, outputs)"),
     ("NPZ nan.npz", 1, "x holds nan in row 0, column 1; all values must be finite in float32"),
     ("NPZ huge.npz", 1, "x holds inf in row 0, column 1; all values must be finite in float32"),
     ("NPZ one.npz", 1, "the target has a single class; there is nothing to tell apart, at least two are needed"),

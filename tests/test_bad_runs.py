@@ -129,6 +129,7 @@ CASES = [
     ("PREDICT blind.csv --output o.xlsx", 1, "o.xlsx has the extension '.xlsx'; it must be one of .csv, .tsv, .parquet, or -"),
     ("PREDICT blind.csv --output nowhere/o.csv", 1, "nowhere/o.csv cannot be written: No such file or directory"),
     ("PREDICT blind.csv --output nowhere/o.parquet", 1, "nowhere/o.parquet cannot be written: No such file or directory"),
+    (f"PREDICT good.csv --output {'o' * 245}.parquet", 1, f"error: {'o' * 245}.parquet cannot be written: File name too long"),
     ("PREDICT blind.csv --output folder.csv", 1, "folder.csv is a folder; a file can be written"),
     ("PREDICT blind.csv --trainer.devices 2", 1, "predictions are written by one process, not 2; say --trainer.devices 1"),
     ("export --ckpt_path table.ckpt", 2, "arguments are required: --output"),

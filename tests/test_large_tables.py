@@ -60,6 +60,13 @@ def test_it_is_the_same_table(tmp_path: Path, kind: str) -> None:
     assert (held.rows.mapped, on_disk.rows.mapped) == (False, True)
 
 
+def test_a_table_of_no_rows_is_refused_as_from_memory(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("a,label\n")
+    with pytest.raises(ValueError, match="has no rows; at least one is needed"):
+        _ = large(path).rows
+
+
 def test_the_cache_is_made_once_for_one_content_and_schema(tmp_path: Path) -> None:
     path = written(tmp_path, "csv")
     _ = large(path).rows

@@ -30,7 +30,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if os.name == "posix":  # the name is on disk when its folder is
             _sync(path.parent)
     except OSError as error:
-        if error.errno and (error.filename is None or str(error.filename).startswith(str(partial))):
+        if error.errno and (error.filename is None or Path(error.filename).name.startswith(partial.name)):
             raise NotWrittenError(f"{path} cannot be written: {error.strerror}") from None
         raise
     finally:

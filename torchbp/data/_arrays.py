@@ -141,7 +141,7 @@ class ArrayDataModule(RowsDataModule):
             raise ValueError(f"target is None; for {self.path} it must be the .npy file of y")
         path = self.target or self.path
         y = read(path, self._names[1])
-        if y.dtype.kind not in "buifU" or y.ndim not in (1, 2):
+        if y.dtype.kind not in "buifU" or y.ndim not in (1, 2) or 0 in y.shape[1:]:
             raise ValueError(f"y in {path} has type {y.dtype} and shape {y.shape}; it must be numbers, (N) or (N, outputs)")
         return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 

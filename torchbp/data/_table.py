@@ -165,8 +165,8 @@ def _read_csv(file: CsvFile, exact: Collection[str], large: float, cache: Cache)
     types = file.types(exact)
     while True:
         try:
-            if file.path.stat().st_size > large:
-                return Table(_as_parquet(file, types, cache), file.path)
+            if file.path.stat().st_size > large and (paths := _as_parquet(file, types, cache)):
+                return Table(paths, file.path)
             return TableInMemory(file.parts(types), types, file.path)
         except NotNumbersError as found:  # after the first part
             types = {**types, **dict.fromkeys(found.names, pl.String)}

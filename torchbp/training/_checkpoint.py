@@ -62,6 +62,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
     except Exception as error:
         raise ValueError(
             f"{path} is damaged or no checkpoint of torchbp: it cannot be read as tensors and plain values "

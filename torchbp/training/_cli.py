@@ -260,7 +260,11 @@ class BPCLI(LightningCLI):
             print("nothing was left to train")
             return
         checkpoint, logger = self.trainer.checkpoint_callback, self.trainer.logger
-        if self.trainer.is_global_zero and isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
+        if (
+            self.trainer.is_global_zero
+            and isinstance(checkpoint, ModelCheckpoint)
+            and os.path.exists(checkpoint.best_model_path)
+        ):
             print(f"best checkpoint: {_shown(checkpoint.best_model_path)}")
         if self.trainer.is_global_zero and isinstance(logger, TensorBoardLogger) and Path(logger.log_dir).exists():
             print(f"to look at the run: tensorboard --logdir {_shown(logger.root_dir)}")
