@@ -8,7 +8,6 @@ import sys
 import threading
 import warnings
 from contextlib import redirect_stderr
-from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
@@ -34,13 +33,9 @@ from torchbp.training._checkpoint import (
 )
 from torchbp.training._folder import only_if_trained, run_folder, run_name
 from torchbp.training._fused import refuse_precision
+from torchbp.training._limits import refuse_limits
 from torchbp.training._module import BPModule
 from torchbp.training._prediction import PredictionWriter, table_file
-
-# Numbers of Lightning's Trainer.
-ABOVE_0 = ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval")
-AT_LEAST_0 = ("gradient_clip_val", "log_every_n_steps", "min_epochs", "min_steps", "limit_val_batches")
-UNLIMITED = ("max_epochs", "max_steps")
 
 
 def run(args: list[str]) -> None:
@@ -193,7 +188,7 @@ class BPCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config, trainer = self.config[self.subcommand], self.config_init[self.subcommand]["trainer"]
         fit = self.subcommand == "fit"
-        refuse_numbers(trainer, self.command)
+        refuse_limits(trainer, self.command)
         if self.model.engine == "fused":  # before Lightning warns of what it makes of it
             refuse_precision(trainer["precision"])
         shown = sys.stderr if config.get("output") == "-" else sys.stdout
@@ -201,7 +196,7 @@ class BPCLI(LightningCLI):
         if trainer["logger"] is None:
             board = TensorBoardLogger(*run_folder(config), default_hp_metric=False)
             trainer["logger"] = board if fit else False
-        elif trainer["logger"] is False:
+        elif not trainer["logger"]:
             self.save_config_callback = None  # without a run's folder it would take the place of a config.yaml right here
         if fit:
             validated = getattr(self.datamodule, "has_validation", True) and trainer["limit_val_batches"] != 0
@@ -256,36 +251,16 @@ class BPCLI(LightningCLI):
             self.trainer.fit(**kwargs)
 
     def after_fit(self) -> None:
-        if self.trainer.is_global_zero and self.trainer.global_step == (self.checkpoint or {}).get("global_step", 0):
+        if not self.trainer.is_global_zero:
+            return
+        if self.trainer.global_step == (self.checkpoint or {}).get("global_step", 0):
             print("nothing was left to train")
             return
         checkpoint, logger = self.trainer.checkpoint_callback, self.trainer.logger
-        if (
-            self.trainer.is_global_zero
-            and isinstance(checkpoint, ModelCheckpoint)
-            and os.path.exists(checkpoint.best_model_path)
-        ):
-            print(f"best checkpoint: {_shown(checkpoint.best_model_path)}")
-        if self.trainer.is_global_zero and isinstance(logger, TensorBoardLogger) and Path(logger.log_dir).exists():
-            print(f"to look at the run: tensorboard --logdir {_shown(logger.root_dir)}")
-
-
-def refuse_numbers(trainer: Namespace, command: str) -> None:
-    """Refuse numbers that Lightning's Trainer takes, though nothing would come of them.
-
-    Raises:
-        ValueError: one of them.
-    """
-    limited = f"limit_{ {'fit': 'train', 'validate': 'val'}.get(command, command) }_batches"
-    for names, allowed, refused in (
-        ((*ABOVE_0, limited), "it must be above 0", lambda value: value <= 0),
-        (AT_LEAST_0, "it must be 0 or more", lambda value: value < 0),
-        (UNLIMITED if command == "fit" else (), "it must be above 0, or -1 for no limit", lambda value: value == 0),
-    ):
-        for name in names:
-            value = trainer[name]
-            if isinstance(value, int | float) and refused(value):
-                raise ValueError(f"{name} is {value}; {allowed}")
+        if isinstance(checkpoint, ModelCheckpoint) and os.path.exists(checkpoint.best_model_path):
+            print(f"best checkpoint: {os.path.relpath(checkpoint.best_model_path)}")
+        if isinstance(logger, TensorBoardLogger):
+            print(f"to look at the run: tensorboard --logdir {os.path.relpath(logger.root_dir)}")
 
 
 def _given(args: list[str]) -> argparse.Namespace:
@@ -303,7 +278,3 @@ def table_by_default(args: list[str]) -> list[str]:
     """The option that makes a file a table, where nothing else says what it is."""
     given = _given(args)
     return ["--data", "torchbp.data.TabularDataModule"] if given.path and not (given.config or given.data) else []
-
-
-def _shown(path: str) -> str:
-    return os.path.relpath(path)

@@ -255,9 +255,7 @@ class BPModule(LightningModule):
 
     def not_finite(self, cost: float, step: int, x: Tensor) -> FloatingPointError:
         """What to raise where the cost of a batch ``x`` is not finite, with the parameters as they were before the step."""
-        return FloatingPointError(
-            f"the cost became {cost} at step {step}, {self._where_not_finite(x)}; {self._advice()}"
-        )
+        return FloatingPointError(f"the cost became {cost} at step {step}, {self._where_not_finite(x)}; {self._advice()}")
 
     def _advice(self) -> str:
         saved = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
