@@ -85,9 +85,12 @@ def _main(name: str, path: str) -> None:
 
 def _peak() -> int:
     """The most bytes that this process has held."""
+    if sys.platform == "linux":  # where the other way begins with what the process held that has started this one
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from torchbp.data._loader import RowLoader
-from torchbp.data._rows import Rows
+from torchbp.data._rows import Rows, where
 from torchbp.data._split import PARTS, draw_split
 
 Task = Literal["binary", "multilabel", "multiclass", "regression"]
@@ -99,7 +99,7 @@ class RowsDataModule(LightningDataModule):
         """The rows of a split, in their own order; ``predict`` is all of them."""
         if not self._parts:
             rows, part_of = self.rows, self.part_of()
-            indices = [None if part_of is None else (part_of == part).nonzero().squeeze(1) for part in range(len(PARTS))]
+            indices = [None if part_of is None else where(part_of == part) for part in range(len(PARTS))]
             self._parts = dict(zip((*PARTS, "predict"), map(rows.part, [*indices, None]), strict=True))
         return self._parts[name]
 

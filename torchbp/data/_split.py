@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from torchbp.data._rows import where
 from torchbp.data._values import counted
 
 PARTS = ("train", "val", "test")
@@ -27,7 +28,7 @@ def draw_split(classes: Tensor, sizes: Sequence[float], seed: int, names: Sequen
     held_out = [(part, size) for part, size in enumerate(sizes, 1) if size > 0]
     result = torch.zeros(len(classes), dtype=torch.uint8)
     for kind in torch.bincount(classes).nonzero():
-        rows = (classes == kind).nonzero().squeeze(1)
+        rows = where(classes == kind)
         if len(rows) <= len(held_out):
             some = counted(len(rows), "row", "rows")
             who = f"class {names[int(kind)]!r} has {some}" if len(names) else f"the data has {some}"

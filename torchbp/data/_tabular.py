@@ -16,7 +16,7 @@ from torchbp.data._base import BatchSize, RowsDataModule, Split, Task
 from torchbp.data._cache import Cache
 from torchbp.data._encoding import Column, ColumnType, Missing, Target, fit_column, fit_target
 from torchbp.data._leak import SAMPLE, warn_of_leaks
-from torchbp.data._rows import Rows
+from torchbp.data._rows import Rows, where
 from torchbp.data._schema import Schema
 from torchbp.data._split import PARTS, draw_split
 from torchbp.data._table import Table, TableInMemory, read, refuse_unknown, stream
@@ -177,7 +177,7 @@ class TabularDataModule(RowsDataModule):
         train = torch.ones(len(table), dtype=torch.bool) if self._part_of is None else self._part_of == 0
         self._schema = Schema(target, self._fit(table, pl.Series(train.numpy())), self._null_values)
         rows = self._schema.rows(table, self.memory * GIB, self._cache)
-        to_train_on = rows.part(train.nonzero().squeeze(1))
+        to_train_on = rows.part(where(train))
         x, y = to_train_on.take(to_train_on.order(torch.Generator().manual_seed(0))[:SAMPLE])
         rank_zero_only(warn_of_leaks)(x, y, target.task, self._schema.columns)
         return rows
