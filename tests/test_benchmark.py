@@ -155,8 +155,8 @@ def test_a_peer_that_cannot_run_leaves_a_stated_gap(monkeypatch: pytest.MonkeyPa
     """No compiler is to be found: the other rows are as they would be, and below the table stands why."""
     torch.compiler.reset()
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/nonexistent/c++",))
-    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
-    rows = step_times([([3, 2], 256)], 1, 0.0, True, lambda _: None)
+    with torch.compiler.config.patch(force_disable_caches=True):
+        rows = step_times([([3, 2], 256)], 1, 0.0, True, lambda _: None)
     (gap,) = {row.gap for row in rows if row.peer == "torch.compile"}
     assert gap is not None
     assert "No working C++ compiler found" in gap
