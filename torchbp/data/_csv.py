@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-ROWS = 2**16  # in a part
+ROWS = 2**14  # in a part: the allocator gives memory back only after so many parts
 INFERRED = 10_000  # rows that types are judged by
 
 Types = Mapping[str, type[pl.DataType]]

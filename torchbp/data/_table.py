@@ -12,7 +12,7 @@ import polars as pl
 
 from torchbp._files import NotWrittenError
 from torchbp.data._cache import Cache
-from torchbp.data._csv import ROWS, CsvFile, NotNumbersError, Types
+from torchbp.data._csv import CsvFile, NotNumbersError, Types
 from torchbp.data._progress import progress
 from torchbp.data._values import listed, unsupported
 
@@ -23,7 +23,8 @@ NOT_CSV = {
     codecs.BOM_UTF16_LE: "UTF-16 text; it must be UTF-8",
     codecs.BOM_UTF16_BE: "UTF-16 text; it must be UTF-8",
 }
-FILE = 16  # parts of a CSV file that become one file of a cache
+FILE = 64  # parts of a CSV file that become one file of a cache
+ROWS = 2**16  # in a part of a Parquet file
 
 
 class Table:
