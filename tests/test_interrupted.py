@@ -63,6 +63,21 @@ def test_training_whose_reader_has_gone_says_that_it_has_ended(
     assert capfd.readouterr().err == "torchbp: error: standard output was closed, which has ended the run\n"
 
 
+@pytest.mark.parametrize("call", [[], ["--version"]], ids=" ".join)
+def test_output_that_nobody_reads_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], call: list[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    closed = open(writer, "w")  # noqa: SIM115  (to close it fails)
+    monkeypatch.setattr("sys.stdout", closed)
+    assert main(call) == 0
+    sys.stdout.close()
+    with suppress(BrokenPipeError):
+        closed.close()
+    assert capfd.readouterr().err == ""
+
+
 def test_without_standard_output_nothing_is_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -207,6 +207,18 @@ def test_a_run_that_does_not_begin_leaves_the_runs_beside_it(
     assert os.listdir("logs/xor") == ["version_0"]
 
 
+def test_a_run_that_goes_on_within_an_epoch_in_a_folder_of_its_own_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fit = ["fit", "--config", str(CONFIGS / "moons.yaml")]
+    within = "{class_path: ModelCheckpoint, init_args: {dirpath: kept, filename: within, every_n_train_steps: 45}}"
+    assert main([*fit, "--trainer.max_steps", "45", "--trainer.callbacks", within]) == 0  # an epoch has 38
+    shutil.rmtree("logs")
+    assert main([*fit, "--ckpt_path", "kept/within.ckpt", "--trainer.max_epochs", "2"]) == 0
+    assert Path("logs/moons/version_0/checkpoints/last.ckpt").exists()
+
+
 def test_a_run_without_validation_batches_keeps_its_best_by_the_training_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

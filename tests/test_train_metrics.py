@@ -32,8 +32,7 @@ class Witness(Callback):
         self.batches.append((pl_module(batch[0]), batch[1]))
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.is_last_batch:
-            self.shown.append(trainer.callback_metrics["cost/train"].item())
+        self.shown.append(trainer.callback_metrics["cost/train"].item())
 
     def epochs(self) -> list[tuple[Tensor, Tensor]]:
         return [tuple(torch.cat([self.batches[i][side] for i in epoch]) for side in (0, 1)) for epoch in BATCHES]  # type: ignore[misc]
@@ -75,7 +74,7 @@ def test_costs_and_accuracies_are_those_of_the_rows_as_they_were_trained_on(
     right = [((prediction > 0.5) == y.bool()).double().mean().item() for prediction, y in witness.epochs()]
     assert [event.value for event in board.Scalars("cost/train")] == pytest.approx(costs, rel=1e-5)
     assert [event.value for event in board.Scalars("accuracy/train")] == pytest.approx(right, rel=1e-5)
-    assert witness.shown == pytest.approx(costs[:2], rel=1e-5)
+    assert witness.shown == pytest.approx(costs, rel=1e-5)
 
 
 def test_scalars_are_written_where_lightning_would_write_them(tmp_path: Path) -> None:
@@ -84,6 +83,32 @@ def test_scalars_are_written_where_lightning_would_write_them(tmp_path: Path) ->
     for tag in ("cost/train", "epoch"):
         assert [event.step for event in ours(tag)] == [event.step for event in own(tag)]
     assert [event.value for event in ours("epoch")] == [event.value for event in own("epoch")]
+
+
+def test_an_epoch_that_a_callback_skips_says_nothing(tmp_path: Path) -> None:
+    class Skipped(BPModule):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+            return -1 if self.current_epoch == 1 else None
+
+    board = train(Skipped(2, 1, (8,)), tmp_path)
+    assert [event.step for event in board.Scalars("cost/train")] == [18, 37, 44]
+
+
+def test_a_run_counts_nothing_of_one_that_was_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            raise InterruptedError
+
+    monkeypatch.setattr("torchbp.training._epoch.ROWS_AT_ONCE", 1)
+    module, witness = BPModule(2, 1, (8,)), Witness()
+    data = BuiltinDataModule("moons")
+    with pytest.raises(InterruptedError):
+        quiet_trainer(max_epochs=1, callbacks=[Broken()]).fit(module, datamodule=data)
+    run = quiet_trainer(max_epochs=1, callbacks=[witness], limit_val_batches=0)
+    run.fit(module, datamodule=data)
+    predictions, y = (torch.cat([batch[side] for batch in witness.batches]) for side in (0, 1))
+    right = ((predictions > 0.5) == y.bool()).double().mean().item()
+    assert run.callback_metrics["accuracy/train"].item() == pytest.approx(right, rel=1e-5)
 
 
 def test_a_checkpoint_of_the_least_cost_of_training(tmp_path: Path) -> None:

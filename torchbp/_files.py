@@ -43,17 +43,20 @@ def asking_why(partial: Path, kind: type[Exception]) -> Iterator[None]:
     """Where a library that writes ``partial`` does not say why it cannot, ask the system, by writing there: a disk may be full.
 
     Args:
+        partial: what :func:`replacing` gave.
         kind: of the library's errors.
 
     Raises:
-        OSError: the system's, if it has one, else the library's error as it stands.
+        OSError: the system's, if it has one.
+        NotWrittenError: else, with what the library said.
     """
     try:
         yield
     except kind as error:
         with partial.open("ab") as file:
             file.write(bytes(2**20))
-        raise NotWrittenError(f"{partial} cannot be written: {error}") from None
+        path = str(partial).removesuffix(f".{os.getpid()}.partial")
+        raise NotWrittenError(f"{path} cannot be written: {error}") from None
 
 
 def _sync(path: Path) -> None:

@@ -65,7 +65,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return refuse("interrupted", 130)
     except BrokenPipeError:  # whoever read the output has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (it is written to until the process ends)
-        return refuse("standard output was closed, which has ended the run", 1) if args[0] == "fit" else 0
+        return refuse("standard output was closed, which has ended the run", 1) if args[:1] == ["fit"] else 0
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # how Lightning ends an interrupted run
             return refuse("interrupted", 130)

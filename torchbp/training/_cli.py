@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback, _InstantiatorFn
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
@@ -214,7 +215,10 @@ class BPCLI(LightningCLI):
             callbacks.append(PlainProgress())
         plugins = trainer["plugins"] or []
         trainer["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointIO()]
-        return self._instantiate_trainer({**trainer, **kwargs}, callbacks)
+        made = self._instantiate_trainer({**trainer, **kwargs}, callbacks)
+        if isinstance(made.strategy.launcher, _MultiProcessingLauncher):  # copies of this process, of which nothing comes back
+            raise ValueError(f"strategy is {trainer['strategy']}; several processes are trained in with ddp")
+        return made
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
@@ -223,9 +227,10 @@ class BPCLI(LightningCLI):
         """Write each batch's predictions as they come, to a file that takes its name when all are there."""
         if (n := self.trainer.world_size) > 1:
             raise ValueError(f"predictions are written by one process, not {n}; say --trainer.devices 1 --trainer.num_nodes 1")
-        output, path = self.config["predict"]["output"], getattr(self.datamodule, "path", None)
-        if path and os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
-            raise ValueError(f"output is {output}; it must be another file than the data's, which would be lost")
+        output, data = self.config["predict"]["output"], self.datamodule
+        for path in (getattr(data, "path", None), *getattr(data, "other_paths", {}).values()):
+            if path and os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+                raise ValueError(f"output is {output}; it must be another file than the data's, which would be lost")
         with table_file(output) as write:
             self.trainer.callbacks.append(PredictionWriter(write))  # type: ignore[attr-defined]
             self.trainer.predict(**kwargs, return_predictions=False)

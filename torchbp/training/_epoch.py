@@ -13,8 +13,7 @@ ROWS_AT_ONCE = 8192  # metrics are updated with so many rows at a time: an updat
 class TrainedRows:
     """The rows that an epoch has trained on so far.
 
-    What :meth:`publish` and :meth:`log` do is what ``LightningModule.log`` does, which takes as long for one value as a small
-    network for ten steps.
+    ``LightningModule.log`` could show them, but takes as long for one value as a small network for ten steps.
 
     Args:
         metrics: what to compute of them besides their mean cost; None for nothing.
@@ -25,6 +24,8 @@ class TrainedRows:
         self, metrics: MetricCollection | None, for_metrics: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     ) -> None:
         self.metrics, self.for_metrics = metrics, for_metrics
+        if metrics is not None:
+            metrics.reset()  # a run before may have been ended in the middle of an epoch
         self.cost_sum, self.rows = 0.0, 0
         self._values: dict[str, Tensor] = {}
         self._waiting: list[tuple[Tensor, Tensor]] = []
@@ -41,10 +42,17 @@ class TrainedRows:
                 self._update_metrics()
 
     def publish(self, trainer: Trainer) -> None:
-        """Show the rows' mean cost and metrics, over all processes, to callbacks and progress bar, and begin anew."""
-        total = torch.tensor([self.cost_sum, self.rows], dtype=torch.float64, device=trainer.strategy.root_device)
-        cost_sum, rows = trainer.strategy.reduce(total, reduce_op="sum")
-        self._values = {"cost/train": (cost_sum / rows).float()}
+        """Show the rows' mean cost and metrics, over all processes, to callbacks and progress bar, and begin anew.
+
+        The same processes are to call it at the same time; where there are no rows, nothing is done.
+        """
+        if not self.rows:
+            return
+        cost_sum, rows = self.cost_sum, self.rows
+        if trainer.world_size > 1:
+            total = torch.tensor([cost_sum, rows], dtype=torch.float64, device=trainer.strategy.root_device)
+            cost_sum, rows = trainer.strategy.reduce(total, reduce_op="sum").tolist()
+        self._values = {"cost/train": torch.tensor(cost_sum / rows, dtype=torch.float64)}
         self.cost_sum, self.rows = 0.0, 0
         if self.metrics is not None:
             if self._waiting:
@@ -55,13 +63,14 @@ class TrainedRows:
         trainer.progress_bar_metrics["cost/train"] = self._values["cost/train"].item()
 
     def log(self, trainer: Trainer) -> None:
-        """Write what was published last to the loggers."""
-        if trainer.loggers:
+        """Write what was published since the last time to the loggers."""
+        if trainer.loggers and self._values:
             trainer.logged_metrics.update(self._values)
             values = {name: value.item() for name, value in self._values.items()}
             for logger in trainer.loggers:
                 logger.log_metrics({**values, "epoch": trainer.current_epoch}, trainer.global_step - 1)
                 logger.save()
+        self._values = {}
 
     def _update_metrics(self) -> None:
         assert self.metrics is not None

@@ -30,16 +30,16 @@ def run_folder(config: Namespace) -> tuple[Path, str, str | None]:
 @contextmanager
 def only_if_trained(trainer: Trainer) -> Iterator[None]:
     """At the block's end, remove the folder that the run made, where it has not begun to train."""
-    new, epochs = [], []
+    new, batches = [], []
     if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
         folder = Path(trainer.logger.log_dir)
         new = [path for path in (folder, *folder.parents) if not path.exists()]
-    # Of a module's hooks on_train_start is the last that refuses, and this comes after it.
-    trainer.callbacks.append(LambdaCallback(on_train_epoch_start=lambda *_: epochs.append(1)))  # type: ignore[attr-defined]
+    # Of a module's hooks on_train_start is the last that refuses. An epoch that is gone on with is not started again.
+    trainer.callbacks.append(LambdaCallback(on_train_batch_start=lambda *_: batches.append(1)))  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        if new and not epochs:
+        if new and not batches:
             shutil.rmtree(new[0], ignore_errors=True)
             with suppress(OSError):  # another run may be in it
                 for path in new[1:]:

@@ -179,16 +179,15 @@ class BPModule(LightningModule):
             value, prediction = self._fused.train(x, y, getattr(batch, "batch_size", len(x)), batch_idx)
             cost = torch.tensor(value)
         self._trained.add(value, prediction, y)
-        if self.trainer.is_last_batch:  # now, for callbacks to find it where validation starts and the epoch ends
-            self._trained.publish(self.trainer)
         return cost
 
     def on_train_epoch_end(self) -> None:
-        if self._trained.rows:  # max_steps has ended the epoch
-            self._trained.publish(self.trainer)
+        self._trained.publish(self.trainer)  # where something else has ended the epoch
         self._trained.log(self.trainer)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.trainer.is_last_batch or self.global_step == self.trainer.max_steps:
+            self._trained.publish(self.trainer)  # for callbacks to find it where validation starts and the epoch ends
         # Lightning tells its progress bar of the block's first batch.
         bar = self.trainer.progress_bar_callback
         if self._fused is not None and bar is not None:
