@@ -364,3 +364,17 @@ def test_a_column_names_the_split(tmp_path: Path) -> None:
         uid = data.split_rows(name).all()[0][:, data.feature_names.index("uid")]
         assert sorted(uid.tolist()) == sorted(mixed()["uid"].gather([r for r in range(120) if r % 4 in expected]).to_list())
     assert not any(feature.startswith("part") for feature in data.feature_names)
+
+
+def test_texts_that_look_like_numbers_stay_texts_in_another_file(tmp_path: Path) -> None:
+    codes = ["01", "1.10", "1.1", "2A"] * 10
+    rows = [f"{code},{'7x' if row % 3 else '07'}" for row, code in enumerate(codes)]
+    (tmp_path / "trained.csv").write_text("\n".join(["code,y", *rows]))
+    (tmp_path / "other.csv").write_text("code,y\n01,07\n1.10,07\n1.1,07\n")
+    data = TabularDataModule(tmp_path / "trained.csv", "y", val_size=0, test_size=0)
+    assert data.feature_names == ["code=01", "code=1.1", "code=1.10", "code=2A"]
+    other = TabularDataModule(tmp_path / "other.csv", "y", val_size=0, test_size=0)
+    other.load_state_dict(data.state_dict())
+    x, y = other.rows.all()
+    assert x.tolist() == [[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]]
+    assert y.tolist() == [[0], [0], [0]]

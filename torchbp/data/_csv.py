@@ -48,11 +48,14 @@ class CsvFile:
     def names(self) -> list[str]:
         return self._scan(infer_schema=False).collect_schema().names()
 
-    def types(self, exact: Collection[str]) -> dict[str, type[pl.DataType]]:
-        """What the first rows suggest: String, or where all values are numbers Float32, Float64 for a column in ``exact``."""
+    def types(self, exact: Collection[str], texts: Collection[str] = ()) -> dict[str, type[pl.DataType]]:
+        """What the first rows suggest: String, or where all values are numbers Float32, Float64 for a column in ``exact``.
+
+        Columns in ``texts`` are String, whatever they hold.
+        """
         schema = self._scan(infer_schema_length=INFERRED).collect_schema()
         number = {name: pl.Float64 if name in exact else pl.Float32 for name in schema}
-        return {name: number[name] if type.is_numeric() else pl.String for name, type in schema.items()}
+        return {n: number[n] if type.is_numeric() and n not in texts else pl.String for n, type in schema.items()}
 
     def parts(self, types: Types | None = None, start: int = 0) -> Iterator[pl.DataFrame]:
         """The rows, part by part; blank lines at the file's end are none.

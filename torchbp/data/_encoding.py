@@ -22,6 +22,7 @@ from torchbp.data._values import (
     refuse_gap,
     refuse_unsupported,
     shown,
+    text_of_target,
     truth_as_text,
     unsupported,
 )
@@ -205,7 +206,7 @@ class Target:
         values = table[self.names[0]]
         refuse_unsupported(values)
         refuse_gap(values, first)
-        code = codes(truth_as_text(values), self.classes)
+        code = codes((text_of_target if isinstance(self.classes[0], str) else truth_as_text)(values), self.classes)
         if (code < 0).any():
             row = int((code < 0).argmax())
             raise ValueError(

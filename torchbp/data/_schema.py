@@ -49,6 +49,13 @@ class Schema:
         """The columns whose numbers are names, so that no digit may be lost."""
         return [*self.target.names, *(column.name for column in self.columns if column.type == "categorical")]
 
+    @property
+    def texts(self) -> list[str]:
+        """The columns of texts, which are to stay texts in a file where all of them look like numbers."""
+        columns = [(column.name, column.categories) for column in self.columns]
+        columns += [(name, self.target.classes) for name in self.target.names]
+        return [name for name, known in columns if known and isinstance(known[0], str)]
+
     def x(self, rows: pl.DataFrame, first: int = 0, out: np.ndarray | None = None) -> np.ndarray:
         """Features (N, num_features) of rows of which ``first`` came before in their table.
 

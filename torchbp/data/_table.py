@@ -82,13 +82,22 @@ class TableInMemory(Table):
             start = max(start - len(part), 0)
 
 
-def read(path: Path, separator: str, null_values: Sequence[str], exact: Collection[str], large: float, cache: Cache) -> Table:
+def read(
+    path: Path,
+    separator: str,
+    null_values: Sequence[str],
+    exact: Collection[str],
+    texts: Collection[str],
+    large: float,
+    cache: Cache,
+) -> Table:
     """The file as a table.
 
     Args:
         path: ``.csv``, ``.tsv`` or ``.parquet``.
         separator, null_values: as for :class:`torchbp.data._csv.CsvFile`.
         exact: the columns whose numbers are wanted as they are written, since they may be names.
+        texts: the columns of a CSV file to be read as text, whatever they hold.
         large: a CSV file of more bytes is not read into memory, but first made a Parquet file.
         cache: where that is kept.
 
@@ -101,7 +110,8 @@ def read(path: Path, separator: str, null_values: Sequence[str], exact: Collecti
         table = Table([path], path)
     else:
         with in_one_line(path):
-            table = _read_csv(CsvFile(path, separator, null_values), exact, large, cache)
+            file = CsvFile(path, separator, null_values)
+            table = _read_csv(file, file.types(exact, texts), large, cache)
     if not table.schema:
         raise ValueError(f"{path} has no columns")
     if not len(table):
@@ -162,8 +172,7 @@ def check_file(path: Path) -> None:
             raise ValueError(f"{path} cannot be read as {suffix[1:].upper()}: it is {kind}")
 
 
-def _read_csv(file: CsvFile, exact: Collection[str], large: float, cache: Cache) -> Table:
-    types = file.types(exact)
+def _read_csv(file: CsvFile, types: Types, large: float, cache: Cache) -> Table:
     while True:
         try:
             if file.path.stat().st_size > large and (paths := _as_parquet(file, types, cache)):

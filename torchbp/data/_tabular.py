@@ -204,10 +204,10 @@ class TabularDataModule(RowsDataModule):
 
     def _read(self, path: Path) -> Table:
         exact = [*self.targets, *(name for name, type in self.types.items() if type == "categorical")]
-        wanted = [*self.targets, *self.types]
+        wanted, texts = [*self.targets, *self.types], []
         if self._schema is not None:
-            exact, wanted = self._schema.exact, [*self._schema.used, *self.targets]
-        table = read(path, self._separator(path), self._null_values, exact, self.memory * GIB, self._cache)
+            exact, texts, wanted = self._schema.exact, self._schema.texts, [*self._schema.used, *self.targets]
+        table = read(path, self._separator(path), self._null_values, exact, texts, self.memory * GIB, self._cache)
         refuse_unknown(path, [*wanted, *([self.split] if self.split else [])], [*table.schema])
         return table
 

@@ -108,7 +108,15 @@ def as_categories(values: pl.Series) -> pl.Series:
 
 def truth_as_text(values: pl.Series) -> pl.Series:
     """A target's values as Float64 or String, its booleans as 'false' and 'true' whatever their spelling."""
-    values = as_categories(values)
+    return _truth_in_lower_case(as_categories(values))
+
+
+def text_of_target(values: pl.Series) -> pl.Series:
+    """The same, but String whatever the texts look like."""
+    return _truth_in_lower_case(as_text(values))
+
+
+def _truth_in_lower_case(values: pl.Series) -> pl.Series:
     if values.dtype == pl.String and (lower := values.str.to_lowercase()).is_in(["false", "true"]).all():
         return lower
     return values
