@@ -4,6 +4,7 @@ import os
 import pickle
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +173,11 @@ def check_refused(capture: pytest.CaptureFixture[str], call: str, status: int, m
     after = tree()
     assert after.keys() == before.keys()
     assert after == before
+
+
+def each(cases: Sequence[tuple[str, int, str]]) -> pytest.MarkDecorator:
+    """A test of each call, its exit status and a telling part of its line."""
+    assert len({call for call, *_ in cases}) == len(cases)
+    return pytest.mark.parametrize(
+        ("call", "status", "message"), cases, ids=[call.replace(str(CONFIGS), "") for call, *_ in cases]
+    )

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +24,12 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bad")
     write_files(folder)
     return folder
+
+
+@pytest.fixture
+def refused(bad_files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+    """Checks, in that folder, what a call is refused with: see :func:`bad_files.check_refused`."""
+    from bad_files import check_refused
+
+    monkeypatch.chdir(bad_files)
+    return partial(check_refused, capfd)

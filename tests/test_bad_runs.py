@@ -1,9 +1,8 @@
 """What bad settings, checkpoints and outputs get from the command line: one line, and everything as it was."""
 
-from pathlib import Path
+from collections.abc import Callable
 
-import pytest
-from bad_files import check_refused
+from bad_files import each
 from training_runs import CONFIGS
 
 # What it is called with, its exit status, and a telling part of its line.
@@ -163,14 +162,6 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("call", "status", "message"), CASES, ids=[call.replace(str(CONFIGS), "") for call, *_ in CASES])
-def test_one_line_and_nothing_lost(
-    bad_files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], call: str, status: int, message: str
-) -> None:
-    monkeypatch.chdir(bad_files)
-    check_refused(capfd, call, status, message)
-
-
-def test_there_are_many() -> None:
-    assert len(CASES) >= 60
-    assert len({call for call, *_ in CASES}) == len(CASES)
+@each(CASES)
+def test_one_line_and_nothing_lost(refused: Callable[[str, int, str], None], call: str, status: int, message: str) -> None:
+    refused(call, status, message)

@@ -3,7 +3,8 @@
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +49,25 @@ def test_a_run_that_a_signal_ends_says_so_and_can_go_on(
     assert os.listdir("logs/xor") == ["version_0"]
 
 
-def test_training_whose_reader_has_gone_says_that_it_has_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@contextmanager
+def nobody_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Standard output is a pipe whose other end is closed; not as a fixture, for capture takes it back after the setup."""
     reading, writing = os.pipe()
     os.close(reading)
     closed = os.fdopen(writing, "w")
     monkeypatch.setattr("sys.stdout", closed)
-    assert main(XOR) == 1
-    sys.stdout.close()
+    yield
+    sys.stdout.close()  # what took its place
     with suppress(BrokenPipeError):
         closed.close()
+
+
+def test_training_whose_reader_has_gone_says_that_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with nobody_reads(monkeypatch):
+        assert main(XOR) == 1
     assert capfd.readouterr().err == "torchbp: error: standard output was closed, which has ended the run\n"
 
 
@@ -67,14 +75,8 @@ def test_training_whose_reader_has_gone_says_that_it_has_ended(
 def test_output_that_nobody_reads_is_no_failure(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], call: list[str]
 ) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    closed = open(writer, "w")  # noqa: SIM115  (to close it fails)
-    monkeypatch.setattr("sys.stdout", closed)
-    assert main(call) == 0
-    sys.stdout.close()
-    with suppress(BrokenPipeError):
-        closed.close()
+    with nobody_reads(monkeypatch):
+        assert main(call) == 0
     assert capfd.readouterr().err == ""
 
 
