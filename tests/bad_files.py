@@ -168,7 +168,7 @@ def check_refused(capture: pytest.CaptureFixture[str], call: str, status: int, m
     error = capture.readouterr().err
     assert error.startswith("torchbp: error: "), error
     assert error.count("\n") == 1, error
-    assert message in error
+    assert message in error, error
     assert "Traceback" not in error
     after = tree()
     assert after.keys() == before.keys()

@@ -2,6 +2,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch  # noqa: F401  (first, as on the command line: see test_cli's test of whole numbers)
 import pytest
 import torch
 
@@ -19,7 +20,7 @@ def _seed() -> None:
 @pytest.fixture(scope="session")
 def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of files, few of them good, that the tests leave as it is."""
-    from bad_files import write_files  # and with it Lightning, which takes seconds to import
+    from bad_files import write_files
 
     folder = tmp_path_factory.mktemp("bad")
     write_files(folder)

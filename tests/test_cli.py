@@ -203,3 +203,9 @@ def test_gradcheck(capsys: pytest.CaptureFixture[str]) -> None:
 def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(xor("fit", "--print_config")) == 0
     assert "hidden_sizes:\n  - 4" in capsys.readouterr().out
+
+
+def test_a_whole_number_of_batches_is_no_share_of_them(tmp_path: Path) -> None:
+    """Python makes one type of float | int and int | float, that which it met first, and it is tried in that order."""
+    printed = torchbp(*xor("fit", "--trainer.limit_train_batches", "1", "--print_config"), cwd=tmp_path).stdout
+    assert "  limit_train_batches: 1\n" in printed
