@@ -219,6 +219,17 @@ def test_a_run_that_goes_on_within_an_epoch_in_a_folder_of_its_own_keeps_it(
     assert Path("logs/moons/version_0/checkpoints/last.ckpt").exists()
 
 
+def test_what_was_trained_after_the_best_epoch_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *XOR, "--model.lr", "1e-30", "--trainer.max_epochs", "3"]) == 0  # no epoch is better than the first
+    folder = Path("logs/xor/version_0/checkpoints")
+    assert [torch.load(folder / f"{kind}.ckpt", weights_only=True)["epoch"] for kind in ("best", "last")] == [0, 2]
+    assert main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "3"]) == 0
+    assert capfd.readouterr().out.endswith("nothing was left to train\n")
+
+
 def test_a_run_without_validation_batches_keeps_its_best_by_the_training_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -205,7 +205,9 @@ class BPCLI(LightningCLI):
             callbacks += [Graph(), Histograms(), Hyperparameters()]
             if trainer["enable_checkpointing"] is not False and not trainer["fast_dev_run"]:
                 # Each is overwritten at once, also by a run that goes on after it was killed.
-                callbacks.append(ModelCheckpoint(None, "best", monitor, save_last=True, enable_version_counter=False))
+                callbacks.append(ModelCheckpoint(None, "best", monitor, enable_version_counter=False))
+                # Not by save_last, which saves only where the best was saved too: what came after it would be lost.
+                callbacks.append(ModelCheckpoint(None, "last", enable_version_counter=False, save_on_train_epoch_end=True))
             if config["patience"]:
                 callbacks.append(EarlyStopping(monitor, patience=int(config["patience"])))  # no type of jsonargparse's
         if trainer["enable_progress_bar"] is not False and shown.isatty():
