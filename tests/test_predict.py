@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,6 +139,24 @@ def test_a_new_file_is_tested_whole_and_that_trained_on_as_it_was_split(
         for name, value in metrics.items():
             [line] = [line for line in shown.splitlines() if f" {name} " in line]
             assert float(line.split("│")[2]) == value
+
+
+def test_to_train_on_another_path_leaves_the_split_as_it_was_and_finds_the_tables_own_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fit = ["fit", "--data.target", "good", "--data.ignore", json.dumps(IGNORED), "--trainer.max_epochs"]
+    for name in ("mine", "other"):
+        table(200, 0).write_csv(f"{name}.csv")
+        assert main([*fit, "1", "--data.path", f"{name}.csv"]) == 0
+    other = Path("logs/other/version_0/checkpoints/last.ckpt").read_bytes()
+    Path("moved").mkdir()
+    shutil.move("mine.csv", "moved/mine.csv")
+    assert main([*fit, "2", "--data.path", "moved/mine.csv", "--ckpt_path", "last"]) == 0
+    assert main(["test", "--config", "logs/mine/version_0/config.yaml", "--ckpt_path", "best"]) == 0
+    saved = torch.load("logs/mine/version_0/checkpoints/last.ckpt", weights_only=True)
+    assert (saved["epoch"], saved["datamodule_hyper_parameters"]["test_size"]) == (1, 0.2)
+    assert Path("logs/other/version_0/checkpoints/last.ckpt").read_bytes() == other
 
 
 def test_best_is_the_newest_runs_where_no_data_is_named(

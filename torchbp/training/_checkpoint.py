@@ -167,7 +167,7 @@ def saved_arguments(checkpoint: dict[str, Any], path: str | None) -> list[str]:
     """The options that make the data module that the checkpoint was trained with; none where it does not say.
 
     Args:
-        path: the data file that is asked for. All rows of another file than that trained on are validated, tested or predicted.
+        path: the data file that is asked for, to validate, test or predict: all rows, of another than that trained on.
     """
     saved = checkpoint.get("datamodule_hyper_parameters") or {}
     arguments = {name: value for name, value in saved.items() if not name.startswith("_")}

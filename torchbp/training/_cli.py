@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from contextlib import redirect_stderr
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
@@ -130,13 +131,9 @@ class BPCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        if subcommand == "fit":
-            parser.add_argument(
-                "--patience",
-                type=PositiveInt | None,
-                default=None,
-                help="Stop early, when cost/val has not fallen for this many epochs.",
-            )
+        # A run's own config.yaml, which has it, can be given to the other commands.
+        help = "Stop early, when cost/val has not fallen for this many epochs."
+        parser.add_argument("--patience", type=PositiveInt | None, help=help if subcommand == "fit" else argparse.SUPPRESS)
         if subcommand == "predict":
             help = "The file to write: .csv, .tsv or .parquet; - is CSV on standard output."
             parser.add_argument("--output", type=str, default="-", help=help)
@@ -155,6 +152,8 @@ class BPCLI(LightningCLI):
             if given.config or given.data:
                 config = parser.parse_args(args)
                 name = run_name(config[config.subcommand])
+            elif args[0] == "fit" and given.path:  # a run goes on with its own network, not with another table's
+                name = Path(given.path).stem
             given.ckpt_path = newest_checkpoint(name, given.ckpt_path)
             if name is None:
                 self.note = f"torchbp: the newest run's checkpoint is {given.ckpt_path}"
@@ -162,7 +161,8 @@ class BPCLI(LightningCLI):
         defaults = table_by_default(args)
         if given.ckpt_path:
             self.checkpoint = load_checkpoint(given.ckpt_path)
-            defaults = saved_arguments(self.checkpoint, given.path) or defaults
+            # To train on, a file is split as the one before was; to test on, another file is taken whole.
+            defaults = saved_arguments(self.checkpoint, None if args[0] == "fit" else given.path) or defaults
             if not (defaults or given.data or given.config or given.help):
                 parser.error(f"{given.ckpt_path} does not say what data it was trained on; say --data.path FILE, or --data")
         self.config = parser.parse_args([args[0], *defaults, *args[1:]])
