@@ -63,6 +63,11 @@ CASES = [
     ("CSV good.csv --data.types '{salary: numeric}'", 1, "good.csv has no column 'salary'; it has 'age', 'city', 'bought'"),
     ("CSV good.csv --data.types '{city: integer}'", 2, "must be one of 'numeric', 'boolean', 'categorical', 'ignored'"),
     ("CSV good.csv --data.types numeric", 2, "types is numeric; it must be dict"),
+    (
+        "CSV words.csv",
+        1,
+        "column 'age' holds 'old' in row 41 and is else of numbers; if that is a missing value, say",
+    ),
     ("CSV good.csv --data.ignore city", 2, "ignore is city; it must be list"),
     ("CSV good.csv --data.types '{city: numeric}'", 1, "the numeric column 'city' holds 'r' in row 1; only numbers are"),
     ("CSV words.csv --data.types '{age: numeric}'", 1, "the numeric column 'age' holds 'old' in row 41; only numbers are"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.tree import DecisionTreeClassifier
 
-from torchbp.data._encoding import Column
+from torchbp.data._columns import Column
 from torchbp.data._leak import warn_of_leaks
 
 

@@ -236,3 +236,19 @@ def test_a_column_names_the_split(tmp_path: Path) -> None:
         uid = data.split_rows(name).all()[0][:, data.feature_names.index("uid")]
         assert sorted(uid.tolist()) == sorted(mixed()["uid"].gather([r for r in range(120) if r % 4 in expected]).to_list())
     assert not any(feature.startswith("part") for feature in data.feature_names)
+
+
+def test_the_classes_are_those_of_what_a_column_calls_training_rows(tmp_path: Path) -> None:
+    part = ["train", "train", "val", "test", "train", "val"] * 20
+
+    def classes(label: list[str], part: list[str] = part) -> list[str]:
+        frame = pl.DataFrame({"x": np.arange(120) ** 2, "part": part, "label": label})
+        return list(TabularDataModule(csv(tmp_path, frame), "label", split="part").class_names)
+
+    assert classes(["a", "b", "a", "b", "c", "c"] * 20) == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="the target 'label' holds 'c' in row 6; the classes are 'a', 'b'"):
+        classes(["a", "b", "a", "b", "b", "c"] * 20)
+    with pytest.raises(ValueError, match="the target 'label' holds 'x' in row 4; the classes are 0, 1"):
+        classes(["0", "1", "0", "x", "1", "0"] * 20)
+    with pytest.raises(ValueError, match="the target 'label' has a single class, 'a'; there is nothing to tell apart"):
+        classes(["a", "b"] * 60, ["train", "val"] * 60)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from test_tabular import GOOD, csv, loaded, mixed, written
 
 from torchbp.data import TabularDataModule
+from torchbp.data._tabular import NULL_VALUES
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,33 @@ def test_bad_input_gets_one_line(tmp_path: Path, text: str | bytes, arguments: d
         _ = TabularDataModule(path, **{"target": "bought", **arguments}).num_features
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("extension", ["csv", "parquet"])
+def test_a_text_among_numbers_is_refused_whatever_the_split(tmp_path: Path, extension: str, seed: int) -> None:
+    ages = [f"{age:.1f}" for age in range(59)]
+    frame = pl.DataFrame({"age": [*ages[:6], "it's", *ages[6:]], "x": range(0, 120, 2), "y": [0, 1] * 30})
+    getattr(frame, f"write_{extension}")(tmp_path / f"table.{extension}")
+
+    def made(**options: Any) -> TabularDataModule:
+        return TabularDataModule(tmp_path / f"table.{extension}", "y", seed=seed, **options)
+
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (the message is compared below, as it stands)
+        _ = made().rows
+    assert str(error.value) == (
+        """column 'age' holds "it's" in row 7 and is else of numbers; if that is a missing value, say """
+        """'--data.null_values+=it'"'"'s'; if they are names, --data.types '{"age": "categorical"}'"""
+    )
+    assert made(null_values=[*NULL_VALUES, "it's"]).feature_names == ["age", "x"]
+    assert len(made(types={"age": "categorical"}).feature_names) > 30
+
+
+def test_texts_beside_few_numbers_or_many_others_are_names(tmp_path: Path) -> None:
+    children, ticket = ["0", "1", "2", "3 or more"] * 15, [f"A/{row}" if row % 5 == 0 else str(row) for row in range(60)]
+    path = csv(tmp_path, pl.DataFrame({"children": children, "ticket": ticket, "y": [0, 1] * 30}))
+    columns = {column.name: column.type for column in TabularDataModule(path, "y").schema.columns}
+    assert columns == {"children": "categorical", "ticket": "ignored"}
 
 
 def test_bad_files_get_one_line(tmp_path: Path) -> None:

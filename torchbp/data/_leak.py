@@ -9,7 +9,7 @@ from sklearn.tree import DecisionTreeClassifier
 from torch import Tensor
 
 from torchbp.data._base import Task
-from torchbp.data._encoding import Column
+from torchbp.data._columns import Column
 
 SAMPLE = 2000  # rows that are looked at
 FEWEST = 30  # with fewer, a column may fit the target by chance

@@ -13,10 +13,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from torchbp.data._cache import Cache, NpyFile
-from torchbp.data._encoding import Column, Target
+from torchbp.data._columns import Column
 from torchbp.data._progress import progress
 from torchbp.data._rows import Mapped, Rows
 from torchbp.data._table import Table
+from torchbp.data._target import Target
 from torchbp.data._values import clean, counted
 
 
@@ -60,7 +61,7 @@ class Schema:
         """Features (N, num_features) of rows of which ``first`` came before in their table.
 
         Raises:
-            ValueError: as for :meth:`torchbp.data._encoding.Column.encode`.
+            ValueError: as for :meth:`torchbp.data._columns.Column.encode`.
         """
         if out is None:
             out = np.empty((len(rows), len(self.feature_names)), np.float32)

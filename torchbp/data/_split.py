@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
+import polars as pl
 import torch
 from torch import Tensor
 
 from torchbp.data._rows import where
-from torchbp.data._values import counted
+from torchbp.data._values import as_text, counted, refuse
 
 PARTS = ("train", "val", "test")
+NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
 
 
 def draw_split(classes: Tensor, sizes: Sequence[float], seed: int, names: Sequence[str] = ()) -> Tensor:
@@ -39,3 +41,16 @@ def draw_split(classes: Tensor, sizes: Sequence[float], seed: int, names: Sequen
             count = min(max(round(size * count_all), 1), len(rows) - left)
             result[rows[:count]], rows = part, rows[count:]
     return result
+
+
+def parts_named(values: pl.Series) -> Tensor:
+    """Each row's part, (N), by its name.
+
+    Raises:
+        ValueError: another name, none, or no row to train on.
+    """
+    parts = as_text(values).str.to_lowercase().replace_strict(NAMES, default=None, return_dtype=pl.UInt8)
+    refuse(values, parts.is_null(), f"the column {values.name!r}, which names the split,", "train, val and test are allowed")
+    if not (parts == 0).any():
+        raise ValueError(f"the column {values.name!r}, which names the split, has no row of 'train'; at least one is needed")
+    return torch.from_numpy(parts.to_numpy().copy())

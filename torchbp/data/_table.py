@@ -119,8 +119,8 @@ def read(
     return table
 
 
-def stream(path: Path, separator: str, null_values: Sequence[str], needed: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """The file's rows part by part, a CSV file's values as text; columns of types that are not supported are left out.
+def stream(path: Path, separator: str, needed: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """The file's rows part by part, a CSV file's values as their text; columns of types that are not supported are left out.
 
     Raises:
         FileNotFoundError, ValueError: as for :func:`read`, or a column in ``needed`` is not there.
@@ -132,7 +132,7 @@ def stream(path: Path, separator: str, null_values: Sequence[str], needed: Seque
             refuse_unknown(path, needed, [*table.schema])
             parts = table.parts([name for name, type in table.schema.items() if name in needed or not unsupported(type)])
         else:
-            file = CsvFile(path, separator, null_values)
+            file = CsvFile(path, separator, null_values=())
             refuse_unknown(path, needed, file.names())
             parts = file.parts()
         part = None

@@ -14,16 +14,16 @@ from torch import Tensor
 
 from torchbp.data._base import BatchSize, RowsDataModule, Split, Task
 from torchbp.data._cache import Cache
-from torchbp.data._encoding import Column, ColumnType, Missing, Target, fit_column, fit_target
+from torchbp.data._columns import Column, ColumnType, Missing, fit_column
 from torchbp.data._leak import SAMPLE, warn_of_leaks
-from torchbp.data._rows import Rows, where
+from torchbp.data._rows import Rows
 from torchbp.data._schema import Schema
-from torchbp.data._split import PARTS, draw_split
+from torchbp.data._split import PARTS, draw_split, parts_named
 from torchbp.data._table import Table, TableInMemory, read, refuse_unknown, stream
-from torchbp.data._values import as_text, clean, listed, refuse
+from torchbp.data._target import Target, fit_target
+from torchbp.data._values import clean, listed
 
-NULL_VALUES = ("", "NA", "N/A", "NULL", "null")
-SPLITS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
+NULL_VALUES = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "?")
 GIB = 2**30
 
 
@@ -44,7 +44,8 @@ class TabularDataModule(RowsDataModule):
             is not numeric; ``indicator``, the same and a feature that says so; ``refuse``, an error.
         ignore: columns not to be used, whatever ``types`` says.
         split: a column that names each row's part, ``train``, ``val`` or ``test``, in place of a split by seed.
-        val_path, test_path: files of rows to validate and to test on, in place of a part of ``path``.
+        val_path: a file of rows to validate on, in place of a part of ``path``.
+        test_path: a file of rows to test on, likewise.
         batch_size, val_size, test_size, standardize, seed: as for :class:`RowsDataModule`.
         max_categories: the most features that one column's categories get. Rarer categories share the last of them, with those
             that training did not see; where there are none that rare, an unseen category is 0 in every feature.
@@ -101,7 +102,7 @@ class TabularDataModule(RowsDataModule):
             raise ValueError(f"memory is {memory}; it must be 0 GiB or more")
         if split is not None and (val_path or test_path):
             raise ValueError(f"split is {split!r}; with a column that names the parts there can be no val_path or test_path")
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self.targets = [target] if isinstance(target, str) else list(target)
         self.types: dict[str, ColumnType] = {**types, **dict.fromkeys(ignore, "ignored")}
         self.missing, self.max_categories = missing, max_categories
@@ -169,18 +170,13 @@ class TabularDataModule(RowsDataModule):
     def load(self) -> Rows:
         table = self._read(self.path)
         targets = {name: clean(table.column(name), self._null_values) for name in self.targets}
-        # The classes are those of all rows: the split is stratified by them, and each needs an output.
-        target = fit_target(targets, self.targets, self._given_task) if self._schema is None else self._schema.target
-        self._part_of = self._draw(table, target, targets)
-        if self._schema is not None:
-            return self._schema.rows(table, self.memory * GIB, self._cache)
-        train = torch.ones(len(table), dtype=torch.bool) if self._part_of is None else self._part_of == 0
-        self._schema = Schema(target, self._fit(table, pl.Series(train.numpy())), self._null_values)
-        rows = self._schema.rows(table, self.memory * GIB, self._cache)
-        to_train_on = rows.part(where(train))
-        x, y = to_train_on.take(to_train_on.order(torch.Generator().manual_seed(0))[:SAMPLE])
-        rank_zero_only(warn_of_leaks)(x, y, target.task, self._schema.columns)
-        return rows
+        self._part_of = parts_named(clean(table.column(self.split), self._null_values)) if self.split else None
+        # A split that is drawn is drawn by the classes of all rows, and has some of each to train on.
+        train = self._to_train_on(table)
+        target = self._schema.target if self._schema else fit_target(targets, self.targets, self._given_task, train)
+        if not self.split:
+            self._part_of = self._draw(target, targets)
+        return self._schema.rows(table, self.memory * GIB, self._cache) if self._schema else self._fitted(table, target)
 
     def part_of(self) -> Tensor | None:
         _ = self.rows  # it is settled as they are loaded
@@ -214,14 +210,27 @@ class TabularDataModule(RowsDataModule):
     def _separator(self, path: Path) -> str:
         return self.separator or ("\t" if path.suffix.lower() == ".tsv" else ",")
 
-    def _draw(self, table: Table, target: Target, targets: Mapping[str, pl.Series]) -> Tensor | None:
-        """Each row's part, as :meth:`part_of` gives it."""
-        if self.split:
-            return parts_named(clean(table.column(self.split), self._null_values))
+    def _to_train_on(self, table: Table) -> pl.Series:
+        """Whether each row is one to train on, as far as parts are known."""
+        part_of = torch.zeros(len(table)) if self._part_of is None else self._part_of
+        return pl.Series((part_of == 0).numpy())
+
+    def _draw(self, target: Target, targets: Mapping[str, pl.Series]) -> Tensor | None:
+        """Each row's part, as :meth:`part_of` gives it, drawn by the seed."""
         if self.val_size == self.test_size == 0:
             return None
-        codes = target.codes(targets) if target.classes else np.zeros(len(table), np.uint8)
+        codes = target.codes(targets) if target.classes else np.zeros(len(targets[self.targets[0]]), np.uint8)
         return draw_split(torch.from_numpy(codes), (self.val_size, self.test_size), self.seed, target.class_names)
+
+    def _fitted(self, table: Table, target: Target) -> Rows:
+        """All rows, by what those to train on say of the columns."""
+        train = self._to_train_on(table)
+        self._schema = Schema(target, self._fit(table, train), self._null_values)
+        rows = self._schema.rows(table, self.memory * GIB, self._cache)
+        to_train_on = rows.part(train.arg_true().to_torch())
+        x, y = to_train_on.take(to_train_on.order(torch.Generator().manual_seed(0))[:SAMPLE])
+        rank_zero_only(warn_of_leaks)(x, y, target.task, self._schema.columns)
+        return rows
 
     def _fit(self, table: Table, train: pl.Series) -> list[Column]:
         def fit(name: str) -> Column:
@@ -279,19 +288,6 @@ class _PartsToPredict:
     def __iter__(self) -> Iterator[tuple[Tensor, pl.DataFrame]]:
         data, schema, first = self._data, self._data.schema, 0
         used = {*schema.used, *schema.target.names}
-        for part in stream(data.path, data._separator(data.path), data._null_values, schema.used):
+        for part in stream(data.path, data._separator(data.path), schema.used):
             yield torch.from_numpy(schema.x(part, first)), part.select(pl.exclude(used))
             first += len(part)
-
-
-def parts_named(values: pl.Series) -> Tensor:
-    """Each row's part, (N), by its name.
-
-    Raises:
-        ValueError: another name, none, or no row to train on.
-    """
-    parts = as_text(values).str.to_lowercase().replace_strict(SPLITS, default=None, return_dtype=pl.UInt8)
-    refuse(values, parts.is_null(), f"the column {values.name!r}, which names the split,", "train, val and test are allowed")
-    if not (parts == 0).any():
-        raise ValueError(f"the column {values.name!r}, which names the split, has no row of 'train'; at least one is needed")
-    return torch.from_numpy(parts.to_numpy().copy())

@@ -1,37 +1,35 @@
-"""From the columns of a table to numbers, by what was seen of each column in the training rows."""
+"""From the columns of a table to features, by what was seen of each column in the training rows."""
 
-from collections.abc import Mapping, Sequence
+import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
-from torchbp.data._base import Task
 from torchbp.data._values import (
     as_categories,
     booleans,
     by_frequency,
     codes,
     counted,
-    is_boolean,
     label,
     listed,
     natural,
     numbers,
-    refuse_gap,
     refuse_unsupported,
     shown,
-    text_of_target,
-    truth_as_text,
     unsupported,
 )
 
 ColumnType = Literal["numeric", "boolean", "categorical", "ignored"]
 Missing = Literal["impute", "indicator", "refuse"]
 
+NUMBERS = 0.9  # text with a larger share of numbers, many of them different, is numbers with mistakes among them
 IDENTIFIER = 0.9  # text with a larger share of distinct values tells rows apart, not kinds of rows
-FEW_INTEGERS, FEW_TEXTS = 20, 1000  # up to so many distinct values of a target are taken for classes
+FEW_NUMBERS = 20  # so many distinct numbers beside texts may be names
 
 
 @dataclass
@@ -115,6 +113,8 @@ def fit_column(values: pl.Series, train: pl.Series, type: ColumnType | None, mis
     name, known = values.name, values.filter(train).drop_nulls()
     share = 1 - len(known) / int(train.sum())
     inferred, seen = infer(known, train)
+    if type is None and (inferred == "numeric" or mostly_numbers(values)):
+        refuse_texts(values)
     column = Column(name, type or inferred, seen, share, indicator=missing == "indicator" and share > 0)
     if column.type == "ignored":
         return Column(name, "ignored", seen if type is None else "as told", share)
@@ -166,6 +166,26 @@ def infer(known: pl.Series, train: pl.Series) -> tuple[ColumnType, str]:
     return "categorical", ""
 
 
+def mostly_numbers(values: pl.Series) -> bool:
+    """Whether the values are numbers but for a few texts. A few distinct numbers beside texts may be categories."""
+    if values.dtype != pl.String:
+        return False
+    found = values.cast(pl.Float64, strict=False).drop_nulls()
+    many = min(FEW_NUMBERS, IDENTIFIER * len(found))
+    return len(found) >= NUMBERS * (len(values) - values.null_count()) and found.n_unique() > many
+
+
+def refuse_texts(values: pl.Series) -> None:
+    """Refuse texts in a column of numbers, which would be taken for categories or for identifiers."""
+    if values.dtype == pl.String and (bad := values.is_not_null() & values.cast(pl.Float64, strict=False).is_null()).any():
+        row = bad.arg_true()[0]
+        kind = json.dumps({values.name: "categorical"}, ensure_ascii=False)
+        raise ValueError(
+            f"column {values.name!r} holds {shown(values[row])} in row {row + 1} and is else of numbers; if that is a missing "
+            f"value, say {shlex.quote('--data.null_values+=' + values[row])}; if they are names, --data.types '{kind}'"
+        )
+
+
 def _counts(known: pl.Series, train: pl.Series) -> bool:
     """Whether the values are the rows' numbers, from 0 or from 1."""
     if len(known) < 10 or not known[0].is_integer() or len(known) != train.sum():
@@ -173,110 +193,3 @@ def _counts(known: pl.Series, train: pl.Series) -> bool:
     rows = train.arg_true()
     start = int(known[0]) - rows[0]
     return start in (0, 1) and bool((known == (rows + start).cast(known.dtype)).all())
-
-
-@dataclass
-class Target:
-    """How the target's columns become y.
-
-    Args:
-        names: the columns'.
-        task: what is learned.
-        classes: of ``binary`` and ``multiclass``, sorted: numbers where all are, else texts.
-    """
-
-    names: list[str]
-    task: Task
-    classes: Sequence[float | str] = ()
-
-    @property
-    def class_names(self) -> list[str]:
-        return self.names if self.task == "multilabel" else [label(value) for value in self.classes]
-
-    @property
-    def num_outputs(self) -> int:
-        return len(self.classes) if self.task == "multiclass" else len(self.names)
-
-    def codes(self, table: Mapping[str, pl.Series], first: int = 0) -> np.ndarray:
-        """The number of each row's class, (N), for ``binary`` and ``multiclass``; ``first`` rows of the table came before.
-
-        Raises:
-            ValueError: a missing value, or one of a class that was not there when the classes were named.
-        """
-        values = table[self.names[0]]
-        refuse_unsupported(values)
-        refuse_gap(values, first)
-        code = codes((text_of_target if isinstance(self.classes[0], str) else truth_as_text)(values), self.classes)
-        if (code < 0).any():
-            row = int((code < 0).argmax())
-            raise ValueError(
-                f"the target {self.names[0]!r} holds {shown(values[row])} in row {first + row + 1}; "
-                f"the classes are {listed(self.classes)}"
-            )
-        return code
-
-    def encode(self, table: Mapping[str, pl.Series], first: int = 0) -> np.ndarray:
-        """y (N, num_outputs): a class's number for ``binary``, one column a class for ``multiclass``, else one a target.
-
-        Raises:
-            ValueError: as for :meth:`codes`; a value that is no number, or no truth.
-        """
-        if self.classes:
-            code = self.codes(table, first)
-            return (code[:, None] if self.task == "binary" else np.eye(len(self.classes), dtype=np.float32)[code]).astype("f4")
-        convert, columns = booleans if self.task == "multilabel" else numbers, []
-        for values in (table[name] for name in self.names):
-            refuse_unsupported(values)
-            refuse_gap(values, first)
-            columns.append(convert(values, f"the target {values.name!r}", first))
-        return np.column_stack(columns).astype(np.float32)
-
-
-def fit_target(table: Mapping[str, pl.Series], names: list[str], task: Task | None) -> Target:
-    """The task and the classes that the target's values, of all rows, stand for.
-
-    Raises:
-        ValueError: values that do not suit the task, or of which none can be learned.
-    """
-    for name in names:
-        refuse_unsupported(table[name])
-        refuse_gap(table[name])
-        if (values := truth_as_text(table[name])).min() == values.max():
-            raise ValueError(
-                f"the target {name!r} has a single class, {shown(table[name][0])}; there is nothing to tell apart, "
-                "at least two are needed"
-            )
-    if len(names) > 1 or task == "multilabel":
-        if task in ("binary", "multiclass"):
-            raise ValueError(f"task {task} has one target column, not {len(names)}: {listed(names)}")
-        labels = all(is_boolean(table[name]) for name in names)
-        return Target(names, task or ("multilabel" if labels else "regression"))
-    values = truth_as_text(table[names[0]])
-    distinct = values.unique()
-    task = task or infer_task(values, distinct)
-    if values.dtype == pl.Float64:
-        numbers(values, f"the target {names[0]!r}")
-    if task == "regression":
-        return Target(names, task)
-    classes = sorted(distinct.to_list())
-    if task == "binary" and len(classes) != 2:
-        some = counted(len(classes), "class", "classes")
-        raise ValueError(f"the target {names[0]!r} has {some}, {listed(classes)}; task binary has two")
-    return Target(names, task, classes)
-
-
-def infer_task(values: pl.Series, distinct: pl.Series) -> Task:
-    """Two distinct values are classes, and so are a few integers or texts; other numbers are a quantity."""
-    text = values.dtype == pl.String
-    if len(distinct) == 2:
-        return "binary"
-    whole = text or bool((distinct == distinct.round()).all())
-    if whole and len(distinct) <= min(FEW_TEXTS if text else FEW_INTEGERS, len(values) / 2):
-        return "multiclass"
-    if text:
-        row = values.cast(pl.Float64, strict=False).is_null().arg_true()[0]
-        raise ValueError(
-            f"the target {values.name!r} has {len(distinct)} distinct texts in {len(values)} rows, {shown(values[row])} in row "
-            f"{row + 1} among them: neither numbers nor classes; if they are classes, say task='multiclass'"
-        )
-    return "regression"
