@@ -69,6 +69,16 @@ CASES = [
     ("XOR --patience 0", 2, "patience is 0; it must be a whole number above 0"),
     ("XOR --seed_everything x", 2, "seed_everything is x; it must be bool or int"),
     ("XOR --seed_everything -1", 1, "-1 is not in bounds, numpy accepts from 0 to 4294967295"),
+    # what was settled in training
+    ("test --ckpt_path table.ckpt --data.missing indicator", 1, "missing is indicator; a checkpoint goes on as it was trained"),
+    (
+        "fit --ckpt_path table.ckpt --data.types '{age: categorical}'",
+        1,
+        "types is {'age': 'categorical'}; a checkpoint goes",
+    ),
+    ("fit --ckpt_path table.ckpt --data.init_args.ignore '[age]'", 1, "ignore is ['age']; a checkpoint goes on as it was"),
+    ("test --ckpt_path table.ckpt --data.null_values+ x", 1, "and its null_values is ['', 'NA', "),
+    ("validate --ckpt_path arrays.ckpt --data.standardize false", 1, "standardize is False; a checkpoint goes on as it was"),
     # checkpoints
     ("test --ckpt_path gone.ckpt", 1, "the checkpoint gone.ckpt does not exist"),
     (

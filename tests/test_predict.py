@@ -112,6 +112,22 @@ def test_a_new_file_and_the_checkpoint_give_what_the_training_process_gives(
     assert sorted(os.listdir()) == sorted({"checkpoints", "old.csv", "new.csv", output} - {"-"})
 
 
+def test_what_a_file_says_in_unused_columns_is_said_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(200, 0).write_csv("old.csv")
+    _, checkpoint = trained(TabularDataModule("old.csv", "good", ignore=IGNORED))
+    says = ["NA", "?", " null ", "01", "1e3", "TRUE", '"', "a,b", "nan", ""]
+    new = pl.DataFrame({"age": ["NA", "30", "?"] + ["50"] * 7, "city": ["v", "null"] * 5, "name": says})
+    new.write_csv("new.csv")
+    capsys.readouterr()
+    assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "new.csv"]) == 0
+    rows = pl.read_csv(io.StringIO(capsys.readouterr().out), infer_schema=False)
+    assert rows["name"].fill_null("").to_list() == says
+    assert rows["p_true"].n_unique() == 4  # of known and missing ages, and of two cities of which one is the most frequent
+
+
 def test_a_built_in_set_needs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     data = BuiltinDataModule("digits")
@@ -132,13 +148,23 @@ def test_a_new_file_is_tested_whole_and_that_trained_on_as_it_was_split(
     module, checkpoint = trained(data)
     new = TabularDataModule("new.csv", "good", val_size=0, test_size=0)
     new.load_state_dict(data.state_dict())
-    for option, expected in (([], data), (["--data.path", "./old.csv"], data), (["--data.path=new.csv"], new)):
-        [metrics] = quiet_trainer().test(module, datamodule=expected, verbose=False)
-        assert main(["test", "--ckpt_path", checkpoint, *option]) == 0
-        shown = capsys.readouterr().out
+    [as_split], [whole] = (quiet_trainer().test(module, datamodule=data, verbose=False) for data in (data, new))
+    shutil.copy("old.csv", "copy.csv")
+
+    def check(options: list[str], metrics: Any, note: str) -> None:
+        assert main(["test", "--ckpt_path", checkpoint, *options]) == 0
+        shown, said = capsys.readouterr()
+        assert said == note
         for name, value in metrics.items():
             [line] = [line for line in shown.splitlines() if f" {name} " in line]
             assert float(line.split("│")[2]) == value
+
+    check([], as_split, "")
+    check(["--data.path", "copy.csv"], as_split, "")
+    other = "is not the file that was trained on; all of its rows are tested\n"
+    check(["--data.path=new.csv"], whole, f"torchbp: new.csv {other}")
+    shutil.copy("new.csv", "old.csv")
+    check([], whole, f"torchbp: old.csv {other}")
 
 
 def test_to_train_on_another_path_leaves_the_split_as_it_was_and_finds_the_tables_own_run(

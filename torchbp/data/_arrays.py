@@ -66,7 +66,8 @@ class ArrayDataModule(RowsDataModule):
             raise ValueError(f"divide_by is {divide_by}; it must be a finite number other than 0")
         if not memory >= 0:
             raise ValueError(f"memory is {memory}; it must be 0 GiB or more")
-        self.path, self.target = Path(path), None if target is None else Path(target)
+        self.path: Path = Path(path)
+        self.target = None if target is None else Path(target)
         suffix = self.path.suffix.lower()
         if suffix not in SUFFIXES:
             raise ValueError(f"{path} has the extension {suffix!r}; it must be one of {', '.join(SUFFIXES)}")

@@ -1,12 +1,14 @@
 """What every data module of this package does with its rows: check them, split them, hand them out in batches."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from torchbp.data._content import content_of
 from torchbp.data._loader import RowLoader
 from torchbp.data._rows import Rows, where
 from torchbp.data._split import PARTS, draw_split
@@ -29,7 +31,8 @@ class RowsDataModule(LightningDataModule):
 
     Args:
         batch_size: rows a gradient-descent step: 1 descends sample by sample, ``'full'`` accumulates over the whole set.
-        val_size, test_size: the parts held out, as fractions of all rows. Both 0: every split is the whole set.
+        val_size: the part held out to validate on, as a fraction of all rows.
+        test_size: the part held out to test on. If both are 0, every split is the whole set.
         standardize: whether a network trained on this data standardises its inputs by the training split's mean and deviation.
         seed: of the split and of the order of the training batches.
     """
@@ -63,6 +66,7 @@ class RowsDataModule(LightningDataModule):
     # What a subclass says of its data.
     task: Task
     name: str
+    path: Path | None = None
     class_names: Sequence[str] = ()
 
     def load(self) -> Rows:
@@ -74,6 +78,8 @@ class RowsDataModule(LightningDataModule):
         """All rows, loaded once."""
         if self._rows is None:
             self._rows = self.load()
+            if self.path is not None:  # a checkpoint says of which file its rows were, not only of which name
+                self.hparams["_content"] = content_of(self.path)
         return self._rows
 
     @property

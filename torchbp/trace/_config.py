@@ -8,7 +8,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from torchbp.trace._iteration import Trace, trace
 from torchbp.training import BPModule
-from torchbp.training._cli import BPCLI, OneLineParser, be_quiet, table_by_default
+from torchbp.training._arguments import OneLineParser, table_by_default
+from torchbp.training._cli import BPCLI, be_quiet
 
 
 class TraceCLI(BPCLI):

@@ -19,9 +19,11 @@ from lightning.pytorch.cli import instantiate_module
 from torch import Tensor
 
 from torchbp._files import replacing
+from torchbp.data._content import content_of
 from torchbp.training._module import BPModule
 
 LOGS = Path("logs")
+SETTLED = {"types", "missing", "ignore", "max_categories", "null_values", "standardize"}  # in training, once and for all
 WHOLE = {"val_size": 0.0, "test_size": 0.0, "split": None, "val_path": None, "test_path": None}  # no part is held out
 PARTS = {"state_dict": "network.layers.0.weight", "hyper_parameters": "num_features"}
 # Lightning's parts, of which the first are needed to go on training.
@@ -111,7 +113,8 @@ def load_data(checkpoint: dict[str, Any]) -> LightningDataModule | None:
     saved = checkpoint.get("datamodule_hyper_parameters") or {}
     if "_class_path" not in saved:
         return None
-    data = instantiate_module(LightningDataModule, {name: value for name, value in saved.items() if name != "_instantiator"})
+    arguments = {name: value for name, value in saved.items() if name == "_class_path" or not name.startswith("_")}
+    data = instantiate_module(LightningDataModule, arguments)
     restore(data, checkpoint)
     return data
 
@@ -163,15 +166,27 @@ def newest_checkpoint(name: str | None, kind: str) -> str:
     raise damage
 
 
-def saved_arguments(checkpoint: dict[str, Any], path: str | None) -> list[str]:
+def another_file(checkpoint: dict[str, Any], path: str | None) -> str:
+    """The path, if there is a file that is not the one trained on, under whatever name; else empty.
+
+    Args:
+        path: None for the one that the checkpoint has.
+    """
+    saved = checkpoint.get("datamodule_hyper_parameters") or {}
+    path = path or str(saved.get("path"))
+    known = saved.get("_content")
+    return path if known and os.path.isfile(path) and content_of(path) != known else ""
+
+
+def saved_arguments(checkpoint: dict[str, Any], whole: bool) -> list[str]:
     """The options that make the data module that the checkpoint was trained with; none where it does not say.
 
     Args:
-        path: the data file that is asked for, to validate, test or predict: all rows, of another than that trained on.
+        whole: no part of the rows is to be held out.
     """
     saved = checkpoint.get("datamodule_hyper_parameters") or {}
     arguments = {name: value for name, value in saved.items() if not name.startswith("_")}
-    if path and os.path.abspath(path) != os.path.abspath(arguments.get("path") or ""):
+    if whole:
         arguments.update({name: value for name, value in WHOLE.items() if name in arguments})
     if "_class_path" not in saved:
         return []

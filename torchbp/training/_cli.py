@@ -9,9 +9,8 @@ import threading
 import warnings
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -22,11 +21,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 import torchbp.data
-from torchbp.cli import in_short, refuse
+from torchbp.training._arguments import OneLineParser, asked, given, table_by_default, table_help
 from torchbp.training._callbacks import Graph, Histograms, Hyperparameters, PlainProgress, ProgressBar
 from torchbp.training._checkpoint import (
     LOGS,
+    SETTLED,
     CheckpointIO,
+    another_file,
     load_checkpoint,
     newest_checkpoint,
     refuse_untrainable,
@@ -38,6 +39,8 @@ from torchbp.training._fused import refuse_precision
 from torchbp.training._limits import refuse_limits
 from torchbp.training._module import BPModule
 from torchbp.training._prediction import PredictionWriter, table_file
+
+CKPT_PATH = "A run's checkpoint: a path, or best or last for those of the newest run that is meant."
 
 
 def run(args: list[str]) -> None:
@@ -73,26 +76,8 @@ def be_quiet() -> None:
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided")
     # What TensorBoard's thread cannot write is raised again where its writer is next used.
     threading.excepthook = lambda failed: None if failed.exc_type is OSError else threading.__excepthook__(failed)
-
-
-class OneLineParser(LightningArgumentParser):
-    """A parser that refuses in one line."""
-
-    _reading: Any = None
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if self._reading is not None:
-            message = f"the configuration {self._reading}: {in_short(message)}"
-        sys.exit(refuse(message, 2))
-
-    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
-        self._reading = path
-        try:
-            return super().parse_path(path, *args, **kwargs)
-        except UnicodeDecodeError as error:
-            self.error(f"it is no text: {error}")
-        finally:
-            self._reading = None
+    # Polars raises an interrupt beside Python, whose own may then meet what the first one closes.
+    sys.unraisablehook = lambda failed: None if failed.exc_type is KeyboardInterrupt else sys.__unraisablehook__(failed)
 
 
 class BPCLI(LightningCLI):
@@ -101,10 +86,10 @@ class BPCLI(LightningCLI):
     def __init__(self, args: list[str], **kwargs: Any) -> None:
         self.command, self.arguments = args[0], args
         self.checkpoint: dict[str, Any] | None = None
-        self.note = ""
+        self.notes: list[str] = []
         super().__init__(args=args, **kwargs)
-        if self.note:  # now that all has gone well: what is wrong is said in one line
-            rank_zero_only(print)(self.note, file=sys.stderr)
+        for note in self.notes:  # now that all has gone well: what is wrong is said in one line
+            rank_zero_only(print)(f"torchbp: {note}", file=sys.stderr)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for attribute in ("num_features", "num_outputs", "task"):
@@ -137,52 +122,75 @@ class BPCLI(LightningCLI):
         if subcommand == "predict":
             help = "The file to write: .csv, .tsv or .parquet; - is CSV on standard output."
             parser.add_argument("--output", type=str, default="-", help=help)
+        next(action for action in parser._actions if action.dest == "ckpt_path").help = CKPT_PATH
+        if {"-h", "--help"} & {*self.arguments}:
+            parser.more_help = table_help()  # type: ignore[attr-defined]
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """What the arguments do not say of the data is as the checkpoint has it; without one, a file is a table."""
-        given = _given(args)
+        said = given(args)
         untrained = f"{args[0]} needs a trained network; say --ckpt_path PATH, or best or last for a run's in {LOGS}"
-        if args[0] == "fit" and not (given.path or given.data or given.ckpt_path or given.config or given.help):
+        if args[0] == "fit" and not (said.path or said.data or said.ckpt_path or said.config or said.help):
             parser.error("fit needs data; say --data.path FILE --data.target COLUMN, or --config FILE")
-        if not (args[0] == "fit" or given.ckpt_path or given.config or given.help):
+        if not (args[0] == "fit" or said.ckpt_path or said.config or said.help):
             parser.error(untrained)
-        if given.ckpt_path in ("best", "last"):
+        if said.ckpt_path in ("best", "last"):
             name = None
-            if given.config or given.data:
+            if said.config or said.data:
                 config = parser.parse_args(args)
                 name = run_name(config[config.subcommand])
-            elif args[0] == "fit" and given.path:  # a run goes on with its own network, not with another table's
-                name = Path(given.path).stem
-            given.ckpt_path = newest_checkpoint(name, given.ckpt_path)
+            elif args[0] == "fit" and said.path:  # a run goes on with its own network, not with another table's
+                name = Path(said.path).stem
+            said.ckpt_path = newest_checkpoint(name, said.ckpt_path)
             if name is None:
-                self.note = f"torchbp: the newest run's checkpoint is {given.ckpt_path}"
-            args = [*args, "--ckpt_path", given.ckpt_path]
+                self.notes.append(f"the newest run's checkpoint is {said.ckpt_path}")
+            args = [*args, "--ckpt_path", said.ckpt_path]
         defaults = table_by_default(args)
-        if given.ckpt_path:
-            self.checkpoint = load_checkpoint(given.ckpt_path)
-            # To train on, a file is split as the one before was; to test on, another file is taken whole.
-            defaults = saved_arguments(self.checkpoint, None if args[0] == "fit" else given.path) or defaults
-            if not (defaults or given.data or given.config or given.help):
-                parser.error(f"{given.ckpt_path} does not say what data it was trained on; say --data.path FILE, or --data")
+        if said.ckpt_path:
+            self.checkpoint = load_checkpoint(said.ckpt_path)
+            defaults = self._data_as_trained(said) or defaults
+            if not (defaults or said.data or said.config or said.help):
+                parser.error(f"{said.ckpt_path} does not say what data it was trained on; say --data.path FILE, or --data")
         self.config = parser.parse_args([args[0], *defaults, *args[1:]])
         path = self.config[self.config.subcommand].get("ckpt_path")
-        if path and not given.ckpt_path:  # a configuration has it
+        if path and not said.ckpt_path:  # a configuration has it
             self.parse_arguments(parser, [*args, "--ckpt_path", path])
         elif not path and args[0] != "fit":
             parser.error(untrained)
 
+    def _data_as_trained(self, said: argparse.Namespace) -> list[str]:
+        """The options of the data that the checkpoint was trained with; of another file, all rows are tested."""
+        assert self.checkpoint is not None
+        another = "" if self.command == "predict" or said.config else another_file(self.checkpoint, said.path)
+        if another:
+            done = (
+                "its rows are split anew"
+                if self.command == "fit"
+                else f"all of its rows are {self.command.removesuffix('e')}ed"
+            )
+            self.notes.append(f"{another} is not the file that was trained on; {done}")
+        return saved_arguments(self.checkpoint, whole=bool(another) and self.command != "fit")
+
+    def _refuse_settled(self) -> None:
+        """Refuse options of the data that are as they were in training, and are asked for otherwise."""
+        saved = (self.checkpoint or {}).get("datamodule_hyper_parameters") or {}
+        for name in SETTLED & asked(self.arguments, "data") & saved.keys():
+            if (value := self.config[self.command].data.init_args.get(name)) != saved[name]:
+                raise ValueError(f"{name} is {value}; a checkpoint goes on as it was trained, and its {name} is {saved[name]}")
+
     def _parse_ckpt_path(self) -> None:
         # The checkpoint's network stands before a configuration's, but what is asked for here is not passed over in silence.
-        names = {argument[len("--model.") :].split("=")[0] for argument in self.arguments if argument.startswith("--model.")}
-        asked = {name: self.config[self.command].model.get(name) for name in names} if "subcommand" in self.config else {}
+        self._refuse_settled()
+        names = asked(self.arguments, "model") if "subcommand" in self.config else ()
+        values = {name: self.config[self.command].model.get(name) for name in names}
         try:
             with redirect_stderr(io.StringIO()) as said:  # Lightning adds a line to what is wrong
                 super()._parse_ckpt_path()
         except SystemExit:
             reason = said.getvalue().splitlines()[0].removeprefix("torchbp: error: ")
             raise ValueError(f"the checkpoint is damaged or another version's: {reason}") from None
-        for name, value in asked.items():
+        for name, value in values.items():
             if (trained := self.config[self.command].model.get(name)) != value:
                 raise ValueError(f"{name} is {value}; a checkpoint goes on as it was trained, and its {name} is {trained}")
 
@@ -268,20 +276,3 @@ class BPCLI(LightningCLI):
             print(f"best checkpoint: {os.path.relpath(checkpoint.best_model_path)}")
         if isinstance(logger, TensorBoardLogger):
             print(f"to look at the run: tensorboard --logdir {os.path.relpath(logger.root_dir)}")
-
-
-def _given(args: list[str]) -> argparse.Namespace:
-    """The options that say which checkpoint and which data are meant, before all are parsed."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", "-c", nargs="?")
-    parser.add_argument("--ckpt_path", nargs="?")
-    parser.add_argument("--data", nargs="?")
-    parser.add_argument("--help", "-h", "--print_config", dest="help", nargs="?", const=True)
-    parser.add_argument("--data.path", "--data.init_args.path", dest="path", nargs="?")
-    return parser.parse_known_args(args)[0]
-
-
-def table_by_default(args: list[str]) -> list[str]:
-    """The option that makes a file a table, where nothing else says what it is."""
-    given = _given(args)
-    return ["--data", "torchbp.data.TabularDataModule"] if given.path and not (given.config or given.data) else []

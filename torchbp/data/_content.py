@@ -1,0 +1,22 @@
+"""Which file it is, whatever it is called and wherever it lies."""
+
+import hashlib
+import os
+from pathlib import Path
+
+PIECES, PIECE = 64, 2**14
+
+
+def content_of(path: str | Path) -> str:
+    """A sum of the file's size and of what stands in it at 64 places, which is all of a file of up to a MiB.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        content = hashlib.sha256(str(size).encode())
+        for number in range(PIECES):
+            file.seek(number * size // PIECES)
+            content.update(file.read(PIECE))
+    return content.hexdigest()

@@ -1,0 +1,68 @@
+"""What a training command is told of checkpoint and data before all is parsed; and a parser that refuses in one line."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+from torchbp.cli import in_short, refuse
+from torchbp.data import TabularDataModule
+
+
+class OneLineParser(LightningArgumentParser):
+    """A parser that refuses in one line."""
+
+    more_help = ""
+    _reading: Any = None
+
+    def format_help(self, *args: Any) -> str:
+        return super().format_help(*args) + self.more_help
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if self._reading is not None:
+            message = f"the configuration {self._reading}: {in_short(message)}"
+        sys.exit(refuse(message, 2))
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        self._reading = path
+        try:
+            return super().parse_path(path, *args, **kwargs)
+        except UnicodeDecodeError as error:
+            self.error(f"it is no text: {error}")
+        finally:
+            self._reading = None
+
+
+def given(args: Sequence[str]) -> argparse.Namespace:
+    """The options that say which checkpoint and which data are meant."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", "-c", nargs="?")
+    parser.add_argument("--ckpt_path", nargs="?")
+    parser.add_argument("--data", nargs="?")
+    parser.add_argument("--help", "-h", "--data.help", "--print_config", dest="help", nargs="?", const=True)
+    parser.add_argument("--data.path", "--data.init_args.path", dest="path", nargs="?")
+    return parser.parse_known_args(args)[0]
+
+
+def table_by_default(args: Sequence[str]) -> list[str]:
+    """The option that makes a file a table, where nothing else says what it is."""
+    said = given(args)
+    return ["--data", "torchbp.data.TabularDataModule"] if said.path and not (said.config or said.data) else []
+
+
+def asked(args: Sequence[str], part: str) -> set[str]:
+    """The names of the options of a part, ``data`` or ``model``, that are among the arguments."""
+    option = re.compile(rf"--{part}\.(?:init_args\.)?(\w+)")
+    return {found[1] for argument in args if (found := option.match(argument))}
+
+
+def table_help() -> str:
+    """What ``--help`` says of a table's options, which a parser has only once it knows that the data are a table."""
+    parser = ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
+    parser.add_class_arguments(TabularDataModule, "data")
+    _, option, options = parser.format_help().partition("  --data.path")
+    return f"\nA table, where --data is not another class:\n{option}{options}"
