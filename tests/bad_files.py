@@ -24,6 +24,7 @@ TEXTS: dict[str, str | bytes] = {
     "empty.csv": "",
     "header.csv": "age,city,bought\n",
     "junk.csv": bytes(range(256)) * 20,
+    "returns.csv": GOOD.replace("\n", "\r"),
     "utf16.csv": GOOD.encode("utf-16"),
     "latin.csv": GOOD.replace("r,", "é,").encode("latin-1"),
     "excel.csv": b"PK\x03\x04" + bytes(60),

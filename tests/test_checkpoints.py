@@ -127,12 +127,14 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "new folder/last.ckpt"
     CheckpointIO().save_checkpoint({"a": torch.ones(10**5)}, path)
     before = path.read_bytes()
-    (tmp_path / "new folder/last.ckpt.1.partial").touch()  # as a killed run leaves it
     with pytest.raises(KeyboardInterrupt):
         CheckpointIO().save_checkpoint({"a": torch.zeros(10**5), "b": Interrupts()}, path)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["last.ckpt"]
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
+    (tmp_path / "new folder/last.ckpt.1.partial").touch()  # as a killed run leaves it
+    CheckpointIO().save_checkpoint({"a": torch.zeros(10**5)}, path)
+    assert os.listdir(path.parent) == ["last.ckpt"]
 
 
 def umask() -> int:

@@ -101,3 +101,21 @@ def test_standard_output_that_takes_nothing_is_said_in_one_line(
     assert capfd.readouterr().err == "torchbp: error: a file cannot be written: No space left on device\n"
     with suppress(OSError):
         full.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no file that takes nothing")
+@pytest.mark.parametrize("rows", [3, 3000])
+def test_predictions_that_standard_output_does_not_take_are_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], rows: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").write_text("x,y\n" + "1.5,a\n2.5,b\n" * 20)
+    Path("new.csv").write_text("x\n" + "1.5\n" * rows)
+    assert main(["fit", "--data.path", "t.csv", "--data.target", "y", "--trainer.max_epochs", "1"]) == 0
+    capfd.readouterr()
+    full = open("/dev/full", "w")  # noqa: SIM115  (to close it fails)
+    monkeypatch.setattr("sys.stdout", full)
+    assert main(["predict", "--ckpt_path", "last", "--data.path", "new.csv"]) == 1
+    assert capfd.readouterr().err == "torchbp: error: standard output cannot be written: No space left on device\n"
+    with suppress(OSError):
+        full.close()

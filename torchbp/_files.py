@@ -1,6 +1,8 @@
 """Files that are written whole or not at all."""
 
+import glob
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +16,8 @@ class NotWrittenError(OSError):
 def replacing(path: str | Path) -> Iterator[Path]:
     """A name beside ``path`` to write to, for the length of the block; at its end the file written takes the place of ``path``.
 
-    Whatever ends the block early leaves ``path`` as it was. Only a process that is killed leaves a file, ``*.partial``.
+    Whatever ends the block early leaves ``path`` as it was. Only a process that is killed leaves something, ``*.partial*``; the
+    next one that writes ``path`` removes it.
 
     Raises:
         NotWrittenError: ``path`` is a folder, or cannot be written.
@@ -22,6 +25,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if path.is_dir():
         raise NotWrittenError(f"{path} is a folder; a file can be written")
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial*"):
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         yield partial

@@ -44,7 +44,11 @@ OWN_WORDS = {
     '^Problems parsing config: (.*?)( in "<unicode string>")?(, line|$)': r"it is no YAML: \1\3",
     '^Parser key "(.*?)": ': r"\1: ",
 }
-TYPES = {"Sequence": "list", "PositiveInt": "a whole number above 0"}
+TYPES = {
+    **dict.fromkeys(("Sequence", "list"), "a list, such as [A, B]"),
+    "dict": "names and values, such as {A: B}",
+    "PositiveInt": "a whole number above 0",
+}
 
 
 class OneLineParser(ArgumentParser):

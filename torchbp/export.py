@@ -52,7 +52,7 @@ def export(module: Any, path: str | Path, metadata: dict[str, Any] | None = None
     path = Path(path)
     if path.suffix not in WRITERS:
         raise ValueError(f"the output {path} has the extension {path.suffix!r}; it must be one of {', '.join(WRITERS)}")
-    predictor = copy.deepcopy(Predictor(module)).cpu().eval()
+    predictor = copy.deepcopy(Predictor(module)).cpu().eval().requires_grad_(False)
     with replacing(path) as partial, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what PyTorch's exporters are to become
         weight = predictor.network.layers[0].weight

@@ -4,7 +4,7 @@ import csv
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import polars as pl
 
@@ -39,7 +39,7 @@ class CsvFile:
         self.path = path
         self._options: dict[str, Any] = {"separator": separator, "null_values": list(null_values), "glob": False}
         # Polars would give the second column of a name another name.
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with self._open() as file:
             names = next((line for line in csv.reader(file, delimiter=separator) if line), [])
         for name, count in Counter(names).most_common(1):
             if count > 1:
@@ -72,17 +72,34 @@ class CsvFile:
         try:
             for part in without_blank_end(rows.collect_batches(chunk_size=ROWS)):
                 yield part.rechunk()  # it comes in a dozen pieces, each of which costs whoever reads it
-        except pl.exceptions.ComputeError:
+        except pl.exceptions.ComputeError as error:
+            if "found more fields" in str(error):
+                self._refuse_too_long()
             numeric = [name for name, type in (types or {}).items() if type != pl.String]
             if bad := self._not_numbers(numeric):
                 raise NotNumbersError(bad) from None
             raise
+
+    def _refuse_too_long(self) -> None:
+        """Refuse the first row that has more values than there are columns."""
+        with self._open() as file:
+            rows = (row for row in csv.reader(file, delimiter=self._options["separator"]) if row)
+            names = next(rows)
+            for number, row in enumerate(rows, 1):
+                if len(row) > len(names):
+                    raise ValueError(
+                        f"{self.path} has {len(row)} values in row {number} and names {len(names)} columns; values are "
+                        f"separated by {self._options['separator']!r}, which --data.separator can change"
+                    )
 
     def _not_numbers(self, names: Sequence[str]) -> list[str]:
         columns = pl.col(names)
         lost = columns.is_not_null() & columns.cast(pl.Float64, strict=False).is_null()
         found = self._scan(infer_schema=False).select(lost.any()).collect(engine="streaming")
         return [name for name in names if found[name].item()]
+
+    def _open(self) -> TextIO:
+        return self.path.open(encoding="utf-8-sig", errors="replace", newline="")
 
     def _scan(self, **options: Any) -> pl.LazyFrame:
         return pl.scan_csv(self.path, **self._options, **options)

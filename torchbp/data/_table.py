@@ -166,7 +166,9 @@ def check_file(path: Path) -> None:
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty; it needs column names and rows")
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(2**16)
+    if suffix != ".parquet" and b"\r" in start and b"\n" not in start:
+        raise ValueError(f"{path} cannot be read as {suffix[1:].upper()}: its lines end in CR alone; they must in LF or CR LF")
     for mark, kind in NOT_CSV.items():
         if suffix != ".parquet" and start.startswith(mark):
             raise ValueError(f"{path} cannot be read as {suffix[1:].upper()}: it is {kind}")

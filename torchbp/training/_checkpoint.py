@@ -37,8 +37,6 @@ class CheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f"{path.name}.*.partial"):  # by a run that was killed
-            left.unlink(missing_ok=True)
         content = io.BytesIO()
         torch.save(checkpoint, content)  # which does not say of a file why it cannot be written
         with replacing(path) as partial:

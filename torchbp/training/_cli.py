@@ -72,6 +72,7 @@ def be_quiet() -> None:
     warnings.filterwarnings("ignore", message=".*have no `val_dataloader`")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message="The dirpath has changed")  # the checkpoint was moved
+    warnings.filterwarnings("ignore", message=".*could not find the monitored key")  # a run that ended before it was validated
     # To test or predict, a checkpoint's callbacks are of no use.
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided")
     # What TensorBoard's thread cannot write is raised again where its writer is next used.
@@ -274,5 +275,7 @@ class BPCLI(LightningCLI):
         checkpoint, logger = self.trainer.checkpoint_callback, self.trainer.logger
         if isinstance(checkpoint, ModelCheckpoint) and os.path.exists(checkpoint.best_model_path):
             print(f"best checkpoint: {os.path.relpath(checkpoint.best_model_path)}")
+        elif isinstance(checkpoint, ModelCheckpoint) and not checkpoint.best_model_path:
+            print(f"no best checkpoint: {checkpoint.monitor} was not measured")
         if isinstance(logger, TensorBoardLogger):
             print(f"to look at the run: tensorboard --logdir {os.path.relpath(logger.root_dir)}")

@@ -1,5 +1,6 @@
 """Predictions as a CSV or Parquet file, or as CSV on standard output."""
 
+import errno
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import polars as pl
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from torchbp._files import asking_why, replacing
+from torchbp._files import NotWrittenError, asking_why, replacing
 from torchbp.data._base import refuse_not_finite
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -32,7 +33,13 @@ def table_file(output: str) -> Iterator[WriteRows]:
     path = Path(output)
     kind = path.suffix.lower()
     if output == "-":
-        yield _csv(sys.stdout, ",")
+        try:
+            yield _csv(sys.stdout, ",")
+            sys.stdout.flush()
+        except OSError as error:
+            if error.filename is None and error.errno not in (None, errno.EPIPE):
+                raise NotWrittenError(f"standard output cannot be written: {error.strerror}") from None
+            raise
     elif kind in SEPARATORS:
         with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             yield _csv(file, SEPARATORS[kind])
