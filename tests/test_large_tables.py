@@ -97,27 +97,51 @@ def test_columns_that_turn_out_to_be_text_are_read_as_text(tmp_path: Path, monke
     assert held.state_dict() == on_disk.state_dict()
 
 
-def test_reading_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, write, encode = written(tmp_path, "csv"), Folder.write, Schema.x
+@pytest.mark.parametrize(
+    ("null_values", "missing"),
+    [
+        (["", "NA"], {901: "", 1500: "NA", 1900: "NA"}),  # the first text comes after rows that were handed out
+        (["-1"], {901: "", 1900: "-1"}),
+        (["-1", "NA"], {3: "NA", 901: "-1", 1900: "-1"}),
+    ],
+)
+def test_missing_values_are_found_wherever_they_come(tmp_path: Path, null_values: list[str], missing: dict[int, str]) -> None:
+    long = "v" * 10_000  # for more text than is parsed at once
+    lines = [f"{missing.get(row, row * 0.5)},{long if row % 2 else 'u'},{row // 2 % 2}" for row in range(4000)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,b,label", *lines]))
+    options: dict[str, Any] = {"null_values": null_values, "missing": "indicator"}
+    for data in (TabularDataModule(tmp_path / "table.csv", "label", **options), large(tmp_path / "table.csv", **options)):
+        assert len(data.rows) == 4000
+        x = data.rows.all()[0]
+        assert data.schema.columns[0].type == "numeric"
+        assert x[:, data.feature_names.index("a missing")].nonzero().flatten().tolist() == sorted(missing)
+        told = torch.arange(4000) * 0.5
+        assert torch.equal(x[[*missing], 0], torch.full((len(missing),), data.schema.columns[0].fill))  # type: ignore[arg-type]
+        assert (x[:, 0] != told).sum() == len(missing)
+
+
+def interrupted(of: Any) -> Any:
+    """The same function, that is called four times and no more."""
     count = 0
 
-    def interrupted(of: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count > 4:
-                raise KeyboardInterrupt
-            return of(*args, **kwargs)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > 4:
+            raise KeyboardInterrupt
+        return of(*args, **kwargs)
 
-        return call
+    return call
 
+
+def test_reading_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, write, encode = written(tmp_path, "csv"), Folder.write, Schema.x
     monkeypatch.setattr(Folder, "write", interrupted(write))
     with pytest.raises(KeyboardInterrupt):
         _ = large(path).rows
     monkeypatch.setattr(Folder, "write", write)
     parts = cached(tmp_path)
     assert len(parts) == 4
-    count = 0
     monkeypatch.setattr(Schema, "x", interrupted(encode))
     with pytest.raises(KeyboardInterrupt):
         _ = large(path).rows
@@ -129,6 +153,18 @@ def test_reading_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: p
     assert starts[0] == 4 * 16  # x was written of four parts
     monkeypatch.setattr(Schema, "x", encode)
     assert torch.equal(data.rows.all()[0], TabularDataModule(path, "label").rows.all()[0])
+
+
+def test_parts_that_miss_rows_are_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, write = written(tmp_path, "csv"), Folder.write
+    monkeypatch.setattr(Folder, "write", interrupted(write))
+    with pytest.raises(KeyboardInterrupt):
+        _ = large(path).rows
+    monkeypatch.setattr(Folder, "write", write)
+    *_, before, last = sorted(cached(tmp_path))
+    rows = pl.read_parquet(last)
+    pl.concat([pl.read_parquet(before)[-1:], rows[:-1]]).write_parquet(last)
+    assert torch.equal(large(path).rows.all()[0], TabularDataModule(path, "label").rows.all()[0])
 
 
 def test_a_file_that_was_cut_goes_on_after_its_last_whole_row(tmp_path: Path) -> None:

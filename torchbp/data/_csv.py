@@ -9,13 +9,17 @@ from typing import Any, TextIO
 import polars as pl
 
 ROWS = 2**14  # in a part: the allocator gives memory back only after so many parts
-INFERRED = 10_000  # rows that types are judged by
+INFERRED = 2_000  # rows that types are judged by
 
 Types = Mapping[str, type[pl.DataType]]
 
 
 class NotNumbersError(Exception):
-    """Columns that were to be read as numbers hold something else."""
+    """Columns that were to be read as numbers hold something else; reading is to begin anew, for rows may be missing.
+
+    Args:
+        names: those to be read as text; none where it may be a missing value, which will be found.
+    """
 
     def __init__(self, names: Collection[str]) -> None:
         super().__init__(*names)
@@ -37,7 +41,10 @@ class CsvFile:
 
     def __init__(self, path: Path, separator: str, null_values: Sequence[str]) -> None:
         self.path = path
-        self._options: dict[str, Any] = {"separator": separator, "null_values": list(null_values), "glob": False}
+        self._options: dict[str, Any] = {"separator": separator, "glob": False}
+        self._null_values = list(null_values)
+        # To compare each value with the texts among them takes a sixth of the time: they are looked for once there is one.
+        self._looked_for = [value for value in null_values if is_number(value)]
         # Polars would give the second column of a name another name.
         with self._open() as file:
             names = next((line for line in csv.reader(file, delimiter=separator) if line), [])
@@ -53,28 +60,33 @@ class CsvFile:
 
         Columns in ``texts`` are String, whatever they hold.
         """
-        schema = self._scan(infer_schema_length=INFERRED).collect_schema()
+        schema = self._scan(infer_schema_length=INFERRED, null_values=self._null_values).collect_schema()
         number = {name: pl.Float64 if name in exact else pl.Float32 for name in schema}
         return {n: number[n] if type.is_numeric() and n not in texts else pl.String for n, type in schema.items()}
 
     def parts(self, types: Types | None = None, start: int = 0) -> Iterator[pl.DataFrame]:
-        """The rows, part by part; blank lines at the file's end are none.
+        """The rows, part by part; blank lines at the end are none, and among texts missing values stand as they are written.
 
         Args:
             types: each column's, as :meth:`types` gives them; None for text.
             start: the number of rows that are left out.
 
         Raises:
-            NotNumbersError: a value that does not suit its column's type.
+            NotNumbersError: a value that does not suit its column's type. Polars may have given rows after it, but not
+                all before.
             polars.exceptions.PolarsError: what is no CSV.
         """
-        rows = self._scan(infer_schema=False, schema_overrides=types, skip_rows_after_header=start)
+        options = {"schema_overrides": types, "skip_rows_after_header": start, "null_values": self._looked_for}
+        rows = self._scan(infer_schema=False, **options)
         try:
             for part in without_blank_end(rows.collect_batches(chunk_size=ROWS)):
                 yield part.rechunk()  # it comes in a dozen pieces, each of which costs whoever reads it
         except pl.exceptions.ComputeError as error:
             if "found more fields" in str(error):
                 self._refuse_too_long()
+            if self._looked_for != self._null_values:
+                self._looked_for = self._null_values
+                raise NotNumbersError([]) from None
             numeric = [name for name, type in (types or {}).items() if type != pl.String]
             if bad := self._not_numbers(numeric):
                 raise NotNumbersError(bad) from None
@@ -95,7 +107,7 @@ class CsvFile:
     def _not_numbers(self, names: Sequence[str]) -> list[str]:
         columns = pl.col(names)
         lost = columns.is_not_null() & columns.cast(pl.Float64, strict=False).is_null()
-        found = self._scan(infer_schema=False).select(lost.any()).collect(engine="streaming")
+        found = self._scan(infer_schema=False, null_values=self._null_values).select(lost.any()).collect(engine="streaming")
         return [name for name in names if found[name].item()]
 
     def _open(self) -> TextIO:
@@ -103,6 +115,14 @@ class CsvFile:
 
     def _scan(self, **options: Any) -> pl.LazyFrame:
         return pl.scan_csv(self.path, **self._options, **options)
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def without_blank_end(parts: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:

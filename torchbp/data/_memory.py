@@ -10,4 +10,4 @@ os.environ.setdefault("POLARS_CSV_CHUNK_SIZE", str(2**23))
 os.environ.setdefault("POLARS_CSV_CHUNK_PREFETCH_LIMIT", "2")
 # Behind what is there, for the last counts: a process that has loaded polars hands polars' own on to those it starts.
 _given = os.environ.get("_RJEM_MALLOC_CONF", "")
-os.environ["_RJEM_MALLOC_CONF"] = f"{_given},dirty_decay_ms:20,muzzy_decay_ms:0".lstrip(",")
+os.environ["_RJEM_MALLOC_CONF"] = f"{_given},dirty_decay_ms:5,muzzy_decay_ms:0".lstrip(",")

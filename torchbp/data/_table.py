@@ -25,6 +25,7 @@ NOT_CSV = {
 }
 FILE = 64  # parts of a CSV file that become one file of a cache
 ROWS = 2**16  # in a part of a Parquet file
+ENOUGH = 1000  # rows, to tell a place in a file by
 
 
 class Table:
@@ -190,16 +191,38 @@ def _as_parquet(file: CsvFile, types: Types, cache: Cache) -> list[Path]:
         # Each is called by the number of rows that there are up to its end.
         there = sorted(folder.path.glob("*.parquet"))
         if not folder.complete:
+            if there and not _ends_as(there[-1], file, types):
+                _remove(there)
             rows = int(there[-1].stem) if there else 0
             size = file.path.stat().st_size
             with progress(f"reading {file.path.name}", size / bytes_a_row(file.path)) as done:
                 parts = file.parts(types, rows)
-                while some := list(islice(parts, FILE)):
-                    rows += sum(map(len, some))
-                    there.append(folder.write(f"{rows:020}.parquet", pl.concat(some).write_parquet))
-                    done(rows)
+                try:
+                    while some := list(islice(parts, FILE)):
+                        rows += sum(map(len, some))
+                        there.append(folder.write(f"{rows:020}.parquet", pl.concat(some).write_parquet))
+                        done(rows)
+                except NotNumbersError:
+                    _remove(there)
+                    raise
             folder.complete = True
     return there
+
+
+def _ends_as(path: Path, file: CsvFile, types: Types) -> bool:
+    """Whether the rows up to the end of a Parquet file are those of the CSV file.
+
+    A process may have been killed before it came to know that rows were missing: see :class:`NotNumbersError`.
+    """
+    last = pl.read_parquet(path).tail(ENOUGH)
+    first = next(file.parts(types, int(path.stem) - len(last)), last[:0])[: len(last)]
+    return len(first) > 0 and first.equals(last[: len(first)])
+
+
+def _remove(paths: list[Path]) -> None:
+    """Remove files, and forget them."""
+    while paths:
+        paths.pop().unlink()
 
 
 def bytes_a_row(path: Path) -> float:
