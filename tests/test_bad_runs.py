@@ -78,6 +78,8 @@ CASES = [
     ),
     ("fit --ckpt_path table.ckpt --data.init_args.ignore '[age]'", 1, "ignore is ['age']; a checkpoint goes on as it was"),
     ("test --ckpt_path table.ckpt --data.null_values+ x", 1, "and its null_values is ['', 'NA', "),
+    ("test --ckpt_path table.ckpt --data.seed 7", 1, "seed is 7; a checkpoint goes on as it was trained, and its seed is 0"),
+    ("fit --ckpt_path xor.ckpt --data.val_size 0.5", 1, "val_size is 0.5; a checkpoint goes on as it was trained"),
     ("validate --ckpt_path arrays.ckpt --data.standardize false", 1, "standardize is False; a checkpoint goes on as it was"),
     # checkpoints
     ("test --ckpt_path gone.ckpt", 1, "the checkpoint gone.ckpt does not exist"),
@@ -115,7 +117,7 @@ CASES = [
     ("test --ckpt_path table.ckpt --data.path rare.csv", 1, "'bought' holds 'maybe' in row 41; the classes are 'no', 'yes'"),
     ("validate --ckpt_path table.ckpt --data.path blind.csv", 1, "blind.csv has no column 'bought'; it has 'age', 'city'"),
     (
-        "validate --ckpt_path table.ckpt --data.test_size 0.3 --data.val_size 0",
+        "validate --ckpt_path table.ckpt --data.path gap.csv --data.test_size 0.3 --data.val_size 0",
         1,
         "no row is held out to validate on; there must be some, or another file to validate",
     ),

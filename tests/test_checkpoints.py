@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from training_runs import CONFIGS
 
 from torchbp.cli import main
@@ -132,7 +133,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["last.ckpt"]
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
-    (tmp_path / "new folder/last.ckpt.1.partial").touch()  # as a killed run leaves it
+    (tmp_path / "new folder/last.ckpt.999999999.partial").touch()  # as a killed run leaves it
     CheckpointIO().save_checkpoint({"a": torch.zeros(10**5)}, path)
     assert os.listdir(path.parent) == ["last.ckpt"]
 
@@ -159,3 +160,54 @@ def test_killed_runs_end_as_if_they_had_not_been_killed(tmp_path: Path, engine: 
     assert summary
     assert int(summary[1]) >= 3  # none is killed more than six times
     assert int(summary[2]) >= 5
+
+
+SCHEDULE = ["--model.lr_scheduler", "StepLR", "--model.lr_scheduler.step_size", "2"]
+
+
+def parameters(version: str) -> list[torch.Tensor]:
+    saved = torch.load(f"logs/xor/{version}/checkpoints/last.ckpt", weights_only=True)
+    return [saved["global_step"], *saved["state_dict"].values()]
+
+
+@pytest.mark.parametrize("order", ["alone", "before", "after"])
+def test_a_run_goes_on_with_the_settings_that_it_was_begun_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    begun = ["fit", "--config", str(CONFIGS / "xor.yaml"), *SCHEDULE, "--patience", "400"]
+    assert main([*begun, "--trainer.max_epochs", "9"]) == 0
+    assert main([*begun, "--trainer.max_epochs", "4"]) == 0
+    path = "logs/xor/version_1/checkpoints/last.ckpt"
+    configuration = {"alone": [], "before": ["--config", "config.yaml"], "after": ["--config", "config.yaml"]}[order]
+    shutil.copy("logs/xor/version_1/config.yaml", "config.yaml")
+    checkpoint = ["--ckpt_path", path]
+    both = [*configuration, *checkpoint] if order == "before" else [*checkpoint, *configuration]
+    assert main(["fit", *both, "--trainer.max_epochs", "9"]) == 0
+    for one, other in zip(parameters("version_0"), parameters("version_1"), strict=True):
+        assert one == other if isinstance(one, int) else one.equal(other)
+    config = yaml.safe_load(Path("logs/xor/version_1/config.yaml").read_text())
+    assert (config["patience"], config["trainer"]["max_epochs"], config["model"]["lr_scheduler"]["init_args"]["step_size"]) == (
+        400,
+        9,
+        2,
+    )
+
+
+def test_a_schedule_that_is_not_known_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", str(CONFIGS / "xor.yaml"), *SCHEDULE, "--trainer.max_epochs", "2"]) == 0
+    shutil.copy("logs/xor/version_0/checkpoints/last.ckpt", "kept.ckpt")
+    assert main(["fit", "--ckpt_path", "kept.ckpt"]) == 1
+    said = "torchbp: error: the checkpoint was trained with an lr_scheduler; say which, or give its run's --config\n"
+    assert capsys.readouterr().err == said
+    assert main(["fit", "--ckpt_path", "kept.ckpt", *SCHEDULE, "--trainer.max_epochs", "3"]) == 0
+
+
+def test_a_checkpoint_callback_of_ones_own_stands_beside_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--trainer.callbacks", "ModelCheckpoint", "--trainer.max_epochs", "2"]
+    assert main(["fit", "--config", str(CONFIGS / "xor.yaml"), *options]) == 0
+    assert {"best.ckpt", "last.ckpt"} < {path.name for path in Path("logs/xor/version_0/checkpoints").iterdir()}

@@ -128,6 +128,23 @@ def test_what_a_file_says_in_unused_columns_is_said_again(
     assert rows["p_true"].n_unique() == 4  # of known and missing ages, and of two cities of which one is the most frequent
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\n\n"])
+def test_rows_without_a_value_are_predicted_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], end: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(200, 0).write_csv("old.csv")
+    _, checkpoint = trained(TabularDataModule("old.csv", "good", ignore=IGNORED))
+    Path("new.csv").write_text("age,city,row,row (input)\n,,a,b\n30,v,,\n,,,\n,,," + end)
+    capsys.readouterr()
+    (tmp_path / "a[1]").mkdir()  # no pattern
+    assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "new.csv", "--output", "a[1]/out.parquet"]) == 0
+    rows = pl.read_parquet("a[1]/out.parquet", glob=False)
+    assert rows["row"].to_list() == [1, 2, 3, 4]
+    assert rows["row (input)"].to_list() == ["a", None, None, None]
+    assert rows["row (input) (input)"].to_list() == ["b", None, None, None]
+
+
 def test_a_built_in_set_needs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     data = BuiltinDataModule("digits")
@@ -163,6 +180,12 @@ def test_a_new_file_is_tested_whole_and_that_trained_on_as_it_was_split(
     check(["--data.path", "copy.csv"], as_split, "")
     other = "is not the file that was trained on; all of its rows are tested\n"
     check(["--data.path=new.csv"], whole, f"torchbp: new.csv {other}")
+    config = {
+        "model": {"lr": 1.0},
+        "data": {"class_path": "TabularDataModule", "init_args": {"path": "new.csv", "target": "good"}},
+    }
+    Path("config.yaml").write_text(json.dumps(config))  # which is YAML
+    check(["--config", "config.yaml"], whole, f"torchbp: new.csv {other}")
     shutil.copy("new.csv", "old.csv")
     check([], whole, f"torchbp: old.csv {other}")
 
@@ -289,13 +312,13 @@ def test_an_interrupted_run_leaves_the_old_predictions_and_no_half_file(
 
 
 def test_what_a_killed_process_has_left_goes_when_the_file_is_written(tmp_path: Path) -> None:
-    (tmp_path / "out.parquet.1.partial").touch()
-    (tmp_path / "out.parquet.1.partial.abc").mkdir()
-    (tmp_path / "out.parquet.1.partial.abc/1.parquet").touch()
-    (tmp_path / "about.parquet.1.partial").touch()  # another's
+    (tmp_path / "out.parquet.999999999.partial").touch()
+    (tmp_path / "out.parquet.999999999.partial.abc").mkdir()
+    (tmp_path / "out.parquet.999999999.partial.abc/1.parquet").touch()
+    (tmp_path / "about.parquet.999999999.partial").touch()  # another's
     with table_file(str(tmp_path / "out.parquet")) as write:
         write(pl.DataFrame({"row": [1]}))
-    assert sorted(os.listdir(tmp_path)) == ["about.parquet.1.partial", "out.parquet"]
+    assert sorted(os.listdir(tmp_path)) == ["about.parquet.999999999.partial", "out.parquet"]
 
 
 def test_parquet_is_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,10 +150,12 @@ def test_csv_tsv_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_blank_lines_at_the_end_are_no_rows(tmp_path: Path) -> None:
-    one, other = (TabularDataModule(written(tmp_path, GOOD + end), "bought") for end in ("", "\n\r\n,,\n\n"))
+    one, other = (TabularDataModule(written(tmp_path, GOOD + end), "bought") for end in ("", "\n\r\n\n"))
     assert len(one.rows.all()[0]) == len(other.rows.all()[0]) == 20
     with pytest.raises(ValueError, match="the target 'bought' has no value in row 21"):
         _ = TabularDataModule(written(tmp_path, GOOD + "\n" + ROWS), "bought").rows
+    with pytest.raises(ValueError, match="the target 'bought' has no value in row 21"):  # it has commas, so it is one
+        _ = TabularDataModule(written(tmp_path, GOOD + ",,\n\n"), "bought").rows
 
 
 @pytest.mark.parametrize(
@@ -252,3 +254,40 @@ def test_the_classes_are_those_of_what_a_column_calls_training_rows(tmp_path: Pa
         classes(["0", "1", "0", "x", "1", "0"] * 20)
     with pytest.raises(ValueError, match="the target 'label' has a single class, 'a'; there is nothing to tell apart"):
         classes(["a", "b"] * 60, ["train", "val"] * 60)
+
+
+@pytest.mark.parametrize("parts", [{"val_path": "b", "test_size": 0}, {"test_path": "b", "val_size": 0}], ids=str)
+def test_beside_a_file_for_one_part_nothing_held_out_is_nothing(tmp_path: Path, parts: dict[str, Any]) -> None:
+    paths = {name: csv(tmp_path, mixed(60, seed), name) for seed, name in enumerate("ab")}
+    data = TabularDataModule(paths["a"], "label", **{name: paths.get(value, value) for name, value in parts.items()})
+    of_file, of_none = ("val", "test") if "val_path" in parts else ("test", "val")
+    assert [len(data.split_rows(name)) for name in ("train", of_file, of_none)] == [60, 60, 0]
+    assert data.has_validation == ("val_path" in parts)
+
+
+def test_numbers_that_are_names_or_missing_are_the_same_in_every_format(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    frame = pl.DataFrame(
+        {
+            "kind": draw.choice([0.1, 0.7, 2.5], 90).astype(np.float32),
+            "size": np.where(draw.random(90) < 0.2, -999, draw.random(90)),
+            "count": np.where(draw.random(90) < 0.2, -999, draw.integers(0, 50, 90)),
+            "y": draw.choice([0.1, 0.2], 90).astype(np.float32),
+        }
+    )
+    options: dict[str, Any] = {
+        "types": {"kind": "categorical"},
+        "null_values": ["-999"],
+        "missing": "indicator",
+        "task": "binary",
+    }
+    frame.write_parquet(tmp_path / "table.parquet")
+    one = TabularDataModule(csv(tmp_path, frame), "y", **options)
+    other = TabularDataModule(tmp_path / "table.parquet", "y", **options)
+    assert one.feature_names == other.feature_names
+    assert one.feature_names[:3] == ["kind=0.1", "kind=0.7", "kind=2.5"]
+    assert one.class_names == other.class_names == ["0.1", "0.2"]
+    for rows, expected in zip(other.rows.all(), one.rows.all(), strict=True):
+        assert rows.equal(expected)
+    other.load_state_dict(one.state_dict())
+    assert other.rows.all()[0].equal(one.rows.all()[0])

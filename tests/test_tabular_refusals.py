@@ -37,6 +37,8 @@ from torchbp.data._tabular import NULL_VALUES
         (GOOD, {"target": "city", "task": "multilabel"}, "the target 'city' holds 'r' in row 1; true and false"),
         (GOOD, {"target": ["city", "bought"], "task": "binary"}, "task binary has one target column, not 2: 'city', 'bought'"),
         (GOOD.replace("yes", "no"), {}, "the target 'bought' has a single class, 'no'; there is nothing to tell apart"),
+        ("a,*,bought\n1,2,3\n", {}, "has a column named '*', which reads as a pattern of names; give it another one"),
+        ("a,^b$,bought\n1,2,3\n", {}, "has a column named '^b$', which reads as a pattern of names"),
         ("a,b,bought,a\n1,2,3,4\n", {}, "has 2 columns named 'a'; each name must be there once"),
         (
             "a,bought\n1,2\n3,4,5\n",

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,8 +17,8 @@ class NotWrittenError(OSError):
 def replacing(path: str | Path) -> Iterator[Path]:
     """A name beside ``path`` to write to, for the length of the block; at its end the file written takes the place of ``path``.
 
-    Whatever ends the block early leaves ``path`` as it was. Only a process that is killed leaves something, ``*.partial*``; the
-    next one that writes ``path`` removes it.
+    Whatever ends the block early leaves ``path`` as it was. Only a process that is killed leaves something; the next one that
+    writes ``path`` removes it.
 
     Raises:
         NotWrittenError: ``path`` is a folder, or cannot be written.
@@ -26,7 +27,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     if path.is_dir():
         raise NotWrittenError(f"{path} is a folder; a file can be written")
     for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial*"):
-        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        found = re.fullmatch(r"\.(\d+)\.partial(\.\w+)?", left.name[len(path.name) :])
+        if found and not _is_alive(int(found[1])):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -62,6 +65,19 @@ def asking_why(partial: Path, kind: type[Exception]) -> Iterator[None]:
             file.write(bytes(2**20))
         path = str(partial).removesuffix(f".{os.getpid()}.partial")
         raise NotWrittenError(f"{path} cannot be written: {error}") from None
+
+
+def _is_alive(process: int) -> bool:
+    """Whether there is such a process on this machine; elsewhere than on POSIX systems one cannot ask, so there may be."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _sync(path: Path) -> None:

@@ -4,11 +4,11 @@ import hashlib
 import os
 from pathlib import Path
 
-PIECES, PIECE = 64, 2**14
+PIECES, PIECE = 256, 2**14
 
 
 def content_of(path: str | Path) -> str:
-    """A sum of the file's size and of what stands in it at 64 places, which is all of a file of up to a MiB.
+    """A sum of the file's size and of what stands in it at 256 places, which is all of a file of up to 4 MiB.
 
     Raises:
         OSError: the file cannot be read.

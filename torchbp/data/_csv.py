@@ -8,6 +8,8 @@ from typing import Any, TextIO
 
 import polars as pl
 
+from torchbp.data._values import is_number
+
 ROWS = 2**14  # in a part: the allocator gives memory back only after so many parts
 INFERRED = 2_000  # rows that types are judged by
 
@@ -41,8 +43,7 @@ class CsvFile:
 
     def __init__(self, path: Path, separator: str, null_values: Sequence[str]) -> None:
         self.path = path
-        self._options: dict[str, Any] = {"separator": separator, "glob": False}
-        self._null_values = list(null_values)
+        self.separator, self.null_values = separator, list(null_values)
         # To compare each value with the texts among them takes a sixth of the time: they are looked for once there is one.
         self._looked_for = [value for value in null_values if is_number(value)]
         # Polars would give the second column of a name another name.
@@ -55,12 +56,12 @@ class CsvFile:
     def names(self) -> list[str]:
         return self._scan(infer_schema=False).collect_schema().names()
 
-    def types(self, exact: Collection[str], texts: Collection[str] = ()) -> dict[str, type[pl.DataType]]:
+    def types(self, exact: Collection[str], texts: Collection[str]) -> dict[str, type[pl.DataType]]:
         """What the first rows suggest: String, or where all values are numbers Float32, Float64 for a column in ``exact``.
 
         Columns in ``texts`` are String, whatever they hold.
         """
-        schema = self._scan(infer_schema_length=INFERRED, null_values=self._null_values).collect_schema()
+        schema = self._scan(infer_schema_length=INFERRED, null_values=self.null_values).collect_schema()
         number = {name: pl.Float64 if name in exact else pl.Float32 for name in schema}
         return {n: number[n] if type.is_numeric() and n not in texts else pl.String for n, type in schema.items()}
 
@@ -79,13 +80,13 @@ class CsvFile:
         options = {"schema_overrides": types, "skip_rows_after_header": start, "null_values": self._looked_for}
         rows = self._scan(infer_schema=False, **options)
         try:
-            for part in without_blank_end(rows.collect_batches(chunk_size=ROWS)):
+            for part in without_blank_end(rows.collect_batches(chunk_size=ROWS), blank_lines_at_end(self.path)):
                 yield part.rechunk()  # it comes in a dozen pieces, each of which costs whoever reads it
         except pl.exceptions.ComputeError as error:
             if "found more fields" in str(error):
                 self._refuse_too_long()
-            if self._looked_for != self._null_values:
-                self._looked_for = self._null_values
+            if self._looked_for != self.null_values:
+                self._looked_for = self.null_values
                 raise NotNumbersError([]) from None
             numeric = [name for name, type in (types or {}).items() if type != pl.String]
             if bad := self._not_numbers(numeric):
@@ -95,43 +96,35 @@ class CsvFile:
     def _refuse_too_long(self) -> None:
         """Refuse the first row that has more values than there are columns."""
         with self._open() as file:
-            rows = (row for row in csv.reader(file, delimiter=self._options["separator"]) if row)
-            names = next(rows)
+            rows = csv.reader(file, delimiter=self.separator)
+            names = next(row for row in rows if row)
             for number, row in enumerate(rows, 1):
                 if len(row) > len(names):
                     raise ValueError(
                         f"{self.path} has {len(row)} values in row {number} and names {len(names)} columns; values are "
-                        f"separated by {self._options['separator']!r}, which --data.separator can change"
+                        f"separated by {self.separator!r}, which --data.separator can change"
                     )
 
     def _not_numbers(self, names: Sequence[str]) -> list[str]:
         columns = pl.col(names)
         lost = columns.is_not_null() & columns.cast(pl.Float64, strict=False).is_null()
-        found = self._scan(infer_schema=False, null_values=self._null_values).select(lost.any()).collect(engine="streaming")
+        found = self._scan(infer_schema=False, null_values=self.null_values).select(lost.any()).collect(engine="streaming")
         return [name for name in names if found[name].item()]
 
     def _open(self) -> TextIO:
         return self.path.open(encoding="utf-8-sig", errors="replace", newline="")
 
     def _scan(self, **options: Any) -> pl.LazyFrame:
-        return pl.scan_csv(self.path, **self._options, **options)
+        return pl.scan_csv(self.path, separator=self.separator, glob=False, **options)
 
 
-def is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def without_blank_end(parts: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The same rows, but for those at the end that have no value: polars makes a row of a blank line."""
+def without_blank_end(parts: Iterator[pl.DataFrame], blank: int) -> Iterator[pl.DataFrame]:
+    """The same rows, but for those that polars makes of ``blank`` lines at a file's end."""
     held = None  # rows without a value, of which it is not known yet whether they are the last
     for part in parts:
         rows = part if held is None else pl.concat([held, part])
         held = None
-        if any(value is not None for value in rows.row(-1)):
+        if not blank or any(value is not None for value in rows.row(-1)):
             yield rows
             continue
         filled = rows.select(pl.any_horizontal(pl.all().is_not_null())).to_series().arg_true()
@@ -139,3 +132,13 @@ def without_blank_end(parts: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         held = rows[end:]
         if end:
             yield rows[:end]
+    if held is not None and len(held) > blank:
+        yield held[: len(held) - blank]
+
+
+def blank_lines_at_end(path: Path) -> int:
+    """How many there are, of up to a MiB."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 2**20, 0))
+        text = file.read()
+    return max(text[len(text.rstrip(b"\r\n")) :].count(b"\n") - 1, 0)

@@ -144,7 +144,10 @@ def stream(path: Path, separator: str, needed: Sequence[str]) -> Iterator[pl.Dat
 
 
 def refuse_unknown(path: Path, names: Sequence[str], there: Sequence[str]) -> None:
-    """Refuse names that no column has."""
+    """Refuse names that no column has, and columns with names that polars takes for patterns."""
+    for name in there:
+        if name == "*" or (name.startswith("^") and name.endswith("$")):
+            raise ValueError(f"{path} has a column named {name!r}, which reads as a pattern of names; give it another one")
     for name in names:
         if name not in there:
             raise ValueError(f"{path} has no column {name!r}; it has {listed(closest_first(name, there))}")
@@ -187,7 +190,8 @@ def _read_csv(file: CsvFile, types: Types, large: float, cache: Cache) -> Table:
 
 def _as_parquet(file: CsvFile, types: Types, cache: Cache) -> list[Path]:
     """The file made Parquet, once; where that was interrupted, it goes on."""
-    with cache.folder("columns", file.path, {name: str(type) for name, type in types.items()}) as folder:
+    made_by = [{name: str(type) for name, type in types.items()}, file.separator, file.null_values]
+    with cache.folder("columns", file.path, made_by) as folder:
         # Each is called by the number of rows that there are up to its end.
         there = sorted(folder.path.glob("*.parquet"))
         if not folder.complete:

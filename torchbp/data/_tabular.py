@@ -165,7 +165,7 @@ class TabularDataModule(RowsDataModule):
     def has_validation(self) -> bool:
         if self.split:
             return bool((self.part_of() == PARTS.index("val")).any())  # type: ignore[union-attr]
-        return bool(self.other_paths["val"]) or super().has_validation
+        return bool(self.other_paths["val"]) or self.val_size > 0 or (self.test_size == 0 and not self.other_paths["test"])
 
     def load(self) -> Rows:
         table = self._read(self.path)
@@ -217,8 +217,8 @@ class TabularDataModule(RowsDataModule):
 
     def _draw(self, target: Target, targets: Mapping[str, pl.Series]) -> Tensor | None:
         """Each row's part, as :meth:`part_of` gives it, drawn by the seed."""
-        if self.val_size == self.test_size == 0:
-            return None
+        if self.val_size == self.test_size == 0:  # each split is the whole set, or what another file has
+            return torch.zeros(len(targets[self.targets[0]]), dtype=torch.uint8) if any(self.other_paths.values()) else None
         codes = target.codes(targets) if target.classes else np.zeros(len(targets[self.targets[0]]), np.uint8)
         return draw_split(torch.from_numpy(codes), (self.val_size, self.test_size), self.seed, target.class_names)
 

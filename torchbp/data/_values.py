@@ -21,9 +21,11 @@ def clean(values: pl.Series, null_values: Sequence[str]) -> pl.Series:
     """The values as Float64, Float32, Boolean or String, null where one is missing; other types, not supported, stay."""
     if values.dtype == pl.Boolean or unsupported(values.dtype):
         return values
-    if values.dtype == pl.Float32:
-        return values if all_finite(values) else values.fill_nan(None)
     if values.dtype.is_numeric():
+        if missing := [float(value) for value in null_values if is_number(value)]:
+            values = values.set(values.is_in(pl.Series(missing).cast(values.dtype, strict=False)), None)
+        if values.dtype == pl.Float32:
+            return values if all_finite(values) else values.fill_nan(None)
         return values.cast(pl.Float64).fill_nan(None)
     text = values.cast(pl.String).str.strip_chars()
     missing = text.is_in(list(null_values)) | text.cast(pl.Float64, strict=False).is_nan().fill_null(False)
@@ -33,6 +35,14 @@ def clean(values: pl.Series, null_values: Sequence[str]) -> pl.Series:
 def all_finite(values: pl.Series) -> bool:
     """Whether no value is NaN or infinite; False also where their sum is too large."""
     return isfinite(values.sum())
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def unsupported(dtype: pl.DataType) -> bool:
@@ -77,6 +87,7 @@ def codes(values: pl.Series, categories: Sequence[float | str]) -> np.ndarray:
     """Each value's place among the categories, which are sorted, -1 where it has none."""
     if isinstance(categories[0], float):
         known, code = np.array(categories), np.empty(len(values), np.int32)
+        values = as_categories(values) if values.dtype == pl.Float32 else values
         for first in range(0, len(values), AT_ONCE):
             sought = values[first : first + AT_ONCE].cast(pl.Float64, strict=False).to_numpy()
             place = np.searchsorted(known[:-1], sought)  # a gap is NaN, which equals nothing
@@ -100,6 +111,8 @@ def natural(values: pl.Series) -> pl.Series:
 
 def as_categories(values: pl.Series) -> pl.Series:
     """Float64 where all values are numbers, so that 1 and 1.0 are one category; else String."""
+    if values.dtype == pl.Float32:  # as they are written, which is what other formats of the file have
+        return values.cast(pl.String).cast(pl.Float64)
     if values.dtype == pl.String:
         parsed = values.cast(pl.Float64, strict=False)
         return parsed if parsed.null_count() == values.null_count() else values

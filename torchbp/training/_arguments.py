@@ -51,7 +51,7 @@ def given(args: Sequence[str]) -> argparse.Namespace:
 def table_by_default(args: Sequence[str]) -> list[str]:
     """The option that makes a file a table, where nothing else says what it is."""
     said = given(args)
-    return ["--data", "torchbp.data.TabularDataModule"] if said.path and not (said.config or said.data) else []
+    return ["--data", "torchbp.data.TabularDataModule"] if said.path and not said.data else []
 
 
 def asked(args: Sequence[str], part: str) -> set[str]:

@@ -23,7 +23,9 @@ from torchbp.data._content import content_of
 from torchbp.training._module import BPModule
 
 LOGS = Path("logs")
-SETTLED = {"types", "missing", "ignore", "max_categories", "null_values", "standardize"}  # in training, once and for all
+# In training, once and for all; and of the file that was trained on, which of its rows were held out.
+SETTLED = {"types", "missing", "ignore", "max_categories", "null_values", "standardize"}
+HELD_OUT = {"val_size", "test_size", "split", "seed"}
 WHOLE = {"val_size": 0.0, "test_size": 0.0, "split": None, "val_path": None, "test_path": None}  # no part is held out
 PARTS = {"state_dict": "network.layers.0.weight", "hyper_parameters": "num_features"}
 # Lightning's parts, of which the first are needed to go on training.
@@ -84,8 +86,11 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def refuse_untrainable(checkpoint: dict[str, Any]) -> None:
-    """Refuse a checkpoint from which training cannot go on.
+def refuse_untrainable(checkpoint: dict[str, Any], lr_scheduler: object | None) -> None:
+    """Refuse a checkpoint from which training cannot go on, or not as it began.
+
+    Args:
+        lr_scheduler: with which it is to go on.
 
     Raises:
         ValueError: what is needed for that is not there.
@@ -94,6 +99,8 @@ def refuse_untrainable(checkpoint: dict[str, Any]) -> None:
         raise ValueError(
             f"the checkpoint has no {missing[0]}; with its network alone one can test, predict and export, but not go on"
         )
+    if checkpoint["lr_schedulers"] and lr_scheduler is None:
+        raise ValueError("the checkpoint was trained with an lr_scheduler; say which, or give its run's --config")
 
 
 def load_module(checkpoint: dict[str, Any]) -> BPModule:
@@ -164,28 +171,16 @@ def newest_checkpoint(name: str | None, kind: str) -> str:
     raise damage
 
 
-def another_file(checkpoint: dict[str, Any], path: str | None) -> str:
-    """The path, if there is a file that is not the one trained on, under whatever name; else empty.
+def another_file(checkpoint: dict[str, Any], path: str | None) -> str | None:
+    """The path, if the file there is known not to be the one that was trained on, under whatever name; else None."""
+    known = (checkpoint.get("datamodule_hyper_parameters") or {}).get("_content")
+    return path if known and path and os.path.isfile(path) and content_of(path) != known else None
 
-    Args:
-        path: None for the one that the checkpoint has.
-    """
+
+def saved_arguments(checkpoint: dict[str, Any]) -> list[str]:
+    """The options that make the data module that the checkpoint was trained with; none where it does not say."""
     saved = checkpoint.get("datamodule_hyper_parameters") or {}
-    path = path or str(saved.get("path"))
-    known = saved.get("_content")
-    return path if known and os.path.isfile(path) and content_of(path) != known else ""
-
-
-def saved_arguments(checkpoint: dict[str, Any], whole: bool) -> list[str]:
-    """The options that make the data module that the checkpoint was trained with; none where it does not say.
-
-    Args:
-        whole: no part of the rows is to be held out.
-    """
-    saved = checkpoint.get("datamodule_hyper_parameters") or {}
-    arguments = {name: value for name, value in saved.items() if not name.startswith("_")}
-    if whole:
-        arguments.update({name: value for name, value in WHOLE.items() if name in arguments})
     if "_class_path" not in saved:
         return []
+    arguments = {name: value for name, value in saved.items() if not name.startswith("_")}
     return ["--data", json.dumps({"class_path": saved["_class_path"], "init_args": arguments})]

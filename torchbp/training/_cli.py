@@ -24,8 +24,10 @@ import torchbp.data
 from torchbp.training._arguments import OneLineParser, asked, given, table_by_default, table_help
 from torchbp.training._callbacks import Graph, Histograms, Hyperparameters, PlainProgress, ProgressBar
 from torchbp.training._checkpoint import (
+    HELD_OUT,
     LOGS,
     SETTLED,
+    WHOLE,
     CheckpointIO,
     another_file,
     load_checkpoint,
@@ -146,11 +148,15 @@ class BPCLI(LightningCLI):
             said.ckpt_path = newest_checkpoint(name, said.ckpt_path)
             if name is None:
                 self.notes.append(f"the newest run's checkpoint is {said.ckpt_path}")
-            args = [*args, "--ckpt_path", said.ckpt_path]
+        if said.ckpt_path:
+            own = Path(said.ckpt_path).parent.parent / "config.yaml"
+            if args[0] == "fit" and not said.config and own.is_file():  # a run goes on as it was begun
+                args = [args[0], "--config", str(own), *args[1:]]
+            args = [*args, "--ckpt_path", said.ckpt_path]  # at the end: such a configuration has none
         defaults = table_by_default(args)
         if said.ckpt_path:
             self.checkpoint = load_checkpoint(said.ckpt_path)
-            defaults = self._data_as_trained(said) or defaults
+            defaults = saved_arguments(self.checkpoint) or defaults
             if not (defaults or said.data or said.config or said.help):
                 parser.error(f"{said.ckpt_path} does not say what data it was trained on; say --data.path FILE, or --data")
         self.config = parser.parse_args([args[0], *defaults, *args[1:]])
@@ -159,26 +165,34 @@ class BPCLI(LightningCLI):
             self.parse_arguments(parser, [*args, "--ckpt_path", path])
         elif not path and args[0] != "fit":
             parser.error(untrained)
+        elif self.checkpoint and args[0] != "predict":
+            self._mind_another_file()
 
-    def _data_as_trained(self, said: argparse.Namespace) -> list[str]:
-        """The options of the data that the checkpoint was trained with; of another file, all rows are tested."""
+    def _mind_another_file(self) -> None:
+        """Of a file that was not trained on, all rows are validated or tested, unless the arguments say which."""
         assert self.checkpoint is not None
-        another = "" if self.command == "predict" or said.config else another_file(self.checkpoint, said.path)
-        if another:
-            done = (
-                "its rows are split anew"
-                if self.command == "fit"
-                else f"all of its rows are {self.command.removesuffix('e')}ed"
-            )
-            self.notes.append(f"{another} is not the file that was trained on; {done}")
-        return saved_arguments(self.checkpoint, whole=bool(another) and self.command != "fit")
+        arguments = self.config[self.command].data.get("init_args", {})
+        path = another_file(self.checkpoint, arguments.get("path"))
+        if not path or WHOLE.keys() & asked(self.arguments, "data"):
+            return
+        if self.command == "fit":
+            self.notes.append(f"{path} is not the file that was trained on; its rows are split anew")
+            return
+        for name in WHOLE.keys() & arguments.keys():
+            arguments[name] = WHOLE[name]
+        done = {"validate": "validated", "test": "tested"}[self.command]
+        self.notes.append(f"{path} is not the file that was trained on; all of its rows are {done}")
 
     def _refuse_settled(self) -> None:
         """Refuse options of the data that are as they were in training, and are asked for otherwise."""
         saved = (self.checkpoint or {}).get("datamodule_hyper_parameters") or {}
-        for name in SETTLED & asked(self.arguments, "data") & saved.keys():
-            if (value := self.config[self.command].data.init_args.get(name)) != saved[name]:
-                raise ValueError(f"{name} is {value}; a checkpoint goes on as it was trained, and its {name} is {saved[name]}")
+        for name in asked(self.arguments, "data") & saved.keys():
+            arguments = self.config[self.command].data.init_args
+            settled = name in SETTLED or (name in HELD_OUT and not another_file(self.checkpoint or {}, arguments.get("path")))
+            if settled and arguments.get(name) != saved[name]:
+                raise ValueError(
+                    f"{name} is {arguments.get(name)}; a checkpoint goes on as it was trained, and its {name} is {saved[name]}"
+                )
 
     def _parse_ckpt_path(self) -> None:
         # The checkpoint's network stands before a configuration's, but what is asked for here is not passed over in silence.
@@ -216,7 +230,9 @@ class BPCLI(LightningCLI):
                 # Each is overwritten at once, also by a run that goes on after it was killed.
                 callbacks.append(ModelCheckpoint(None, "best", monitor, enable_version_counter=False))
                 # Not by save_last, which saves only where the best was saved too: what came after it would be lost.
-                callbacks.append(ModelCheckpoint(None, "last", enable_version_counter=False, save_on_train_epoch_end=True))
+                # Without a monitor the mode says nothing but whose state this is: a ModelCheckpoint of the user's has "min".
+                last = ModelCheckpoint(None, "last", mode="max", enable_version_counter=False, save_on_train_epoch_end=True)
+                callbacks.append(last)
             if config["patience"]:
                 callbacks.append(EarlyStopping(monitor, patience=int(config["patience"])))  # no type of jsonargparse's
         if trainer["enable_progress_bar"] is not False and shown.isatty():
@@ -253,7 +269,7 @@ class BPCLI(LightningCLI):
     def before_fit(self) -> None:
         # What is wrong is to be said before the run has a folder, of the rows to test not after hours of training.
         if self.checkpoint:
-            refuse_untrainable(self.checkpoint)
+            refuse_untrainable(self.checkpoint, self.model.lr_scheduler)
             self.model.on_load_checkpoint(self.checkpoint)
         if isinstance(self.datamodule, torchbp.data.RowsDataModule):
             for part in ("train", "val", "test"):

@@ -80,7 +80,7 @@ def _parquet(path: Path) -> Iterator[WriteRows]:
 
         yield write
         write(None)
-        pl.scan_parquet(f"{folder}/*.parquet").sink_parquet(path)
+        pl.scan_parquet(sorted(Path(folder).iterdir()), glob=False).sink_parquet(path)
 
 
 class PredictionWriter(Callback):
@@ -109,8 +109,11 @@ class PredictionWriter(Callback):
         columns = prediction_columns(outputs, self._task, self._names)
         rows: dict[str, Any] = {"row": np.arange(self._row, self._row + len(outputs)) + 1}
         if isinstance(batch[-1], pl.DataFrame):
-            taken = {*rows, *columns}
-            rows.update({f"{values.name} (input)" if values.name in taken else values.name: values for values in batch[-1]})
+            for values in batch[-1]:
+                name = values.name
+                while name in rows or name in columns:
+                    name += " (input)"
+                rows[name] = values
         self.write(pl.DataFrame({**rows, **columns}))
         self._row += len(outputs)
 
