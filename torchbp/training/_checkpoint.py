@@ -103,6 +103,12 @@ def refuse_untrainable(checkpoint: dict[str, Any], lr_scheduler: object | None) 
         raise ValueError("the checkpoint was trained with an lr_scheduler; say which, or give its run's --config")
 
 
+def refuse_other(name: str, asked: Any, trained: Any) -> None:
+    """Refuse a setting that is asked for and is not that of the checkpoint."""
+    if asked != trained:
+        raise ValueError(f"{name} is {asked}; a checkpoint goes on as it was trained, and its {name} is {trained}")
+
+
 def load_module(checkpoint: dict[str, Any]) -> BPModule:
     """The network that the checkpoint was made of."""
     known = inspect.signature(BPModule).parameters

@@ -32,6 +32,7 @@ from torchbp.training._checkpoint import (
     another_file,
     load_checkpoint,
     newest_checkpoint,
+    refuse_other,
     refuse_untrainable,
     restore,
     saved_arguments,
@@ -41,6 +42,7 @@ from torchbp.training._fused import refuse_precision
 from torchbp.training._limits import refuse_limits
 from torchbp.training._module import BPModule
 from torchbp.training._prediction import PredictionWriter, table_file
+from torchbp.training._schedule import refuse_failing
 
 CKPT_PATH = "A run's checkpoint: a path, or best or last for those of the newest run that is meant."
 
@@ -90,6 +92,7 @@ class BPCLI(LightningCLI):
         self.command, self.arguments = args[0], args
         self.checkpoint: dict[str, Any] | None = None
         self.notes: list[str] = []
+        self.best: ModelCheckpoint | None = None
         super().__init__(args=args, **kwargs)
         for note in self.notes:  # now that all has gone well: what is wrong is said in one line
             rank_zero_only(print)(f"torchbp: {note}", file=sys.stderr)
@@ -189,10 +192,8 @@ class BPCLI(LightningCLI):
         for name in asked(self.arguments, "data") & saved.keys():
             arguments = self.config[self.command].data.init_args
             settled = name in SETTLED or (name in HELD_OUT and not another_file(self.checkpoint or {}, arguments.get("path")))
-            if settled and arguments.get(name) != saved[name]:
-                raise ValueError(
-                    f"{name} is {arguments.get(name)}; a checkpoint goes on as it was trained, and its {name} is {saved[name]}"
-                )
+            if settled:
+                refuse_other(name, arguments.get(name), saved[name])
 
     def _parse_ckpt_path(self) -> None:
         # The checkpoint's network stands before a configuration's, but what is asked for here is not passed over in silence.
@@ -206,8 +207,7 @@ class BPCLI(LightningCLI):
             reason = said.getvalue().splitlines()[0].removeprefix("torchbp: error: ")
             raise ValueError(f"the checkpoint is damaged or another version's: {reason}") from None
         for name, value in values.items():
-            if (trained := self.config[self.command].model.get(name)) != value:
-                raise ValueError(f"{name} is {value}; a checkpoint goes on as it was trained, and its {name} is {trained}")
+            refuse_other(name, value, self.config[self.command].model.get(name))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config, trainer = self.config[self.subcommand], self.config_init[self.subcommand]["trainer"]
@@ -228,7 +228,8 @@ class BPCLI(LightningCLI):
             callbacks += [Graph(), Histograms(), Hyperparameters()]
             if trainer["enable_checkpointing"] is not False and not trainer["fast_dev_run"]:
                 # Each is overwritten at once, also by a run that goes on after it was killed.
-                callbacks.append(ModelCheckpoint(None, "best", monitor, enable_version_counter=False))
+                self.best = ModelCheckpoint(None, "best", monitor, enable_version_counter=False)
+                callbacks.append(self.best)
                 # Not by save_last, which saves only where the best was saved too: what came after it would be lost.
                 # Without a monitor the mode says nothing but whose state this is: a ModelCheckpoint of the user's has "min".
                 last = ModelCheckpoint(None, "last", mode="max", enable_version_counter=False, save_on_train_epoch_end=True)
@@ -271,6 +272,8 @@ class BPCLI(LightningCLI):
         if self.checkpoint:
             refuse_untrainable(self.checkpoint, self.model.lr_scheduler)
             self.model.on_load_checkpoint(self.checkpoint)
+        if self.model.lr_scheduler is not None:  # before other processes are started, which would say it again
+            refuse_failing(self.model.lr_scheduler, self.model.lr)
         if isinstance(self.datamodule, torchbp.data.RowsDataModule):
             for part in ("train", "val", "test"):
                 self.datamodule.split_rows(part)
@@ -288,10 +291,10 @@ class BPCLI(LightningCLI):
         if self.trainer.global_step == (self.checkpoint or {}).get("global_step", 0):
             print("nothing was left to train")
             return
-        checkpoint, logger = self.trainer.checkpoint_callback, self.trainer.logger
-        if isinstance(checkpoint, ModelCheckpoint) and os.path.exists(checkpoint.best_model_path):
-            print(f"best checkpoint: {os.path.relpath(checkpoint.best_model_path)}")
-        elif isinstance(checkpoint, ModelCheckpoint) and not checkpoint.best_model_path:
-            print(f"no best checkpoint: {checkpoint.monitor} was not measured")
+        logger = self.trainer.logger
+        if self.best and os.path.exists(self.best.best_model_path):
+            print(f"best checkpoint: {os.path.relpath(self.best.best_model_path)}")
+        elif self.best and not self.best.best_model_path:
+            print(f"no best checkpoint: {self.best.monitor} was not measured")
         if isinstance(logger, TensorBoardLogger):
             print(f"to look at the run: tensorboard --logdir {os.path.relpath(logger.root_dir)}")
