@@ -1,6 +1,6 @@
 """What was seen of a table in training, which is all that is needed to make features of another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,16 @@ from torchbp.data._progress import progress
 from torchbp.data._rows import Mapped, Rows
 from torchbp.data._table import Table
 from torchbp.data._target import Target
+from torchbp.data._threads import each
 from torchbp.data._values import clean, counted
+
+
+def with_first(parts: Iterator[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Each part with the number of rows that came before it."""
+    first = 0
+    for part in parts:
+        yield first, part
+        first += len(part)
 
 
 @dataclass
@@ -83,12 +92,14 @@ class Schema:
         if len(table) * width * 4 > memory:
             return self._cached(table, cache, [(len(table), width), (len(table), outputs)])
         x, y = np.empty((len(table), width), np.float32), np.empty((len(table), outputs), np.float32)
-        first = 0
-        for part in table.parts([*self.used, *self.target.names]):
-            rows = slice(first, first + len(part))
-            self.x(part, first, x[rows])
-            y[rows] = self.y(part, first)
-            first += len(part)
+
+        def encode(part: tuple[int, pl.DataFrame]) -> None:
+            first, columns = part
+            rows = slice(first, first + len(columns))
+            self.x(columns, first, x[rows])
+            y[rows] = self.y(columns, first)
+
+        each(with_first(table.parts([*self.used, *self.target.names])), encode)
         return Rows(torch.from_numpy(x), torch.from_numpy(y))
 
     def _cached(self, table: Table, cache: Cache, shapes: Sequence[tuple[int, int]]) -> Rows:

@@ -21,6 +21,7 @@ from torchbp.data._schema import Schema
 from torchbp.data._split import PARTS, draw_split, parts_named
 from torchbp.data._table import Table, TableInMemory, read, refuse_unknown, stream
 from torchbp.data._target import Target, fit_target
+from torchbp.data._threads import num_threads
 from torchbp.data._values import clean, listed
 
 NULL_VALUES = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "?")
@@ -242,7 +243,7 @@ class TabularDataModule(RowsDataModule):
             return fit_column(values, train, self.types.get(name), self.missing, self.max_categories)
 
         # A column each; one at a time of a table that need not fit memory.
-        with ThreadPoolExecutor(2 if isinstance(table, TableInMemory) else 1) as threads:
+        with ThreadPoolExecutor(num_threads() if isinstance(table, TableInMemory) else 1) as threads:
             columns = list(threads.map(fit, [name for name in table.schema if name not in self.targets]))
         if all(column.type == "ignored" for column in columns):
             why = ", ".join(f"{column.name!r} ({column.seen})" for column in columns[:5]) or "there is none besides the target"

@@ -5,6 +5,7 @@ Rows count from 1, the first below the header, wherever a message names one.
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from math import isfinite
 from typing import Any
 
@@ -22,7 +23,7 @@ def clean(values: pl.Series, null_values: Sequence[str]) -> pl.Series:
     if values.dtype == pl.Boolean or unsupported(values.dtype):
         return values
     if values.dtype.is_numeric():
-        if missing := [float(value) for value in null_values if is_number(value)]:
+        if missing := numbers_among(tuple(null_values)):
             values = values.set(values.is_in(pl.Series(missing).cast(values.dtype, strict=False)), None)
         if values.dtype == pl.Float32:
             return values if all_finite(values) else values.fill_nan(None)
@@ -35,6 +36,11 @@ def clean(values: pl.Series, null_values: Sequence[str]) -> pl.Series:
 def all_finite(values: pl.Series) -> bool:
     """Whether no value is NaN or infinite; False also where their sum is too large."""
     return isfinite(values.sum())
+
+
+@cache
+def numbers_among(texts: tuple[str, ...]) -> list[float]:
+    return [float(text) for text in texts if is_number(text)]
 
 
 def is_number(text: str) -> bool:
