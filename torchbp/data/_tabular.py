@@ -31,9 +31,10 @@ GIB = 2**30
 class TabularDataModule(RowsDataModule):
     """The rows of a CSV or Parquet file, encoded as numbers by what their training split holds.
 
-    Numeric columns are taken as they are, in float32's seven digits, booleans as 0 and 1, categories one-hot. Column types are inferred: constant
-    columns, columns without a value, counts of the rows and texts that nearly all differ (identifiers) are ignored. Columns
-    and classes are part of a checkpoint: rows of another file, with or without the target, are encoded as those trained on.
+    Numeric columns are taken as they are, in float32's seven digits, booleans as 0 and 1, categories one-hot. Column types are
+    inferred: constant columns, columns without a value, counts of the rows and texts that nearly all differ (identifiers) are
+    ignored. Columns and classes are part of a checkpoint: rows of another file, with or without the target, are encoded as
+    those trained on.
 
     Args:
         path: the file, ``.csv``, ``.tsv`` or ``.parquet``. The first line of a CSV file names its columns.
