@@ -63,6 +63,14 @@ def trained(data: Any, epochs: int = 3) -> tuple[BPModule, str]:
     return module, checkpoint.best_model_path
 
 
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A checkpoint that tells what is good by age and city, in a folder of its own, which is gone to."""
+    monkeypatch.chdir(tmp_path)
+    table(200, 0).write_csv("old.csv")
+    return trained(TabularDataModule("old.csv", "good", ignore=IGNORED))[1]
+
+
 def predicted(module: BPModule, data: LightningDataModule) -> np.ndarray:
     return torch.cat(quiet_trainer().predict(module, datamodule=data)).numpy()  # type: ignore[arg-type]
 
@@ -112,12 +120,7 @@ def test_a_new_file_and_the_checkpoint_give_what_the_training_process_gives(
     assert sorted(os.listdir()) == sorted({"checkpoints", "old.csv", "new.csv", output} - {"-"})
 
 
-def test_what_a_file_says_in_unused_columns_is_said_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    table(200, 0).write_csv("old.csv")
-    _, checkpoint = trained(TabularDataModule("old.csv", "good", ignore=IGNORED))
+def test_what_a_file_says_in_unused_columns_is_said_again(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
     says = ["NA", "?", " null ", "01", "1e3", "TRUE", '"', "a,b", "nan", ""]
     new = pl.DataFrame({"age": ["NA", "30", "?"] + ["50"] * 7, "city": ["v", "null"] * 5, "name": says})
     new.write_csv("new.csv")
@@ -129,15 +132,9 @@ def test_what_a_file_says_in_unused_columns_is_said_again(
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\n\n"])
-def test_rows_without_a_value_are_predicted_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], end: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    table(200, 0).write_csv("old.csv")
-    _, checkpoint = trained(TabularDataModule("old.csv", "good", ignore=IGNORED))
+def test_rows_without_a_value_are_predicted_too(checkpoint: str, end: str) -> None:
     Path("new.csv").write_text("age,city,row,row (input)\n,,a,b\n30,v,,\n,,,\n,,," + end)
-    capsys.readouterr()
-    (tmp_path / "a[1]").mkdir()  # no pattern
+    Path("a[1]").mkdir()  # no pattern
     assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "new.csv", "--output", "a[1]/out.parquet"]) == 0
     rows = pl.read_parquet("a[1]/out.parquet", glob=False)
     assert rows["row"].to_list() == [1, 2, 3, 4]
@@ -223,12 +220,7 @@ def test_best_is_the_newest_runs_where_no_data_is_named(
     assert captured.err == "torchbp: the newest run's checkpoint is logs/old/version_0/checkpoints/best.ckpt\n"
 
 
-def test_columns_of_the_file_and_of_the_predictions_keep_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    table(60, 0).write_csv("old.csv")
-    _, checkpoint = trained(TabularDataModule("old.csv", "good", ignore=IGNORED))
+def test_columns_of_the_file_and_of_the_predictions_keep_apart(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
     new = pl.DataFrame({"class": ["a", 'b,"c"'], "row": [7, 8], "age": [30, 40], "city": ["v", "w"]})
     new.write_csv("new.csv")
     assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "new.csv"]) == 0

@@ -18,6 +18,7 @@ from torchbp.data._values import (
     label,
     listed,
     natural,
+    no_numbers,
     numbers,
     refuse_unsupported,
     shown,
@@ -177,8 +178,12 @@ def mostly_numbers(values: pl.Series) -> bool:
 
 
 def refuse_texts(values: pl.Series) -> None:
-    """Refuse texts in a column of numbers, which would be taken for categories or for identifiers."""
-    if values.dtype == pl.String and (bad := values.is_not_null() & values.cast(pl.Float64, strict=False).is_null()).any():
+    """Refuse texts in a column of numbers, which would be taken for categories or for identifiers.
+
+    Raises:
+        ValueError: there is one; how to say what it is.
+    """
+    if values.dtype == pl.String and (bad := no_numbers(values)).any():
         row = bad.arg_true()[0]
         kind = json.dumps({values.name: "categorical"}, ensure_ascii=False)
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 import polars as pl
 
-from torchbp.data._values import is_number
+from torchbp.data._values import is_number, no_numbers
 
 ROWS = 2**14  # in a part: the allocator gives memory back only after so many parts
 INFERRED = 2_000  # rows that types are judged by
@@ -106,9 +106,8 @@ class CsvFile:
                     )
 
     def _not_numbers(self, names: Sequence[str]) -> list[str]:
-        columns = pl.col(names)
-        lost = columns.is_not_null() & columns.cast(pl.Float64, strict=False).is_null()
-        found = self._scan(infer_schema=False, null_values=self.null_values).select(lost.any()).collect(engine="streaming")
+        texts = self._scan(infer_schema=False, null_values=self.null_values)
+        found = texts.select(no_numbers(pl.col(names)).any()).collect(engine="streaming")
         return [name for name in names if found[name].item()]
 
     def _open(self) -> TextIO:

@@ -1,7 +1,7 @@
 """Polars, told to hold little memory; it reads this when it is loaded, so this is to be imported before it.
 
 By itself it holds 300 MiB of a CSV file's text that is read ahead, and for some seconds what it has freed. To give up at once
-whatever is freed would take a tenth more of the processor's time, for memory that is asked for anew.
+whatever is freed would take a quarter more time, for memory that is asked for anew.
 """
 
 import os

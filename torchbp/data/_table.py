@@ -144,7 +144,11 @@ def stream(path: Path, separator: str, needed: Sequence[str]) -> Iterator[pl.Dat
 
 
 def refuse_unknown(path: Path, names: Sequence[str], there: Sequence[str]) -> None:
-    """Refuse names that no column has, and columns with names that polars takes for patterns."""
+    """Refuse names that no column has, and columns with names that polars takes for patterns.
+
+    Raises:
+        ValueError: there is one.
+    """
     for name in there:
         if name == "*" or (name.startswith("^") and name.endswith("$")):
             raise ValueError(f"{path} has a column named {name!r}, which reads as a pattern of names; give it another one")

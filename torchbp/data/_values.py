@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -38,12 +38,22 @@ def all_finite(values: pl.Series) -> bool:
     return isfinite(values.sum())
 
 
+AnyValues = TypeVar("AnyValues", pl.Series, pl.Expr)
+
+
+def no_numbers(values: AnyValues) -> AnyValues:
+    """Whether each value is one that is no number."""
+    return values.is_not_null() & values.cast(pl.Float64, strict=False).is_null()
+
+
 @cache
 def numbers_among(texts: tuple[str, ...]) -> list[float]:
+    """Those of the texts that are numbers."""
     return [float(text) for text in texts if is_number(text)]
 
 
 def is_number(text: str) -> bool:
+    """Whether a text is a number, infinity and NaN among them."""
     try:
         float(text)
     except ValueError:
@@ -71,7 +81,7 @@ def numbers(values: pl.Series, what: str, first: int = 0) -> pl.Series:
         return values
     result = values.cast(pl.Float64, strict=False)
     for bad, allowed in (
-        (result.is_null() & values.is_not_null(), "only numbers are allowed"),
+        (no_numbers(values), "only numbers are allowed"),
         (result.abs() > FLOAT32_MAX, "numbers must be finite and below 3.4e38 in size"),
     ):
         refuse(values, bad, what, allowed, first)

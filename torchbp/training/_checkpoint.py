@@ -104,7 +104,11 @@ def refuse_untrainable(checkpoint: dict[str, Any], lr_scheduler: object | None) 
 
 
 def refuse_other(name: str, asked: Any, trained: Any) -> None:
-    """Refuse a setting that is asked for and is not that of the checkpoint."""
+    """Refuse a setting that is asked for and is not that of the checkpoint.
+
+    Raises:
+        ValueError: they differ.
+    """
     if asked != trained:
         raise ValueError(f"{name} is {asked}; a checkpoint goes on as it was trained, and its {name} is {trained}")
 

@@ -11,6 +11,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -92,6 +93,7 @@ class BPCLI(LightningCLI):
         self.command, self.arguments = args[0], args
         self.checkpoint: dict[str, Any] | None = None
         self.notes: list[str] = []
+        self.another_file: str | None = None  # not that which was trained on
         self.best: ModelCheckpoint | None = None
         super().__init__(args=args, **kwargs)
         for note in self.notes:  # now that all has gone well: what is wrong is said in one line
@@ -168,30 +170,28 @@ class BPCLI(LightningCLI):
             self.parse_arguments(parser, [*args, "--ckpt_path", path])
         elif not path and args[0] != "fit":
             parser.error(untrained)
-        elif self.checkpoint and args[0] != "predict":
-            self._mind_another_file()
+        elif self.checkpoint:
+            arguments = self.config[self.command].data.get("init_args", {})
+            self.another_file = another_file(self.checkpoint, arguments.get("path"))
+            if self.another_file and args[0] != "predict" and not WHOLE.keys() & asked(self.arguments, "data"):
+                self._mind_another_file(arguments)
 
-    def _mind_another_file(self) -> None:
-        """Of a file that was not trained on, all rows are validated or tested, unless the arguments say which."""
-        assert self.checkpoint is not None
-        arguments = self.config[self.command].data.get("init_args", {})
-        path = another_file(self.checkpoint, arguments.get("path"))
-        if not path or WHOLE.keys() & asked(self.arguments, "data"):
-            return
+    def _mind_another_file(self, arguments: Namespace) -> None:
+        """Of a file that was not trained on, all rows are validated or tested; to train on, they are split."""
         if self.command == "fit":
-            self.notes.append(f"{path} is not the file that was trained on; its rows are split anew")
+            self.notes.append(f"{self.another_file} is not the file that was trained on; its rows are split anew")
             return
         for name in WHOLE.keys() & arguments.keys():
             arguments[name] = WHOLE[name]
         done = {"validate": "validated", "test": "tested"}[self.command]
-        self.notes.append(f"{path} is not the file that was trained on; all of its rows are {done}")
+        self.notes.append(f"{self.another_file} is not the file that was trained on; all of its rows are {done}")
 
     def _refuse_settled(self) -> None:
         """Refuse options of the data that are as they were in training, and are asked for otherwise."""
         saved = (self.checkpoint or {}).get("datamodule_hyper_parameters") or {}
         for name in asked(self.arguments, "data") & saved.keys():
             arguments = self.config[self.command].data.init_args
-            settled = name in SETTLED or (name in HELD_OUT and not another_file(self.checkpoint or {}, arguments.get("path")))
+            settled = name in SETTLED or (name in HELD_OUT and not self.another_file)
             if settled:
                 refuse_other(name, arguments.get(name), saved[name])
 
