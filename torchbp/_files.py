@@ -69,14 +69,13 @@ def asking_why(partial: Path, kind: type[Exception]) -> Iterator[None]:
 
 def _is_alive(process: int) -> bool:
     """Whether there is such a process on this machine; elsewhere than on POSIX systems one cannot ask, so there may be."""
-    if os.name != "posix":
-        return True
     try:
-        os.kill(process, 0)
+        if os.name == "posix":
+            os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # it is another user's
+        pass
     return True
 
 
