@@ -17,8 +17,8 @@ import torch
 from test_tabular import csv, mixed
 from training_runs import quiet_trainer
 
-from torchbp.data import TabularDataModule
-from torchbp.data._cache import Folder, NpyFile
+from torchbp.data import TabularDataModule, _table
+from torchbp.data._cache import NpyFile
 from torchbp.data._schema import Schema
 from torchbp.training import BPModule
 
@@ -143,11 +143,11 @@ def interrupted(of: Any) -> Any:
 
 
 def test_reading_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, write, encode = written(tmp_path, "csv"), Folder.write, Schema.x
-    monkeypatch.setattr(Folder, "write", interrupted(write))
+    path, write, encode = written(tmp_path, "csv"), _table.write_whole, Schema.x
+    monkeypatch.setattr(_table, "write_whole", interrupted(write))
     with pytest.raises(KeyboardInterrupt):
         _ = large(path).rows
-    monkeypatch.setattr(Folder, "write", write)
+    monkeypatch.setattr(_table, "write_whole", write)
     parts = cached(tmp_path)
     assert len(parts) == 4
     monkeypatch.setattr(Schema, "x", interrupted(encode))
@@ -164,11 +164,11 @@ def test_reading_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: p
 
 
 def test_parts_that_miss_rows_are_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, write = written(tmp_path, "csv"), Folder.write
-    monkeypatch.setattr(Folder, "write", interrupted(write))
+    path, write = written(tmp_path, "csv"), _table.write_whole
+    monkeypatch.setattr(_table, "write_whole", interrupted(write))
     with pytest.raises(KeyboardInterrupt):
         _ = large(path).rows
-    monkeypatch.setattr(Folder, "write", write)
+    monkeypatch.setattr(_table, "write_whole", write)
     *_, before, last = sorted(cached(tmp_path))
     rows = pl.read_parquet(last)
     pl.concat([pl.read_parquet(before)[-1:], rows[:-1]]).write_parquet(last)
@@ -218,7 +218,7 @@ torchbp.data._table.FILE = 2
 from torchbp.data import TabularDataModule
 def slow(of):
     return lambda *args, **kwargs: (time.sleep(0.01), of(*args, **kwargs))[1]
-torchbp.data._cache.Folder.write = slow(torchbp.data._cache.Folder.write)
+torchbp.data._table.write_whole = slow(torchbp.data._table.write_whole)
 torchbp.data._cache.NpyFile.append = slow(torchbp.data._cache.NpyFile.append)
 print("begins", flush=True)
 _ = TabularDataModule("table.csv", "label", memory=0, cache_dir="cache").rows

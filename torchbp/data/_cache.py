@@ -3,98 +3,255 @@
 import hashlib
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import stat
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from torchbp._files import NotWrittenError, asking_why, replacing
+from torchbp.data._content import content_of
 from torchbp.data._progress import progress
 
 HASHED = 2**24  # bytes that are read at a time
+COMPLETE = "complete"  # the file that says of each of the others what it holds
+GIB = 2**30
 
 
-class Folder:
-    """A folder of a cache, which one process at a time may add to."""
+@dataclass(frozen=True)
+class Source:
+    """A file, and its size, time stamp and place on disk before it was read.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: the file.
+        state: what :meth:`of` found.
+    """
 
-    @property
-    def complete(self) -> bool:
-        """Whether all that belongs here is here."""
-        return (self.path / "complete").exists()
+    path: Path
+    state: tuple[int, ...]
 
-    @complete.setter
-    def complete(self, value: bool) -> None:
-        assert value
-        (self.path / "complete").touch()
+    @classmethod
+    def of(cls, path: Path) -> "Source":
+        """The file as it is now.
 
-    def write(self, name: str, write: Callable[[Path], object]) -> Path:
-        """A file, whole or not at all."""
-        with replacing(self.path / name) as partial, asking_why(partial, pl.exceptions.ComputeError):
-            write(partial)
-        return self.path / name
+        Raises:
+            OSError: it cannot be read.
+        """
+        now = path.stat()
+        return cls(path, (now.st_size, now.st_mtime_ns, now.st_ino))
+
+    def refuse_changed(self) -> None:
+        """Refuse a file that is no longer as it was.
+
+        Raises:
+            ValueError: it was written to, replaced or removed.
+        """
+        if not self.path.exists() or Source.of(self.path) != self:
+            raise ValueError(f"{self.path} was changed while it was read; run again once it is written")
+
+    def sum(self) -> str:
+        """A sum of the content.
+
+        Raises:
+            ValueError: it was changed meanwhile.
+        """
+        content = hashlib.sha256()
+        with self.path.open("rb") as opened, progress(f"checking {self.path.name}", self.state[0]) as done:
+            while piece := opened.read(HASHED):
+                content.update(piece)
+                done(opened.tell())
+        self.refuse_changed()
+        return content.hexdigest()
 
 
 class Cache:
-    """Folders for what is made of files, each named after its file, what that holds and what is made of it.
+    """Folders for what is made of files, each named after its file, what that holds, what is made of it and the user.
+
+    Of several processes that want the same folder one makes it, and the others wait for it.
 
     Args:
         root: where they are.
+        keep: False removes each folder as soon as no process uses it.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._sums: dict[tuple[Path, int, int], str] = {}
-        self._used: set[Path] = set()
+    def __init__(self, root: Path, keep: bool = True) -> None:
+        self.root, self.keep = root, keep
+        self._sums: dict[Source, str] = {}
+        self._used: dict[Path, FileLock] = {}
+        # Also where a run fails or is interrupted.
+        weakref.finalize(self, _leave, self._used, keep)
 
-    @contextmanager
-    def folder(self, kind: str, file: Path, made_by: Any) -> Iterator[Folder]:
-        """The folder of a kind for a file, other processes being kept from it.
+    def folder(self, kind: str, source: Source, made_by: Any, make: Callable[[Path], object]) -> Path:
+        """The folder of a kind for a file, made if it is not there or not as it was left.
 
         Args:
             kind: what is kept.
-            file: what it is made of.
+            source: what it is made of.
             made_by: the plain values that, beside the file's content, settle what is made.
+            make: makes all that belongs into the folder, where it may have been interrupted before.
 
         Raises:
-            NotWrittenError: the folder cannot be written.
+            NotWrittenError: the folder cannot be written, or it is damaged and another process uses it.
+            ValueError: the file was changed meanwhile.
         """
-        key = hashlib.sha256(json.dumps([self._sum(file), made_by]).encode()).hexdigest()[:16]
-        path = self.root / f"{file.stem}-{kind}-{key}"
+        if source not in self._sums:
+            self._sums[source] = source.sum()
+        settled = [self._sums[source], made_by, _user()]
+        key = hashlib.sha256(json.dumps(settled).encode()).hexdigest()[:16]
+        path = self.root / f"{source.path.stem[:40]}-{kind}-{key}"
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._used.add(path)
-            with FileLock(path / "lock"):
-                yield Folder(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _lock(path):
+                own = _is_own(path)
+                used = own and _is_used(path)
+                if not (own and _is_whole(path)):
+                    if used:
+                        raise NotWrittenError(
+                            f"the cache {path} is damaged, and another run uses it; wait for its end, or say another "
+                            "--data.cache_dir"
+                        )
+                    if not own or (path / COMPLETE).exists():  # nothing to go on with
+                        _remove(path)
+                    self._make(path, source, make)
+                if path not in self._used:
+                    lock = FileLock(path / f"{secrets.token_hex(8)}.lock", thread_local=False)
+                    lock.acquire()
+                    self._used[path] = lock
         except OSError as error:
             if error.errno is None:  # it is in words already
                 raise
             raise NotWrittenError(f"the cache {path} cannot be written: {error.strerror}") from None
+        return path
 
-    def remove(self) -> None:
-        """Remove the folders that this process has used."""
-        for path in self._used:
-            shutil.rmtree(path, ignore_errors=True)
+    def leave(self) -> None:
+        """Use no folder any longer; one that is not to be kept goes with the last process that uses it."""
+        _leave(self._used, self.keep)
 
-    def _sum(self, file: Path) -> str:
-        """A sum of the content, read once as long as nobody changes the file."""
-        state = file.stat()
-        key = file.absolute(), state.st_size, state.st_mtime_ns
-        if key not in self._sums:
-            content = hashlib.sha256()
-            with file.open("rb") as opened, progress(f"checking {file.name}", state.st_size) as done:
-                while piece := opened.read(HASHED):
-                    content.update(piece)
-                    done(opened.tell())
-            self._sums[key] = content.hexdigest()
-        return self._sums[key]
+    def _make(self, path: Path, source: Source, make: Callable[[Path], object]) -> None:
+        path.mkdir(mode=0o700, exist_ok=True)
+        try:
+            make(path)
+            source.refuse_changed()
+            if source.sum() != self._sums[source]:
+                raise ValueError(f"{source.path} was changed while it was read; run again once it is written")
+            for left in path.glob("*.partial*"):  # by a process that was killed
+                _remove(left)
+            content = json.dumps(_content(path))
+            write_whole(path / COMPLETE, lambda partial: partial.write_text(content))
+        except Exception:  # with which nobody goes on
+            _remove(path)
+            raise
+        except BaseException:
+            if not self.keep:
+                _remove(path)
+            raise
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file of a cache, whole or not at all."""
+    with replacing(path) as partial, asking_why(partial, pl.exceptions.ComputeError):
+        write(partial)
+
+
+def refuse_too_large(path: Path, size: int, what: str) -> None:
+    """Refuse to write more bytes than there is room for; a twentieth of that is left to others.
+
+    Raises:
+        NotWrittenError: ``path``'s disk has less.
+    """
+    free = shutil.disk_usage(path).free
+    if size > 0.95 * free:
+        raise NotWrittenError(
+            f"{what} would take {size / GIB:.3g} GiB in the cache {path}, whose disk has {free / GIB:.3g} GiB free; "
+            "say another --data.cache_dir, or fewer --data.max_categories"
+        )
+
+
+def _user() -> int:
+    return os.geteuid() if os.name == "posix" else 0
+
+
+def _lock(path: Path) -> FileLock:
+    """What keeps other processes from a folder, from the moment that it is looked for."""
+    return FileLock(path.with_name(f"{path.name}.lock"))
+
+
+def _leave(used: dict[Path, FileLock], keep: bool) -> None:
+    while used:
+        path, lock = used.popitem()
+        with suppress(OSError), _lock(path).acquire(timeout=10):
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
+            if not keep and not _is_used(path):
+                _remove(path)
+                with suppress(OSError):  # of systems that do not remove what is open
+                    path.with_name(f"{path.name}.lock").unlink()
+
+
+def _is_used(path: Path) -> bool:
+    """Whether a process uses the folder; what those left that were killed is removed."""
+    used = False
+    for file in path.glob("*.lock"):
+        try:
+            with FileLock(file).acquire(timeout=0):
+                file.unlink(missing_ok=True)
+        except Timeout:
+            used = True
+    return used
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the folder is complete and as it was left."""
+    try:
+        return bool(json.loads((path / COMPLETE).read_bytes()) == _content(path))
+    except (OSError, ValueError):
+        return False
+
+
+def _is_own(path: Path) -> bool:
+    """Whether this is a folder of the user's own, no link, that nobody else can write to."""
+    try:
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or (os.name == "posix" and found.st_uid != _user()):
+            return False
+        if os.name == "posix" and found.st_mode & 0o022:
+            path.chmod(0o700)
+            return bool(path.lstat().st_mode & 0o022)  # a disk on which modes mean nothing
+    except OSError:
+        return False
+    return True
+
+
+def _content(path: Path) -> dict[str, list[Any]]:
+    """The size, the time stamp and a sum of each file.
+
+    Raises:
+        ValueError: one is a link, or another user's.
+    """
+    content = {}
+    for file in path.iterdir():
+        if file.name != COMPLETE and file.suffix != ".lock":
+            found = file.lstat()
+            if not stat.S_ISREG(found.st_mode) or (os.name == "posix" and found.st_uid != _user()):
+                raise ValueError(f"{file} is no file of its own")
+            content[file.name] = [found.st_size, found.st_mtime_ns, content_of(file)]
+    return content
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or what is in its place."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 class NpyFile:

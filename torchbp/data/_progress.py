@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from torchbp._text import printable
+
 
 @contextmanager
 def progress(description: str, total: float) -> Iterator[Callable[[float], None]]:
@@ -13,5 +15,5 @@ def progress(description: str, total: float) -> Iterator[Callable[[float], None]
     console = Console(stderr=True)
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(printable(description), total=total)
         yield lambda done: bar.update(task, completed=done)

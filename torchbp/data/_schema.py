@@ -1,6 +1,6 @@
 """What was seen of a table in training, which is all that is needed to make features of another."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +12,8 @@ import torch
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from torchbp.data._cache import Cache, NpyFile
+from torchbp._text import printable
+from torchbp.data._cache import Cache, NpyFile, refuse_too_large
 from torchbp.data._columns import Column
 from torchbp.data._progress import progress
 from torchbp.data._rows import Mapped, Rows
@@ -20,6 +21,8 @@ from torchbp.data._table import Table
 from torchbp.data._target import Target
 from torchbp.data._threads import each
 from torchbp.data._values import clean, counted
+
+AT_ONCE = 2**24  # values of x and y that are made of a part of a table
 
 
 def with_first(parts: Iterator[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -87,10 +90,15 @@ class Schema:
         return self.target.encode({name: clean(rows[name], self.null_values) for name in self.target.names}, first)
 
     def rows(self, table: Table, memory: float, cache: Cache) -> Rows:
-        """All rows of a table, in memory, or in files of a cache where x has more than ``memory`` bytes."""
+        """All rows of a table, in memory, or in files of a cache where x and y have more than ``memory`` bytes.
+
+        Raises:
+            ValueError: as for :meth:`x` and :meth:`y`, or the table's file was changed while it was read.
+            NotWrittenError: there is no room for files.
+        """
         width, outputs = len(self.feature_names), self.target.num_outputs
-        if len(table) * width * 4 > memory:
-            return self._cached(table, cache, [(len(table), width), (len(table), outputs)])
+        if len(table) * (width + outputs) * 4 > memory:
+            return self._cached(table, cache, (len(table), width), (len(table), outputs))
         x, y = np.empty((len(table), width), np.float32), np.empty((len(table), outputs), np.float32)
 
         def encode(part: tuple[int, pl.DataFrame]) -> None:
@@ -99,25 +107,36 @@ class Schema:
             self.x(columns, first, x[rows])
             y[rows] = self.y(columns, first)
 
-        each(with_first(table.parts([*self.used, *self.target.names])), encode)
+        each(with_first(self._parts(table)), encode)
+        table.source.refuse_changed()
         return Rows(torch.from_numpy(x), torch.from_numpy(y))
 
-    def _cached(self, table: Table, cache: Cache, shapes: Sequence[tuple[int, int]]) -> Rows:
-        with cache.folder("rows", table.path, self.state_dict()) as folder:
-            paths = folder.path / "x.npy", folder.path / "y.npy"
-            if not folder.complete:
-                x, y = (NpyFile(path, shape) for path, shape in zip(paths, shapes, strict=True))
-                with closing(x), closing(y), progress(f"encoding {table.path.name}", len(table)) as done:
-                    first = min(x.rows, y.rows)
-                    x.seek(first)
-                    y.seek(first)
-                    for part in table.parts([*self.used, *self.target.names], first):
-                        x.append(self.x(part, first))
-                        y.append(self.y(part, first))
-                        first += len(part)
-                        done(first)
-                folder.complete = True
-        return Rows(*map(Mapped, paths))
+    def _cached(self, table: Table, cache: Cache, *shapes: tuple[int, int]) -> Rows:
+        names = "x.npy", "y.npy"
+
+        def make(folder: Path) -> None:
+            there = sum(path.stat().st_size for name in names if (path := folder / name).exists())
+            size = sum(rows * width * 4 for rows, width in shapes)
+            refuse_too_large(folder, size - there, f"what {table.source.path} holds")
+            x, y = (NpyFile(folder / name, shape) for name, shape in zip(names, shapes, strict=True))
+            with closing(x), closing(y), progress(f"encoding {table.source.path.name}", len(table)) as done:
+                first = min(x.rows, y.rows)
+                x.seek(first)
+                y.seek(first)
+                for part in self._parts(table, first):
+                    x.append(self.x(part, first))
+                    y.append(self.y(part, first))
+                    first += len(part)
+                    done(first)
+
+        folder = cache.folder("rows", table.source, self.state_dict(), make)
+        return Rows(*(Mapped(folder / name) for name in names))
+
+    def _parts(self, table: Table, start: int = 0) -> Iterator[pl.DataFrame]:
+        """The rows from ``start`` on, in parts of which x and y are small."""
+        rows = max(AT_ONCE // (len(self.feature_names) + self.target.num_outputs), 1)
+        for part in table.parts([*self.used, *self.target.names], start):
+            yield from part.iter_slices(rows)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, of which :meth:`from_state_dict` makes the same again."""
@@ -135,13 +154,14 @@ class Schema:
     def as_table(self, path: Path) -> RichTable:
         """The columns, their types and what the training rows hold, to be printed by rich."""
         features = counted(len(self.feature_names), "feature", "features")
-        table = RichTable(title=Text(f"{path}: {self.target.task}, {features}"), title_justify="left")
+        table = RichTable(title=Text(printable(f"{path}: {self.target.task}, {features}")), title_justify="left")
         for heading in ("column", "type", "missing", "training rows", "features"):
             table.add_column(heading, justify="right" if heading in ("missing", "features") else "left")
         for name in self.target.names:
             seen = ", ".join(self.target.class_names) if self.target.classes else ""
-            table.add_row(Text(name), "target", "", Text(seen), "")
+            table.add_row(Text(printable(name)), "target", "", Text(printable(seen)), "")
         for column in self.columns:
             missing = f"{column.missing:.1%}" if column.missing else ""
-            table.add_row(Text(column.name), column.type, missing, Text(column.seen), str(len(column.features)))
+            name, seen = printable(column.name), printable(column.seen)
+            table.add_row(Text(name), Text(printable(column.type)), missing, Text(seen), str(len(column.features)))
         return table

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from torchbp._files import NotWrittenError
-from torchbp.data._cache import Cache
+from torchbp.data._cache import Cache, Source, write_whole
 from torchbp.data._csv import CsvFile, NotNumbersError, Types
 from torchbp.data._progress import progress
 from torchbp.data._values import listed, unsupported
@@ -33,12 +33,13 @@ class Table:
 
     Args:
         paths: the Parquet files.
-        path: the file that they were made of, for messages.
+        source: what they were made of, or the one file itself.
     """
 
-    def __init__(self, paths: Sequence[Path], path: Path) -> None:
-        self.path = path
-        with in_one_line(path):
+    def __init__(self, paths: Sequence[Path], source: Source) -> None:
+        self.source = source
+        self._file = source.path if [*paths] == [source.path] else paths[0].parent  # what is wrong if one cannot be read
+        with in_one_line(self._file):
             self._frame = pl.scan_parquet(list(paths), glob=False)
             self.schema = dict(self._frame.collect_schema())
             self._length = int(self._frame.select(pl.len()).collect().item())
@@ -47,13 +48,13 @@ class Table:
         return self._length
 
     def column(self, name: str) -> pl.Series:
-        with in_one_line(self.path):
+        with in_one_line(self._file):
             return self._frame.select(name).collect().to_series()
 
     def parts(self, names: Sequence[str], start: int = 0) -> Iterator[pl.DataFrame]:
         """All rows of some columns, part by part, from the row with number ``start`` on."""
         for first in range(start, len(self), ROWS):
-            with in_one_line(self.path):
+            with in_one_line(self._file):
                 yield self._frame.select(names).slice(first, ROWS).collect()
 
 
@@ -63,11 +64,11 @@ class TableInMemory(Table):
     Args:
         parts: all rows.
         types: their columns' types.
-        path: the file.
+        source: the file.
     """
 
-    def __init__(self, parts: Iterable[pl.DataFrame], types: Types, path: Path) -> None:
-        self.path, self.schema = path, {name: type() for name, type in types.items()}
+    def __init__(self, parts: Iterable[pl.DataFrame], types: Types, source: Source) -> None:
+        self.source, self.schema = source, {name: type() for name, type in types.items()}
         self._parts = list(parts)
         self._length = sum(map(len, self._parts))
 
@@ -108,11 +109,11 @@ def read(
     """
     check_file(path)
     if path.suffix.lower() == ".parquet":
-        table = Table([path], path)
+        table = Table([path], Source.of(path))
     else:
         with in_one_line(path):
-            file = CsvFile(path, separator, null_values)
-            table = _read_csv(file, file.types(exact, texts), large, cache)
+            source, file = Source.of(path), CsvFile(path, separator, null_values)
+            table = _read_csv(file, source, file.types(exact, texts), large, cache)
     if not table.schema:
         raise ValueError(f"{path} has no columns")
     if not len(table):
@@ -129,7 +130,7 @@ def stream(path: Path, separator: str, needed: Sequence[str]) -> Iterator[pl.Dat
     check_file(path)
     with in_one_line(path):
         if path.suffix.lower() == ".parquet":
-            table = Table([path], path)
+            table = Table([path], Source.of(path))
             refuse_unknown(path, needed, [*table.schema])
             parts = table.parts([name for name, type in table.schema.items() if name in needed or not unsupported(type)])
         else:
@@ -182,39 +183,40 @@ def check_file(path: Path) -> None:
             raise ValueError(f"{path} cannot be read as {suffix[1:].upper()}: it is {kind}")
 
 
-def _read_csv(file: CsvFile, types: Types, large: float, cache: Cache) -> Table:
+def _read_csv(file: CsvFile, source: Source, types: Types, large: float, cache: Cache) -> Table:
     while True:
         try:
-            if file.path.stat().st_size > large and (paths := _as_parquet(file, types, cache)):
-                return Table(paths, file.path)
-            return TableInMemory(file.parts(types), types, file.path)
+            if source.state[0] > large:
+                return Table(_as_parquet(file, source, types, cache), source)
+            return TableInMemory(file.parts(types), types, source)
         except NotNumbersError as found:  # after the first part
             types = {**types, **dict.fromkeys(found.names, pl.String)}
 
 
-def _as_parquet(file: CsvFile, types: Types, cache: Cache) -> list[Path]:
+def _as_parquet(file: CsvFile, source: Source, types: Types, cache: Cache) -> list[Path]:
     """The file made Parquet, once; where that was interrupted, it goes on."""
+
+    def make(folder: Path) -> None:
+        there = _parts(folder)
+        if there and not _ends_as(there[-1], file, types):
+            _remove(there)
+        rows = int(there[-1].stem) if there else 0
+        with progress(f"reading {file.path.name}", source.state[0] / bytes_a_row(file.path)) as done:
+            parts = file.parts(types, rows)
+            while some := list(islice(parts, FILE)):
+                rows += sum(map(len, some))
+                write_whole(folder / f"{rows:020}.parquet", pl.concat(some).write_parquet)
+                done(rows)
+        if not rows:
+            raise ValueError(f"{file.path} has no rows; at least one is needed")
+
     made_by = [{name: str(type) for name, type in types.items()}, file.separator, file.null_values]
-    with cache.folder("columns", file.path, made_by) as folder:
-        # Each is called by the number of rows that there are up to its end.
-        there = sorted(folder.path.glob("*.parquet"))
-        if not folder.complete:
-            if there and not _ends_as(there[-1], file, types):
-                _remove(there)
-            rows = int(there[-1].stem) if there else 0
-            size = file.path.stat().st_size
-            with progress(f"reading {file.path.name}", size / bytes_a_row(file.path)) as done:
-                parts = file.parts(types, rows)
-                try:
-                    while some := list(islice(parts, FILE)):
-                        rows += sum(map(len, some))
-                        there.append(folder.write(f"{rows:020}.parquet", pl.concat(some).write_parquet))
-                        done(rows)
-                except NotNumbersError:
-                    _remove(there)
-                    raise
-            folder.complete = True
-    return there
+    return _parts(cache.folder("columns", source, made_by, make))
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The Parquet files; each is called by the number of rows that there are up to its end."""
+    return sorted(folder.glob("*.parquet"))
 
 
 def _ends_as(path: Path, file: CsvFile, types: Types) -> bool:
@@ -222,7 +224,10 @@ def _ends_as(path: Path, file: CsvFile, types: Types) -> bool:
 
     A process may have been killed before it came to know that rows were missing: see :class:`NotNumbersError`.
     """
-    last = pl.read_parquet(path).tail(ENOUGH)
+    try:
+        last = pl.read_parquet(path).tail(ENOUGH)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):  # it is damaged
+        return False
     first = next(file.parts(types, int(path.stem) - len(last)), last[:0])[: len(last)]
     return len(first) > 0 and first.equals(last[: len(first)])
 
@@ -242,11 +247,13 @@ def bytes_a_row(path: Path) -> float:
 
 @contextmanager
 def in_one_line(path: Path) -> Iterator[None]:
-    """Turn what polars says of a file that it cannot read into one line."""
+    """Turn what polars says of a file, or a folder of a cache, that it cannot read into one line."""
     try:
         yield
     except NotWrittenError:  # a cache
         raise
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, csv.Error, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if path.is_dir():
+            raise ValueError(f"the cache {path} is damaged: {reason}; run again, and it is made anew") from None
         raise ValueError(f"{path} cannot be read as {path.suffix[1:].upper()}: {reason}") from None

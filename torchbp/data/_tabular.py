@@ -53,10 +53,10 @@ class TabularDataModule(RowsDataModule):
             that training did not see; where there are none that rare, an unseen category is 0 in every feature.
         null_values: the texts that stand for a missing value, besides ``nan``.
         separator: what is between the values of a CSV file; None for a comma, or a tab in ``.tsv``.
-        memory: so many GiB, of a CSV file or of features, are held in memory; what is larger is made a file in ``cache_dir``
-            first, once, and read from there, so that tables may be larger than memory.
-        cache_dir: where such files are. They are kept for the next run on the same content.
-        keep_cache: False removes them when training is over.
+        memory: so many GiB, of a CSV file or of features and targets, are held in memory; what is larger is made a file in
+            ``cache_dir`` first, once, and read from there, so that tables may be larger than memory.
+        cache_dir: where such files are. They are kept for the next run of the same user on the same content.
+        keep_cache: False removes them at the end of each run, when no other run uses them.
 
     Raises:
         ValueError: an argument outside what is said above; when the rows are first needed, a file or a column that cannot be
@@ -115,7 +115,7 @@ class TabularDataModule(RowsDataModule):
         if split or test_path:
             self.test_size = 0.0
         self.memory, self.keep_cache = memory, keep_cache
-        self._cache = Cache(Path(cache_dir))
+        self._cache = Cache(Path(cache_dir), keep_cache)
         self._null_values = null_values
         self._given_task = task
         self._schema: Schema | None = None
@@ -252,9 +252,8 @@ class TabularDataModule(RowsDataModule):
         return columns
 
     def teardown(self, stage: str) -> None:
-        if stage == "fit" and not self.keep_cache:
-            if self.trainer is None or self.trainer.local_rank == 0:  # one on each machine
-                self._cache.remove()
+        if not self.keep_cache:
+            self._cache.leave()
             self._rows, self._parts, self._others = None, {}, {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Target:
         """
         if self.classes:
             code = self.codes(table, first)
-            return (code[:, None] if self.task == "binary" else np.eye(len(self.classes), dtype=np.float32)[code]).astype("f4")
+            return (code[:, None] if self.task == "binary" else code[:, None] == np.arange(len(self.classes))).astype("f4")
         convert, columns = booleans if self.task == "multilabel" else numbers, []
         for values in (table[name] for name in self.names):
             refuse_unsupported(values)

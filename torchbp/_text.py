@@ -1,0 +1,20 @@
+"""Text from files and checkpoints, shown."""
+
+from unicodedata import category
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text, each character that a terminal would act on or not show as its escape, such as ``\\x1b``.
+
+    Args:
+        text: any; it may hold what is no Unicode, as file names may.
+        keep: characters that stay as they are, though they are such.
+    """
+    if text.isprintable():
+        return text
+    shown = (c if c.isprintable() or c in keep or category(c) == "Zs" else _escape(c) for c in text)
+    return "".join(shown)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
