@@ -133,7 +133,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["last.ckpt"]
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
-    (tmp_path / "new folder/last.ckpt.999999999.partial").touch()  # as a killed run leaves it
+    (tmp_path / "new folder/last.ckpt.999999999.0123.partial").touch()  # as a killed run leaves it
     CheckpointIO().save_checkpoint({"a": torch.zeros(10**5)}, path)
     assert os.listdir(path.parent) == ["last.ckpt"]
 

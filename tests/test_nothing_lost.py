@@ -281,3 +281,13 @@ def test_a_feature_that_tells_the_target_is_warned_of_in_one_line(tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("torchbp: warning: column 'copy' tells the target by itself")
+
+
+def test_events_that_a_full_disk_does_not_take_are_named(
+    disk: Callable[[int], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    disk(2**14)
+    assert main(["fit", *XOR, "--trainer.max_epochs", "100", "--trainer.enable_checkpointing", "false"]) == 1
+    error = capfd.readouterr().err
+    assert error.startswith("torchbp: error: logs/xor/version_0/events.out.tfevents.* cannot be written: ")
+    assert error.count("\n") == 1

@@ -304,13 +304,13 @@ def test_an_interrupted_run_leaves_the_old_predictions_and_no_half_file(
 
 
 def test_what_a_killed_process_has_left_goes_when_the_file_is_written(tmp_path: Path) -> None:
-    (tmp_path / "out.parquet.999999999.partial").touch()
-    (tmp_path / "out.parquet.999999999.partial.abc").mkdir()
-    (tmp_path / "out.parquet.999999999.partial.abc/1.parquet").touch()
-    (tmp_path / "about.parquet.999999999.partial").touch()  # another's
+    (tmp_path / "out.parquet.999999999.0123.partial").touch()
+    (tmp_path / "out.parquet.999999999.0123.partial.abc").mkdir()
+    (tmp_path / "out.parquet.999999999.0123.partial.abc/1.parquet").touch()
+    (tmp_path / "about.parquet.999999999.0123.partial").touch()  # another's
     with table_file(str(tmp_path / "out.parquet")) as write:
         write(pl.DataFrame({"row": [1]}))
-    assert sorted(os.listdir(tmp_path)) == ["about.parquet.999999999.partial", "out.parquet"]
+    assert sorted(os.listdir(tmp_path)) == ["about.parquet.999999999.0123.partial", "out.parquet"]
 
 
 def test_parquet_is_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

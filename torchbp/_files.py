@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,10 +16,10 @@ class NotWrittenError(OSError):
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to, for the length of the block; at its end the file written takes the place of ``path``.
+    """A new, empty file beside ``path``, to be written in the block; at its end it takes the place of ``path``.
 
     Whatever ends the block early leaves ``path`` as it was. Only a process that is killed leaves something; the next one that
-    writes ``path`` removes it.
+    writes ``path`` removes it. What others may have put beside ``path`` is never written to.
 
     Raises:
         NotWrittenError: ``path`` is a folder, or cannot be written.
@@ -27,11 +28,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     if path.is_dir():
         raise NotWrittenError(f"{path} is a folder; a file can be written")
     for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial*"):
-        found = re.fullmatch(r"\.(\d+)\.partial(\.\w+)?", left.name[len(path.name) :])
+        found = re.fullmatch(r"\.(\d+)\.\w+\.partial(\.\w+)?", left.name[len(path.name) :])
         if found and not _is_alive(int(found[1])):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+            with suppress(OSError):  # another user's
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+    partial = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(8)}.partial")
     try:
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666))
         yield partial
         _sync(partial)
         os.replace(partial, path)
@@ -63,7 +66,7 @@ def asking_why(partial: Path, kind: type[Exception]) -> Iterator[None]:
     except kind as error:
         with partial.open("ab") as file:
             file.write(bytes(2**20))
-        path = str(partial).removesuffix(f".{os.getpid()}.partial")
+        path = re.sub(r"\.\d+\.\w+\.partial$", "", str(partial))
         raise NotWrittenError(f"{path} cannot be written: {error}") from None
 
 

@@ -7,6 +7,8 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from torchbp._text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -30,6 +32,7 @@ speed:
 
 torchbp COMMAND --help lists a command's options; TORCHBP_TRACEBACK=1 shows the traceback of an error."""
 
+WHITESPACE = "\n\r\t"
 TRAINING = ("fit", "validate", "test", "predict")
 COMMANDS = (*TRAINING, "export", "gradcheck", "trace", "benchmark")
 
@@ -118,7 +121,7 @@ def _run(args: list[str]) -> int:
 
 def refuse(message: str, status: int) -> int:
     """Say in one line on standard error why not; returns ``status``."""
-    print(f"torchbp: error: {in_short(message)}", file=sys.stderr)
+    print(f"torchbp: error: {in_short(printable(message, keep=WHITESPACE))}", file=sys.stderr)
     return status
 
 

@@ -146,7 +146,7 @@ class RowsDataModule(LightningDataModule):
         return RowLoader(rows, max(self._batch_size(rows), EVALUATION_ROWS), rank=rank, world_size=world_size)
 
     def _batch_size(self, rows: Rows) -> int:
-        return max(len(rows), 1) if self.batch_size == "full" else self.batch_size
+        return max(len(rows), 1) if self.batch_size == "full" else min(self.batch_size, max(len(rows), 1))
 
 
 def classes_of(rows: Rows, task: Task) -> Tensor:

@@ -19,6 +19,7 @@ from lightning.pytorch.cli import instantiate_module
 from torch import Tensor
 
 from torchbp._files import replacing
+from torchbp._text import printable
 from torchbp.data._content import content_of
 from torchbp.training._module import BPModule
 
@@ -175,7 +176,7 @@ def newest_checkpoint(name: str | None, kind: str) -> str:
             damage = damage or error
         else:
             if damage:
-                print(f"torchbp: {damage}; {path} takes its place", file=sys.stderr)
+                print(printable(f"torchbp: {damage}; {path} takes its place"), file=sys.stderr)
             return str(path)
     assert damage is not None
     raise damage

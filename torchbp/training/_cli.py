@@ -22,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 import torchbp.data
+from torchbp._text import printable
 from torchbp.training._arguments import OneLineParser, asked, given, table_by_default, table_help
 from torchbp.training._callbacks import Graph, Histograms, Hyperparameters, PlainProgress, ProgressBar
 from torchbp.training._checkpoint import (
@@ -38,6 +39,7 @@ from torchbp.training._checkpoint import (
     restore,
     saved_arguments,
 )
+from torchbp.training._events import naming_events
 from torchbp.training._folder import only_if_trained, run_folder, run_name
 from torchbp.training._fused import refuse_precision
 from torchbp.training._limits import refuse_limits
@@ -69,7 +71,7 @@ def be_quiet() -> None:
     """Have Lightning keep to itself what is no news to whoever called this command."""
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    warnings.formatwarning = lambda message, *_, **__: f"torchbp: warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"torchbp: warning: {printable(str(message), keep=chr(10))}\n"
     # Rows in memory are handed out faster without workers, and everything is logged by the epoch.
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
@@ -97,7 +99,7 @@ class BPCLI(LightningCLI):
         self.best: ModelCheckpoint | None = None
         super().__init__(args=args, **kwargs)
         for note in self.notes:  # now that all has gone well: what is wrong is said in one line
-            rank_zero_only(print)(f"torchbp: {note}", file=sys.stderr)
+            rank_zero_only(print)(f"torchbp: {printable(note)}", file=sys.stderr)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for attribute in ("num_features", "num_outputs", "task"):
@@ -130,6 +132,8 @@ class BPCLI(LightningCLI):
         if subcommand == "predict":
             help = "The file to write: .csv, .tsv or .parquet; - is CSV on standard output."
             parser.add_argument("--output", type=str, default="-", help=help)
+            help = "Put ' before a text in CSV that a spreadsheet would run as a formula: one that begins with =, +, - or @."
+            parser.add_argument("--quote_formulas", type=bool, default=False, help=help)
         next(action for action in parser._actions if action.dest == "ckpt_path").help = CKPT_PATH
         if {"-h", "--help"} & {*self.arguments}:
             parser.more_help = table_help()  # type: ignore[attr-defined]
@@ -259,7 +263,7 @@ class BPCLI(LightningCLI):
         for path in (getattr(data, "path", None), *getattr(data, "other_paths", {}).values()):
             if path and os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
                 raise ValueError(f"output is {output}; it must be another file than the data's, which would be lost")
-        with table_file(output) as write:
+        with table_file(output, self.config["predict"]["quote_formulas"]) as write:
             self.trainer.callbacks.append(PredictionWriter(write))  # type: ignore[attr-defined]
             self.trainer.predict(**kwargs, return_predictions=False)
 
@@ -282,7 +286,7 @@ class BPCLI(LightningCLI):
 
     def fit(self, **kwargs: Any) -> None:
         """Train; of a run that has not begun to train, nothing is left."""
-        with only_if_trained(self.trainer):
+        with only_if_trained(self.trainer), naming_events(self.trainer):
             self.trainer.fit(**kwargs)
 
     def after_fit(self) -> None:
@@ -293,8 +297,8 @@ class BPCLI(LightningCLI):
             return
         logger = self.trainer.logger
         if self.best and os.path.exists(self.best.best_model_path):
-            print(f"best checkpoint: {os.path.relpath(self.best.best_model_path)}")
+            print(f"best checkpoint: {printable(os.path.relpath(self.best.best_model_path))}")
         elif self.best and not self.best.best_model_path:
             print(f"no best checkpoint: {self.best.monitor} was not measured")
         if isinstance(logger, TensorBoardLogger):
-            print(f"to look at the run: tensorboard --logdir {os.path.relpath(logger.root_dir)}")
+            print(f"to look at the run: tensorboard --logdir {printable(os.path.relpath(logger.root_dir))}")

@@ -1,6 +1,7 @@
 """Predictions as a CSV or Parquet file, or as CSV on standard output."""
 
 import errno
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,17 +15,24 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from torchbp._files import NotWrittenError, asking_why, replacing
+from torchbp._text import printable
 from torchbp.data._base import refuse_not_finite
+from torchbp.data._values import no_numbers
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 PART = 100_000  # rows that are gathered before they are written to Parquet
+FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # how a text begins that a spreadsheet runs
 
 WriteRows = Callable[[pl.DataFrame], None]
 
 
 @contextmanager
-def table_file(output: str) -> Iterator[WriteRows]:
+def table_file(output: str, quote_formulas: bool = False) -> Iterator[WriteRows]:
     """What writes a table, rows by rows, to a file that takes its name when the block ends well; ``-`` is standard output.
+
+    Args:
+        output: the file.
+        quote_formulas: whether ``'`` is put before what a spreadsheet would take for a formula in a CSV file.
 
     Raises:
         ValueError: another extension than ``.csv``, ``.tsv`` and ``.parquet``.
@@ -34,7 +42,7 @@ def table_file(output: str) -> Iterator[WriteRows]:
     kind = path.suffix.lower()
     if output == "-":
         try:
-            yield _csv(sys.stdout, ",")
+            yield _csv(sys.stdout, ",", quote_formulas)
             sys.stdout.flush()
         except OSError as error:
             if error.filename is None and error.errno not in (None, errno.EPIPE):
@@ -42,7 +50,7 @@ def table_file(output: str) -> Iterator[WriteRows]:
             raise
     elif kind in SEPARATORS:
         with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-            yield _csv(file, SEPARATORS[kind])
+            yield _csv(file, SEPARATORS[kind], quote_formulas)
     elif kind == ".parquet":
         with replacing(path) as partial, _parquet(partial) as write:
             yield write
@@ -50,15 +58,30 @@ def table_file(output: str) -> Iterator[WriteRows]:
         raise ValueError(f"the output {output} has the extension {kind!r}; it must be one of .csv, .tsv, .parquet, or - alone")
 
 
-def _csv(file: TextIO, separator: str) -> WriteRows:
-    header = True
+def _csv(file: TextIO, separator: str, quote_formulas: bool) -> WriteRows:
+    header, terminal = True, file.isatty()
 
     def write(rows: pl.DataFrame) -> None:
         nonlocal header
-        file.write(rows.write_csv(include_header=header, separator=separator))
+        text = (without_formulas(rows) if quote_formulas else rows).write_csv(include_header=header, separator=separator)
+        file.write(printable(text, keep="\n\t") if terminal else text)
         header = False
 
     return write
+
+
+def without_formulas(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows, ``'`` before each text and each column's name that a spreadsheet would take for a formula; numbers are none."""
+    texts = pl.col(pl.String)
+    bad = texts.str.contains(FORMULA) & no_numbers(texts)
+    rows = rows.with_columns(pl.when(bad).then("'" + texts).otherwise(texts).name.keep())
+    names: list[str] = []
+    for name in rows.columns:
+        name = f"'{name}" if re.match(FORMULA, name) else name
+        while name in names:
+            name = f"'{name}"
+        names.append(name)
+    return rows.rename(dict(zip(rows.columns, names, strict=True)))
 
 
 @contextmanager
