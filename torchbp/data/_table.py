@@ -3,6 +3,8 @@
 import codecs
 import csv
 import difflib
+import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -13,9 +15,11 @@ import polars as pl
 from torchbp._files import NotWrittenError
 from torchbp.data._cache import Cache, Source, write_whole
 from torchbp.data._csv import CsvFile, NotNumbersError, Types
+from torchbp.data._parquet import most_bytes, sizes
 from torchbp.data._progress import progress
 from torchbp.data._values import listed, unsupported
 
+TEXTS = (pl.String, pl.Categorical, pl.Enum)
 SUFFIXES = (".csv", ".tsv", ".parquet")
 NOT_CSV = {
     b"PAR1": "a Parquet file; its name must end in .parquet",
@@ -25,6 +29,8 @@ NOT_CSV = {
 }
 FILE = 64  # parts of a CSV file that become one file of a cache
 ROWS = 2**16  # in a part of a Parquet file
+TEXT = 2**26  # bytes in one, of texts
+GIB = 2**30
 ENOUGH = 1000  # rows, to tell a place in a file by
 
 
@@ -43,19 +49,69 @@ class Table:
             self._frame = pl.scan_parquet(list(paths), glob=False)
             self.schema = dict(self._frame.collect_schema())
             self._length = int(self._frame.select(pl.len()).collect().item())
+        # A CSV file, of which others are made, is as large as what it holds.
+        self._texts = sizes(source.path)[1] if [*paths] == [source.path] else Counter[str]()
 
     def __len__(self) -> int:
         return self._length
 
     def column(self, name: str) -> pl.Series:
+        """All rows of a column.
+
+        Raises:
+            ValueError: it takes more memory than there is for it, or cannot be read.
+        """
+        self._refuse_too_large([name])
+        with in_one_line(self._file):
+            size = 8 * len(self)
+            if self.schema[name] in TEXTS:  # held as it is, and as what is made of it
+                lengths = pl.col(name).cast(pl.String).str.len_bytes().cast(pl.UInt64)
+                size = 2 * (size + self._frame.select(lengths.sum()).collect(engine="streaming").item())
+        if size > most_bytes():
+            self._refuse(name, size)
         with in_one_line(self._file):
             return self._frame.select(name).collect().to_series()
 
     def parts(self, names: Sequence[str], start: int = 0) -> Iterator[pl.DataFrame]:
-        """All rows of some columns, part by part, from the row with number ``start`` on."""
+        """All rows of some columns, part by part, from the row with number ``start`` on.
+
+        Raises:
+            ValueError: they take more memory than there is for them, or cannot be read.
+        """
+        self._refuse_too_large(names)
         for first in range(start, len(self), ROWS):
             with in_one_line(self._file):
-                yield self._frame.select(names).slice(first, ROWS).collect()
+                part = self._frame.select(names).slice(first, ROWS).collect()
+            yield from _of_few_bytes(part)
+
+    def _refuse_too_large(self, names: Sequence[str]) -> None:
+        """Refuse texts of which a row group, which polars reads as a whole, takes more memory than there is for them."""
+        taken = {name: self._texts[name] for name in names}
+        if sum(taken.values()) > most_bytes():
+            name = max(taken, key=taken.__getitem__)
+            self._refuse(name, taken[name])
+
+    def _refuse(self, name: str, size: int) -> None:
+        raise ValueError(
+            f"column {name!r} of {self.source.path} takes {size / GIB:.3g} GiB; with this machine's memory a column may take "
+            f"{most_bytes() / GIB:.3g} GiB; leave it out (--data.ignore '{json.dumps([name])}') or take fewer rows"
+        )
+
+
+def _of_few_bytes(part: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The same rows, in parts that hold few bytes of texts: of a text that is there many times, each time counts."""
+    texts = [
+        pl.col(name).cast(pl.String).str.len_bytes().cast(pl.UInt64) for name, type in part.schema.items() if type in TEXTS
+    ]
+    total = part.select(pl.sum_horizontal(texts, ignore_nulls=True).cum_sum()).to_series() if texts else None
+    if total is None or not len(total) or total[-1] <= TEXT:
+        yield part
+        return
+    first = done = 0
+    while first < len(part):
+        end = max(int(total.search_sorted(done + TEXT, "right")), first + 1)
+        yield part[first:end]
+        first, done = end, total[end - 1]
 
 
 class TableInMemory(Table):
