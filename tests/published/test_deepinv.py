@@ -1,0 +1,22 @@
+"""deepinv 0.5.0: the MMSE denoiser's backward takes its posterior weights for constants."""
+
+import torch
+from published import RIGHT, WRONG, error, finite_differences, gradient, normal, penalty_error, published
+
+if not hasattr(torch.ops.torchvision, "nms"):  # torchvision's wheel is for CUDA, and cannot load its operators without
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+mmse = published("deepinv", "0.5.0", "deepinv.models.mmse")
+
+
+def test_second_derivatives() -> None:
+    data, sigma, weights = normal(5, 4), torch.full((2, 1), 0.7, dtype=torch.float64), normal(2, 4)
+
+    def value(x):
+        return (mmse.MMSEFunction.apply(x, sigma, data, "cpu", torch.float64, False) * weights).sum()
+
+    x = normal(2, 4)
+    assert error(gradient(value, x), finite_differences(value, x)) < RIGHT
+    assert penalty_error(value, x) > WRONG
