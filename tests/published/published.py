@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
 Scalar = Callable[[Tensor], Tensor]
 
 # Relative errors: what finite differences in float64 leave of a right derivative, and a thousand times that.
@@ -36,6 +37,13 @@ def published(distribution: str, version: str, module: str, file: str | None = N
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)  # type: ignore[union-attr]
     return loaded
+
+
+def declare_torchvision_operators() -> None:
+    """Torchvision's wheel is for CUDA: beside a CPU build of torch it lacks its operators, and its import fails over two."""
+    if importlib.util.find_spec("torchvision") is not None and not hasattr(torch.ops.torchvision, "nms"):
+        for operator in ("nms", "qnms"):
+            LIBRARY.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 def normal(*shape: int) -> Tensor:

@@ -1,13 +1,19 @@
 """deepinv 0.5.0: the MMSE denoiser's backward takes its posterior weights for constants."""
 
 import torch
-from published import RIGHT, WRONG, error, finite_differences, gradient, normal, penalty_error, published
+from published import (
+    RIGHT,
+    WRONG,
+    declare_torchvision_operators,
+    error,
+    finite_differences,
+    gradient,
+    normal,
+    penalty_error,
+    published,
+)
 
-if not hasattr(torch.ops.torchvision, "nms"):  # torchvision's wheel is for CUDA, and cannot load its operators without
-    library = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
+declare_torchvision_operators()
 mmse = published("deepinv", "0.5.0", "deepinv.models.mmse")
 
 
