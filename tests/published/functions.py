@@ -3,7 +3,7 @@
 Most are elementwise or take a few tensors; those in solvers.py need more to be set up.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,14 @@ from torch import Tensor
 class Case:
     """``build`` imports the package and gives the function and its inputs; ImportError where the package is absent.
 
-    ``surrogate``: its backward is meant not to be forward's derivative.
+    ``surrogate``: its backward is meant not to be forward's derivative. ``only``: the checks to make, all by default.
     """
 
     distribution: str
     build: Callable[[], tuple[Any, tuple[Any, ...]]]
     reference: Callable[..., Any] | None = None
     surrogate: bool = False
+    only: Collection[str] | None = None
 
 
 def leaf(t: Tensor) -> Tensor:

@@ -128,7 +128,7 @@ def xitorch_symeig() -> Setup:
 
 
 def xitorch_ivp() -> Setup:
-    solve, times = named("xitorch.integrate:solve_ivp"), torch.linspace(0, 1, 3, dtype=torch.float64)
+    solve, times = named("xitorch.integrate:solve_ivp"), torch.linspace(0, 1, 41, dtype=torch.float64)
     return lambda y, a: solve(lambda t, y, a: torch.sin(y * a), times, y, params=(a,), method="rk4"), (x(3), x(3))
 
 
@@ -142,6 +142,9 @@ def natural() -> Setup:
     return function, (x(3), leaf(-(a @ a.mT + torch.eye(3, dtype=torch.float64)) / 2))
 
 
+# In lower precision zuko's adaptive solver never reaches its tolerance, and does not end.
+FLOAT64 = {"backward", "repeated backward", "tensors unchanged", "double backward", "gradient penalty", "checkpoint"}
+
 SOLVERS = {
     "linear_operator SqrtInvMatmul": Case("linear_operator", operator("sqrt_inv_matmul"), sqrt_inv_matmul),
     "linear_operator InvQuad": Case(
@@ -153,7 +156,7 @@ SOLVERS = {
     "gpytorch _NaturalToMuVarSqrt": Case("gpytorch", natural, surrogate=True),
     "torchdiffeq OdeintAdjointMethod": Case("torchdiffeq", torchdiffeq_adjoint),
     "torchsde _SdeintAdjointMethod": Case("torchsde", torchsde_adjoint),
-    "zuko AdaptiveCheckpointAdjoint": Case("zuko", zuko_odeint),
+    "zuko AdaptiveCheckpointAdjoint": Case("zuko", zuko_odeint, only=FLOAT64),
     "zuko Bisection": Case("zuko", zuko_bisection),
     "memcnn AdditiveBlockFunction": Case("memcnn", memcnn_additive),
     "revtorch _ReversibleModuleFunction": Case("revtorch", revtorch),
