@@ -260,7 +260,10 @@ def test_what_is_wrong_after_the_newest_checkpoint_was_found_is_said_alone(
     assert main(["predict", "--ckpt_path", kind, "--data.path", "gone.csv"]) == 1
     assert "the data file gone.csv does not exist" in one_line(capfd)
     assert main(["test", "--ckpt_path", kind]) == 0
-    assert capfd.readouterr().err == f"torchbp: the newest run's checkpoint is logs/table/version_0/checkpoints/{kind}.ckpt\n"
+    assert capfd.readouterr().err == (
+        f"torchbp: the newest run's checkpoint is logs/table/version_0/checkpoints/{kind}.ckpt\n"
+        "torchbp: the data settings are those of logs/table/version_0/config.yaml\n"
+    )
 
 
 def test_a_feature_that_tells_the_target_is_warned_of_in_one_line(tmp_path: Path) -> None:

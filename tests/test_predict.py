@@ -173,7 +173,7 @@ def test_a_new_file_is_tested_whole_and_that_trained_on_as_it_was_split(
             [line] = [line for line in shown.splitlines() if f" {name} " in line]
             assert float(line.split("│")[2]) == value
 
-    check([], as_split, "")
+    check(["--data.path", "old.csv"], as_split, "")
     check(["--data.path", "copy.csv"], as_split, "")
     other = "is not the file that was trained on; all of its rows are tested\n"
     check(["--data.path=new.csv"], whole, f"torchbp: new.csv {other}")
@@ -184,7 +184,7 @@ def test_a_new_file_is_tested_whole_and_that_trained_on_as_it_was_split(
     Path("config.yaml").write_text(json.dumps(config))  # which is YAML
     check(["--config", "config.yaml"], whole, f"torchbp: new.csv {other}")
     shutil.copy("new.csv", "old.csv")
-    check([], whole, f"torchbp: old.csv {other}")
+    check(["--data.path", "old.csv"], whole, f"torchbp: old.csv {other}")
 
 
 def test_to_train_on_another_path_leaves_the_split_as_it_was_and_finds_the_tables_own_run(
@@ -217,7 +217,10 @@ def test_best_is_the_newest_runs_where_no_data_is_named(
     assert main(["predict", "--ckpt_path", "best", "--data.path", "new.parquet"]) == 0
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 6
-    assert captured.err == "torchbp: the newest run's checkpoint is logs/old/version_0/checkpoints/best.ckpt\n"
+    assert captured.err == (
+        "torchbp: the newest run's checkpoint is logs/old/version_0/checkpoints/best.ckpt\n"
+        "torchbp: the data settings are those of logs/old/version_0/config.yaml\n"
+    )
 
 
 def test_columns_of_the_file_and_of_the_predictions_keep_apart(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,7 +259,7 @@ def test_a_refusal_leaves_the_old_predictions(
     Path("folder.csv").mkdir()
     Path("out.csv").write_text("precious")
     before = sorted(os.listdir())
-    assert main(["predict", "--ckpt_path", checkpoint, "--output", "out.csv", *options]) == 1
+    assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "old.csv", "--output", "out.csv", *options]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error

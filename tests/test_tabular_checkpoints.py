@@ -76,7 +76,7 @@ def test_a_checkpoint_predicts_rows_of_another_file_as_the_training_process_does
 
 
 def test_a_checkpoint_tests_its_own_test_split(run: dict[str, Any]) -> None:
-    data = TabularDataModule.load_from_checkpoint(run["checkpoint"], weights_only=True)
+    data = TabularDataModule.load_from_checkpoint(run["checkpoint"], path=run["data"].path, weights_only=True)
     module = BPModule.load_from_checkpoint(run["checkpoint"], weights_only=True)
     assert quiet_trainer().test(module, data, ckpt_path=run["checkpoint"], verbose=False)[0] == run["tested"]
 

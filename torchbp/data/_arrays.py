@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchbp._plain import refuse_misfit
 from torchbp.data._base import BatchSize, RowsDataModule, Task, check_rows
 from torchbp.data._loader import RowLoader
 from torchbp.data._rows import Mapped, Rows
@@ -156,6 +157,7 @@ class ArrayDataModule(RowsDataModule):
         Raises:
             ValueError: it was trained for another task.
         """
+        refuse_misfit("what the checkpoint holds of the arrays", state_dict, ArrayTarget)
         target = ArrayTarget(**state_dict)
         if self._given_task not in (None, target.task):
             raise ValueError(f"the checkpoint's task is {target.task}, here it is {self._given_task}")
@@ -176,7 +178,7 @@ class ArrayTarget:
     task: Task
     num_features: int
     num_outputs: int
-    classes: list[Any]
+    classes: list[float | str | bool]
 
     def encode(self, y: np.ndarray) -> np.ndarray:
         """y (N, num_outputs), float32.

@@ -1,13 +1,15 @@
 """What every data module of this package does with its rows: check them, split them, hand them out in batches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
+from typing_extensions import Self
 
+from torchbp._plain import plain_arguments, read_plain
 from torchbp.data._content import content_of
 from torchbp.data._loader import RowLoader
 from torchbp.data._rows import Rows, where
@@ -58,10 +60,37 @@ class RowsDataModule(LightningDataModule):
         self.standardize = standardize
         self.seed = seed
         self.save_hyperparameters(logger=False)
-        # A checkpoint says what data module it was trained with, so that nothing else is needed to predict.
-        self.hparams.setdefault("_class_path", f"{type(self).__module__}.{type(self).__qualname__}")
+        # A checkpoint says what data module it was trained with: torchbp's own are found by this name.
+        package = ".".join(name for name in type(self).__module__.split(".") if not name.startswith("_"))
+        self.hparams.setdefault("_class_path", f"{package}.{type(self).__qualname__}")
         self._rows: Rows | None = None
         self._parts: dict[str, Rows] = {}
+
+    @classmethod
+    def saved_arguments(cls, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments that a checkpoint may decide, of those it saved: no path, and nothing of memory and caches.
+
+        Raises:
+            ValueError: one of another type than its annotation.
+        """
+        arguments = plain_arguments(cls.__init__, saved, "the checkpoint is damaged: its data's ")
+        return {name: value for name, value in arguments.items() if name not in ("memory", "keep_cache")}
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, **arguments: Any) -> Self:  # type: ignore[override]
+        """The data module that a checkpoint was trained with, except for ``arguments``; each path must be among these.
+
+        Raises:
+            ValueError: a file that is no checkpoint, or holds more than tensors and plain values.
+        """
+        arguments.pop("weights_only", None)  # they are never anything else
+        checkpoint = read_plain(checkpoint_path)
+        if not isinstance(checkpoint, dict) or not isinstance(saved := checkpoint.get("datamodule_hyper_parameters"), dict):
+            raise ValueError(f"{checkpoint_path} does not say what data it was trained on")
+        data = cls(**{**cls.saved_arguments(saved), **arguments})
+        if state := checkpoint.get(cls.__qualname__):
+            data.load_state_dict(state)
+        return data
 
     # What a subclass says of its data.
     task: Task

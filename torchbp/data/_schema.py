@@ -12,6 +12,7 @@ import torch
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from torchbp._plain import refuse_misfit
 from torchbp._text import printable
 from torchbp.data._cache import Cache, NpyFile, refuse_too_large
 from torchbp.data._columns import Column
@@ -148,6 +149,7 @@ class Schema:
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Any]) -> "Schema":
+        refuse_misfit("what the checkpoint holds of the columns", state_dict, cls)
         columns = [Column(**column) for column in state_dict["columns"]]
         return cls(Target(**state_dict["target"]), columns, state_dict["null_values"])
 

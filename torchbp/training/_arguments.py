@@ -3,14 +3,17 @@
 import argparse
 import re
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from torchbp.cli import in_short, refuse
-from torchbp.data import TabularDataModule
+from torchbp.data import RowsDataModule, TabularDataModule
+from torchbp.training._checkpoint import required
+
+STAND_IN = "\0"  # which nobody can say on a command line
 
 
 class OneLineParser(LightningArgumentParser):
@@ -52,6 +55,16 @@ def table_by_default(args: Sequence[str]) -> list[str]:
     """The option that makes a file a table, where nothing else says what it is."""
     said = given(args)
     return ["--data", "torchbp.data.TabularDataModule"] if said.path and not said.data else []
+
+
+def stand_ins(kind: type[RowsDataModule], saved: Mapping[str, Any]) -> list[str]:
+    """Options by which a parser takes a checkpoint's kind of data without being told what the checkpoint says of them."""
+    options = ["--data", f"torchbp.data.{kind.__name__}"]
+    for name in required(kind):
+        choices = get_args(get_type_hints(kind.__init__)[name])
+        known = [one for one in choices if isinstance(one, str) and one == saved.get(name)]  # of a Literal, its own
+        options += [f"--data.{name}", known[0] if known else STAND_IN]
+    return options
 
 
 def asked(args: Sequence[str], part: str) -> set[str]:

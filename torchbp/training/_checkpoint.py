@@ -3,11 +3,10 @@
 import glob
 import inspect
 import io
-import json
 import os
+import re
 import sys
-import warnings
-import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,28 @@ import lightning
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.cli import instantiate_module
-from torch import Tensor
+from torch import nn
 
 from torchbp._files import replacing
+from torchbp._plain import plain_arguments, read_plain
 from torchbp._text import printable
+from torchbp.data import ArrayDataModule, BuiltinDataModule, RowsDataModule, TabularDataModule
 from torchbp.data._content import content_of
-from torchbp.training._module import BPModule
+from torchbp.training._contents import NEEDED, refuse_contents, refuse_other_schedule
+from torchbp.training._module import MAX_LAYERS, BPModule
 
 LOGS = Path("logs")
 # In training, once and for all; and of the file that was trained on, which of its rows were held out.
 SETTLED = {"types", "missing", "ignore", "max_categories", "null_values", "standardize"}
 HELD_OUT = {"val_size", "test_size", "split", "seed"}
 WHOLE = {"val_size": 0.0, "test_size": 0.0, "split": None, "val_path": None, "test_path": None}  # no part is held out
-PARTS = {"state_dict": "network.layers.0.weight", "hyper_parameters": "num_features"}
-# Lightning's parts, of which the first are needed to go on training.
-KINDS = {"optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict, "datamodule_hyper_parameters": dict}
-TO_GO_ON = [*KINDS][:3]
+TO_GO_ON = ("optimizer_states", "lr_schedulers", "loops")  # what is needed to go on training
+# The data modules that a checkpoint may name; others are named on the command line.
+DATA = {f"torchbp.data.{kind.__name__}": kind for kind in (ArrayDataModule, BuiltinDataModule, TabularDataModule)}
 
 
 class CheckpointIO(TorchCheckpointIO):
-    """What carries a checkpoint's name is a whole checkpoint at every moment, and to load it runs no code of its own."""
+    """Saves checkpoints atomically; loads them as :func:`load_checkpoint` does; removes files only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
@@ -48,46 +48,45 @@ class CheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         return load_checkpoint(path)
 
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink(missing_ok=True)
+
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The checkpoint of a :class:`BPModule`, on the CPU.
+    """The checkpoint of a :class:`BPModule`, on the CPU, of which all that torchbp saves is checked.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: any other file, or one that holds more than tensors and plain values; none of its objects is made.
+        ValueError: any other file, or one that holds more than tensors and plain values; no object is made of it.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"the checkpoint {path} does not exist")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip():  # torch.load takes no notice of a sum that does not match
-                raise zipfile.BadZipFile
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"{path} is damaged or no checkpoint of torchbp: it cannot be read as tensors and plain values "
-            f"({type(error).__name__})"
-        ) from None
-    for part, entry in PARTS.items():
-        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(part), dict) or entry not in checkpoint[part]:
-            raise ValueError(f"{path} is no checkpoint of torchbp; one has a {part} with {entry}")
-    for part, kind in KINDS.items():
-        if not isinstance(checkpoint.get(part, kind()), kind):
-            raise ValueError(f"{path} is no checkpoint of torchbp; its {part} is {checkpoint[part]!r}, no {kind.__name__}")
-    for name, value in checkpoint["state_dict"].items():
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise ValueError(f"{path} is no checkpoint of torchbp; its {name} is no tensor of floating-point numbers")
-        if len(bad := value[~value.isfinite()]):
-            raise ValueError(f"{path} is damaged: its {name} holds {bad[0].item()}; all numbers of a network are finite")
+    checkpoint = read_plain(path)
+    refuse_contents(path, checkpoint)
     checkpoint.setdefault("pytorch-lightning_version", lightning.__version__)  # Lightning cannot do without
+    try:
+        _refuse_other_shapes(checkpoint)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged or another version's: {error}") from None
     return checkpoint
 
 
-def refuse_untrainable(checkpoint: dict[str, Any], lr_scheduler: object | None) -> None:
+def _refuse_other_shapes(checkpoint: dict[str, Any]) -> None:
+    """Refuse settings that make another network than the one whose tensors are there, before memory is taken for it."""
+    arguments, tensors = model_arguments(checkpoint), checkpoint["state_dict"].values()
+    sizes = [arguments.get("num_features"), arguments.get("num_outputs"), *arguments.get("hidden_sizes", ())]
+    most = max(tensor.numel() for tensor in tensors)
+    if large := [size for size in sizes if size is not None and size > most]:
+        raise ValueError(
+            f"the checkpoint is of another network: it says {large[0]} units, its largest tensor has {most} numbers"
+        )
+    if len(sizes) - 2 > MAX_LAYERS:
+        raise ValueError(f"the checkpoint has {len(sizes) - 2} hidden layers; at most {MAX_LAYERS} are allowed")
+    with torch.device("meta"):
+        BPModule(**arguments).on_load_checkpoint(checkpoint)
+
+
+def refuse_untrainable(checkpoint: dict[str, Any], lr_scheduler: Callable[[Any], Any] | None) -> None:
     """Refuse a checkpoint from which training cannot go on, or not as it began.
 
     Args:
@@ -100,8 +99,12 @@ def refuse_untrainable(checkpoint: dict[str, Any], lr_scheduler: object | None) 
         raise ValueError(
             f"the checkpoint has no {missing[0]}; with its network alone one can test, predict and export, but not go on"
         )
-    if checkpoint["lr_schedulers"] and lr_scheduler is None:
+    if not checkpoint["lr_schedulers"]:
+        return
+    if lr_scheduler is None:
         raise ValueError("the checkpoint was trained with an lr_scheduler; say which, or give its run's --config")
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], 1.0)
+    refuse_other_schedule(checkpoint["lr_schedulers"], lr_scheduler(optimizer))
 
 
 def refuse_other(name: str, asked: Any, trained: Any) -> None:
@@ -114,25 +117,65 @@ def refuse_other(name: str, asked: Any, trained: Any) -> None:
         raise ValueError(f"{name} is {asked}; a checkpoint goes on as it was trained, and its {name} is {trained}")
 
 
-def load_module(checkpoint: dict[str, Any]) -> BPModule:
-    """The network that the checkpoint was made of."""
-    known = inspect.signature(BPModule).parameters
-    module = BPModule(**{name: value for name, value in checkpoint["hyper_parameters"].items() if name in known})
-    module.to(checkpoint["state_dict"][PARTS["state_dict"]].dtype)
+def model_arguments(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the :class:`BPModule` that the checkpoint was made of, all but its lr_scheduler.
+
+    Raises:
+        ValueError: one of another type.
+    """
+    return plain_arguments(BPModule.__init__, checkpoint["hyper_parameters"], "the checkpoint is damaged: its ")
+
+
+def refuse_other_data(arguments: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Refuse data of another shape or task than the network's.
+
+    Args:
+        arguments: of the network, as the data would have it.
+        saved: as the checkpoint has it.
+
+    Raises:
+        ValueError: they differ.
+    """
+    for name in ("num_features", "num_outputs", "task"):
+        if arguments[name] != saved.get(name, arguments[name]):
+            raise ValueError(f"the checkpoint is of another network: its {name} is {saved[name]}, here it is {arguments[name]}")
+
+
+def load_module(checkpoint: dict[str, Any], kind: type[BPModule] = BPModule, **arguments: Any) -> BPModule:
+    """The network that the checkpoint was made of; ``arguments`` are those of its class that are to differ."""
+    module = kind(**{**model_arguments(checkpoint), **arguments})
+    module.to(checkpoint["state_dict"][NEEDED["state_dict"]].dtype)
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
     return module
 
 
-def load_data(checkpoint: dict[str, Any]) -> LightningDataModule | None:
-    """The data module that the checkpoint was trained with, as far as it needs no file; None where it does not say."""
+def saved_data(checkpoint: dict[str, Any]) -> tuple[type[RowsDataModule] | None, dict[str, Any]]:
+    """Which of torchbp.data's modules the checkpoint was trained with, and its arguments, without any path.
+
+    Raises:
+        ValueError: an argument of another type.
+    """
     saved = checkpoint.get("datamodule_hyper_parameters") or {}
-    if "_class_path" not in saved:
+    path = saved.get("_class_path")
+    kind = DATA.get(path) if isinstance(path, str) else None
+    return kind, kind.saved_arguments(saved) if kind else {}
+
+
+def load_data(checkpoint: dict[str, Any]) -> RowsDataModule | None:
+    """The data module that the checkpoint was trained with, to ask for names; None where that is not known."""
+    kind, arguments = saved_data(checkpoint)
+    if kind is None or (checkpoint.get(kind.__qualname__) is None and "path" in inspect.signature(kind).parameters):
         return None
-    arguments = {name: value for name, value in saved.items() if name == "_class_path" or not name.startswith("_")}
-    data = instantiate_module(LightningDataModule, arguments)
+    arguments = dict.fromkeys(required(kind), "unknown.npz") | arguments  # a file's name, which is never opened
+    data = kind(**arguments)
     restore(data, checkpoint)
     return data
+
+
+def required(kind: type[RowsDataModule]) -> list[str]:
+    """The names of the arguments without a default."""
+    return [name for name, known in inspect.signature(kind).parameters.items() if known.default is known.empty]
 
 
 def restore(data: LightningDataModule, checkpoint: dict[str, Any]) -> None:
@@ -161,7 +204,7 @@ def newest_checkpoint(name: str | None, kind: str) -> str:
         ValueError: there are, but none is whole.
     """
     folder, file = "*" if name is None else glob.escape(name), "best" if kind == "best" else "*"
-    paths = sorted(LOGS.glob(f"{folder}/version_*/checkpoints/{file}.ckpt"), key=os.path.getmtime, reverse=True)
+    paths = sorted(LOGS.glob(f"{folder}/version_*/checkpoints/{file}.ckpt"), key=_age, reverse=True)
     # Of the newest run the last comes first: one that was killed after its best repeats that epoch, and writes both.
     runs = list(dict.fromkeys(path.parent for path in paths))
     paths.sort(key=lambda path: (runs.index(path.parent), path.stem != "last"))
@@ -182,16 +225,13 @@ def newest_checkpoint(name: str | None, kind: str) -> str:
     raise damage
 
 
+def _age(path: Path) -> tuple[float, int]:
+    """What sorts checkpoints by time, and those of one moment by their run's number."""
+    number = re.fullmatch(r"version_(\d+)", path.parent.parent.name)
+    return os.path.getmtime(path), int(number[1]) if number else -1
+
+
 def another_file(checkpoint: dict[str, Any], path: str | None) -> str | None:
     """The path, if the file there is known not to be the one that was trained on, under whatever name; else None."""
     known = (checkpoint.get("datamodule_hyper_parameters") or {}).get("_content")
     return path if known and path and os.path.isfile(path) and content_of(path) != known else None
-
-
-def saved_arguments(checkpoint: dict[str, Any]) -> list[str]:
-    """The options that make the data module that the checkpoint was trained with; none where it does not say."""
-    saved = checkpoint.get("datamodule_hyper_parameters") or {}
-    if "_class_path" not in saved:
-        return []
-    arguments = {name: value for name, value in saved.items() if not name.startswith("_")}
-    return ["--data", json.dumps({"class_path": saved["_class_path"], "init_args": arguments})]

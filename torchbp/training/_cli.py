@@ -1,21 +1,19 @@
 """``torchbp fit|validate|test|predict``: a LightningCLI with this project's defaults."""
 
 import argparse
-import io
 import logging
 import os
 import sys
 import threading
 import warnings
-from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback, _InstantiatorFn
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
@@ -23,9 +21,18 @@ from rich.console import Console
 
 import torchbp.data
 from torchbp._text import printable
-from torchbp.training._arguments import OneLineParser, asked, given, table_by_default, table_help
+from torchbp.training._arguments import (
+    STAND_IN,
+    OneLineParser,
+    asked,
+    given,
+    stand_ins,
+    table_by_default,
+    table_help,
+)
 from torchbp.training._callbacks import Graph, Histograms, Hyperparameters, PlainProgress, ProgressBar
 from torchbp.training._checkpoint import (
+    DATA,
     HELD_OUT,
     LOGS,
     SETTLED,
@@ -33,14 +40,16 @@ from torchbp.training._checkpoint import (
     CheckpointIO,
     another_file,
     load_checkpoint,
+    model_arguments,
     newest_checkpoint,
     refuse_other,
+    refuse_other_data,
     refuse_untrainable,
     restore,
-    saved_arguments,
+    saved_data,
 )
 from torchbp.training._events import naming_events
-from torchbp.training._folder import only_if_trained, run_folder, run_name
+from torchbp.training._folder import SaveConfig, only_if_trained, own_config, run_folder, run_name, run_options
 from torchbp.training._fused import refuse_precision
 from torchbp.training._limits import refuse_limits
 from torchbp.training._module import BPModule
@@ -53,6 +62,8 @@ CKPT_PATH = "A run's checkpoint: a path, or best or last for those of the newest
 def run(args: list[str]) -> None:
     """Run one subcommand from its command line."""
     be_quiet()
+    # Whatever is named where any value is allowed stays as it is said, and no program or file is opened by its import path.
+    set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_allowlist=[])
     BPCLI(
         args,
         model_class=BPModule,
@@ -60,8 +71,7 @@ def run(args: list[str]) -> None:
         subclass_mode_data=True,
         seed_everything_default=0,
         auto_configure_optimizers=False,
-        save_config_kwargs={"overwrite": True},  # a resumed run goes on in its folder
-        save_config_callback=SaveConfigCallback if args[0] == "fit" else None,
+        save_config_callback=SaveConfig if args[0] == "fit" else None,
         trainer_defaults={"num_sanity_val_steps": 0, "max_epochs": 100},
         parser_class=OneLineParser,
     )
@@ -96,6 +106,8 @@ class BPCLI(LightningCLI):
         self.checkpoint: dict[str, Any] | None = None
         self.notes: list[str] = []
         self.another_file: str | None = None  # not that which was trained on
+        self.trained_data: type[LightningDataModule] | None = None  # of the checkpoint
+        self.trained_arguments: dict[str, Any] = {}  # of it, where nothing else is asked for
         self.best: ModelCheckpoint | None = None
         super().__init__(args=args, **kwargs)
         for note in self.notes:  # now that all has gone well: what is wrong is said in one line
@@ -113,11 +125,26 @@ class BPCLI(LightningCLI):
         def restored(
             class_type: type[LightningDataModule], *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any
         ) -> LightningDataModule:
-            data = instantiate(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
+            if class_type is self.trained_data:
+                data = class_type(**{**kwargs, **self.trained_arguments})
+            else:
+                data = instantiate(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
             restore(data, self.checkpoint or {})
             return data
 
+        make = _InstantiatorFn(cli=self, key="model")
+
+        def trained(
+            class_type: type[BPModule], *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any
+        ) -> BPModule:
+            if self.checkpoint is None:
+                return make(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
+            saved = model_arguments(self.checkpoint)
+            refuse_other_data(kwargs, saved)
+            return class_type(**{**kwargs, **saved})
+
         self.parser.add_instantiator(restored, LightningDataModule, subclasses=True)
+        self.parser.add_instantiator(trained, BPModule, subclasses=False)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The command that is run, alone: to make the parsers of all four takes longer than to train on a small table."""
@@ -157,28 +184,45 @@ class BPCLI(LightningCLI):
             said.ckpt_path = newest_checkpoint(name, said.ckpt_path)
             if name is None:
                 self.notes.append(f"the newest run's checkpoint is {said.ckpt_path}")
-        if said.ckpt_path:
-            own = Path(said.ckpt_path).parent.parent / "config.yaml"
-            if args[0] == "fit" and not said.config and own.is_file():  # a run goes on as it was begun
-                args = [args[0], "--config", str(own), *args[1:]]
-            args = [*args, "--ckpt_path", said.ckpt_path]  # at the end: such a configuration has none
-        defaults = table_by_default(args)
-        if said.ckpt_path:
-            self.checkpoint = load_checkpoint(said.ckpt_path)
-            defaults = saved_arguments(self.checkpoint) or defaults
-            if not (defaults or said.data or said.config or said.help):
-                parser.error(f"{said.ckpt_path} does not say what data it was trained on; say --data.path FILE, or --data")
-        self.config = parser.parse_args([args[0], *defaults, *args[1:]])
-        path = self.config[self.config.subcommand].get("ckpt_path")
-        if path and not said.ckpt_path:  # a configuration has it
-            self.parse_arguments(parser, [*args, "--ckpt_path", path])
-        elif not path and args[0] != "fit":
-            parser.error(untrained)
-        elif self.checkpoint:
-            arguments = self.config[self.command].data.get("init_args", {})
-            self.another_file = another_file(self.checkpoint, arguments.get("path"))
-            if self.another_file and args[0] != "predict" and not WHOLE.keys() & asked(self.arguments, "data"):
-                self._mind_another_file(arguments)
+        if not said.ckpt_path:
+            self.config = parser.parse_args([args[0], *table_by_default(args), *args[1:]])
+            if path := self.config[self.config.subcommand].get("ckpt_path"):  # a configuration has it
+                self.parse_arguments(parser, [*args, "--ckpt_path", path])
+            elif args[0] != "fit":
+                parser.error(untrained)
+            return
+        self.checkpoint = load_checkpoint(said.ckpt_path)
+        args = [*args, "--ckpt_path", said.ckpt_path]  # at the end: it may stand for best or last
+        kind, saved = saved_data(self.checkpoint)
+        defaults = stand_ins(kind, saved) if kind else table_by_default(args)
+        own = None if said.config else own_config(said.ckpt_path)
+        begun = run_options(own, args[0]) if own else defaults
+        if own:
+            self.notes.append(f"the {'settings' if args[0] == 'fit' else 'data settings'} are those of {own}")
+        elif not (defaults or said.data or said.config or said.help):
+            parser.error(f"{said.ckpt_path} does not say what data it was trained on; say --data.path FILE, or --data")
+        self.config = parser.parse_args([args[0], *begun, *args[1:]])
+        if kind and not said.help:
+            self._take_from_checkpoint(parser.parse_args([args[0], *defaults, *args[1:]], defaults=False)[args[0]].data)
+        arguments = self.config[self.command].data.get("init_args", Namespace())
+        if any(value == STAND_IN and name not in self.trained_arguments for name, value in arguments.items()):
+            parser.error(f"{said.ckpt_path} does not say where its data are; say --data.path FILE")
+        self.another_file = another_file(self.checkpoint, arguments.get("path"))
+        if self.another_file and args[0] != "predict" and not WHOLE.keys() & asked(self.arguments, "data"):
+            self._mind_another_file(arguments)
+
+    def _take_from_checkpoint(self, said: Namespace) -> None:
+        """Of the checkpoint's kind of data, have its arguments be as they were in training where nothing else is said.
+
+        Args:
+            said: what the command line and the user's own configurations say of the data, without any default.
+        """
+        assert self.checkpoint is not None
+        kind, saved = saved_data(self.checkpoint)
+        if DATA.get(self.config[self.command].data.class_path) is kind:
+            given = {name for name, value in said.get("init_args", Namespace()).items() if value != STAND_IN}
+            self.trained_data = kind
+            self.trained_arguments = {name: value for name, value in saved.items() if name not in given}
 
     def _mind_another_file(self, arguments: Namespace) -> None:
         """Of a file that was not trained on, all rows are validated or tested; to train on, they are split."""
@@ -187,6 +231,7 @@ class BPCLI(LightningCLI):
             return
         for name in WHOLE.keys() & arguments.keys():
             arguments[name] = WHOLE[name]
+            self.trained_arguments.pop(name, None)
         done = {"validate": "validated", "test": "tested"}[self.command]
         self.notes.append(f"{self.another_file} is not the file that was trained on; all of its rows are {done}")
 
@@ -200,18 +245,14 @@ class BPCLI(LightningCLI):
                 refuse_other(name, arguments.get(name), saved[name])
 
     def _parse_ckpt_path(self) -> None:
-        # The checkpoint's network stands before a configuration's, but what is asked for here is not passed over in silence.
+        # Not as Lightning does, which parses what the checkpoint says. Its network stands before a configuration's, but options
+        # that differ are refused.
+        if self.checkpoint is None or "subcommand" not in self.config:
+            return
         self._refuse_settled()
-        names = asked(self.arguments, "model") if "subcommand" in self.config else ()
-        values = {name: self.config[self.command].model.get(name) for name in names}
-        try:
-            with redirect_stderr(io.StringIO()) as said:  # Lightning adds a line to what is wrong
-                super()._parse_ckpt_path()
-        except SystemExit:
-            reason = said.getvalue().splitlines()[0].removeprefix("torchbp: error: ")
-            raise ValueError(f"the checkpoint is damaged or another version's: {reason}") from None
-        for name, value in values.items():
-            refuse_other(name, value, self.config[self.command].model.get(name))
+        saved = model_arguments(self.checkpoint)
+        for name in asked(self.arguments, "model") & saved.keys():
+            refuse_other(name, self.config[self.command].model.get(name), saved[name])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config, trainer = self.config[self.subcommand], self.config_init[self.subcommand]["trainer"]
@@ -247,6 +288,8 @@ class BPCLI(LightningCLI):
             callbacks.append(PlainProgress())
         plugins = trainer["plugins"] or []
         trainer["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointIO()]
+        trained = {"model": model_arguments(self.checkpoint) if self.checkpoint else {}, "data": self.trained_arguments}
+        self.save_config_kwargs = {"trained": trained}
         made = self._instantiate_trainer({**trainer, **kwargs}, callbacks)
         if isinstance(made.strategy.launcher, _MultiProcessingLauncher):  # copies of this process, of which nothing comes back
             raise ValueError(f"strategy is {trainer['strategy']}; several processes are trained in with ddp")
@@ -275,7 +318,6 @@ class BPCLI(LightningCLI):
         # What is wrong is to be said before the run has a folder, of the rows to test not after hours of training.
         if self.checkpoint:
             refuse_untrainable(self.checkpoint, self.model.lr_scheduler)
-            self.model.on_load_checkpoint(self.checkpoint)
         if self.model.lr_scheduler is not None:  # before other processes are started, which would say it again
             refuse_failing(self.model.lr_scheduler, self.model.lr)
         if isinstance(self.datamodule, torchbp.data.RowsDataModule):

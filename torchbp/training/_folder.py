@@ -1,15 +1,20 @@
 """The folder of a run in ``logs/``."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from torchbp._files import replacing
 from torchbp.training._checkpoint import LOGS
 
 
@@ -19,12 +24,62 @@ def run_name(config: Namespace) -> str:
     return arguments.get("name") or Path(arguments.get("path") or "run").stem
 
 
+def own_run(path: str | None) -> Path | None:
+    """The run in logs/ that a checkpoint is of; None for a checkpoint from elsewhere."""
+    run = Path(path or "").resolve().parent.parent
+    return LOGS / run.parent.name / run.name if run.parent.parent == LOGS.resolve() else None
+
+
+def own_config(path: str) -> Path | None:
+    """The config.yaml of the run in logs/ that a checkpoint is of, if it has one.
+
+    Raises:
+        ValueError: it is empty or damaged.
+    """
+    run = own_run(path)
+    if run is None or not (config := run / "config.yaml").is_file():
+        return None
+    try:
+        if {"data", "model", "trainer"} <= yaml.safe_load(config.read_text(encoding="utf-8")).keys():
+            return config
+    except (AttributeError, UnicodeDecodeError, yaml.YAMLError):
+        pass
+    raise ValueError(f"{config} is empty or damaged; remove it, and say the run's options again or give a --config FILE")
+
+
+def run_options(config: Path, command: str) -> list[str]:
+    """The options by which a run goes on as its config.yaml says; for other commands than fit, those of its data."""
+    if command == "fit":
+        return ["--config", str(config)]
+    return ["--data", json.dumps(yaml.safe_load(config.read_text(encoding="utf-8"))["data"], default=str)]
+
+
 def run_folder(config: Namespace) -> tuple[Path, str, str | None]:
     """Where the run is written: (logs, name, version); a resumed run goes on in the folder of its checkpoint."""
-    run = Path(config["ckpt_path"] or "").absolute().parent.parent
-    if run.parent.parent == LOGS.absolute():
-        return LOGS, run.parent.name, run.name
-    return LOGS, run_name(config), None
+    run = own_run(config["ckpt_path"])
+    return (LOGS, run.parent.name, run.name) if run else (LOGS, run_name(config), None)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the run's config.yaml, whole or not at all.
+
+    Args:
+        trained: by section, what a checkpoint decides in place of the configuration.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, trained: dict[str, dict[str, Any]]) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.trained = trained
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        config["model"].update(self.trained["model"])
+        config["data"].get("init_args", {}).update(self.trained["data"])
+        assert trainer.log_dir is not None
+        path = Path(trainer.log_dir) / self.config_filename
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            partial.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 @contextmanager

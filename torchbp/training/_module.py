@@ -1,7 +1,8 @@
 """The LightningModule: network, cost and plain gradient descent."""
 
 from collections.abc import Callable, Sequence
-from math import isfinite
+from math import inf, isfinite
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -9,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
+from typing_extensions import Self
 
 from torchbp import functional as F
 from torchbp.nn import BPNetwork, Standardize
@@ -21,6 +23,7 @@ from torchbp.training._weights import balanced, weight_of_each
 TASKS = ("binary", "multilabel", "multiclass", "regression")
 COSTS = ("cross_entropy", "squared_error")
 ENGINES = ("autograd", "fused")
+MAX_LAYERS = 1000  # hidden ones
 
 
 class BPModule(LightningModule):
@@ -98,6 +101,8 @@ class BPModule(LightningModule):
         if lr_scheduler_interval not in ("epoch", "step"):
             raise ValueError(f"lr_scheduler_interval is {lr_scheduler_interval!r}; it must be 'epoch' or 'step'")
         hidden_sizes = list(hidden_sizes)
+        if len(hidden_sizes) > MAX_LAYERS:
+            raise ValueError(f"hidden_sizes has {len(hidden_sizes)} layers; at most {MAX_LAYERS} are allowed")
         self.save_hyperparameters(ignore=["lr_scheduler"], logger=False)
         self.hparams.update(hidden_sizes=hidden_sizes, cost=cost)
         self.task, self.cost, self.lr, self.engine = task, cost, lr, engine
@@ -115,6 +120,19 @@ class BPModule(LightningModule):
         self.metrics = nn.ModuleDict(
             {f"{split}_metrics": metrics_of(task, num_outputs, split) for split in ("train", "val", "test")}
         )
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, **arguments: Any) -> Self:  # type: ignore[override]
+        """The network of a checkpoint, on the CPU; ``arguments`` are those of the class that are to differ.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a file that is no checkpoint, or holds more than tensors and plain values.
+        """
+        from torchbp.training._checkpoint import load_checkpoint, load_module
+
+        arguments.pop("weights_only", None)  # they are never anything else
+        return load_module(load_checkpoint(checkpoint_path), cls, **arguments)  # type: ignore[return-value]
 
     def configure_callbacks(self) -> list[Callback]:
         # A run's first hook, before Lightning refuses on its own and without a word of the engine.
@@ -227,6 +245,13 @@ class BPModule(LightningModule):
         if isinstance(scheduler, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor}}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.lr_scheduler_interval}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        super().lr_scheduler_step(scheduler, metric)
+        for group in scheduler.optimizer.param_groups:
+            if not 0 <= group["lr"] < inf:
+                name = type(scheduler).__name__
+                raise ValueError(f"lr_scheduler {name} makes the learning rate {group['lr']:g}; it must be finite, 0 or more")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved, own = checkpoint.get("hyper_parameters", {}), self.hparams

@@ -1,0 +1,196 @@
+"""Tensors and plain values from files that a stranger may have made, checked before anything is made of them."""
+
+import inspect
+import math
+import os
+import pickletools
+import re
+import types
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor
+
+# What torch.save names in a file of tensors and plain values.
+GLOBALS = re.compile(r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch [A-Z][A-Za-z0-9]*Storage")
+END = b"PK\x05\x06"  # of a ZIP archive, before 18 bytes and a comment
+LARGEST = 2**53  # up to which a float holds every integer
+
+
+def read_plain(path: str | Path) -> Any:
+    """What :func:`torch.save` wrote, on the CPU: tensors and plain values.
+
+    Raises:
+        PermissionError: the file cannot be read.
+        ValueError: it is damaged, holds anything else, or would take more memory than it has bytes.
+    """
+    try:
+        data = _pickle_of(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_not_plain(value, len(data), os.path.getsize(path))
+    except PermissionError:
+        raise
+    except Exception as error:
+        reason = str(error) if type(error) is ValueError else type(error).__name__
+        raise ValueError(
+            f"{path} is damaged or no checkpoint of torchbp: it cannot be read as tensors and plain values ({reason})"
+        ) from None
+    return value
+
+
+def _pickle_of(path: str | Path) -> bytes:
+    """The archive's pickle, after a look at all of it: what it declares, its checksums, and what the pickle names."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        begin = file.read(4)
+        file.seek(max(size - 2**16, 0))
+        tail = file.read()
+    # PyTorch and Python's zipfile find the same archive only if its end is the file's end.
+    if begin != b"PK\x03\x04" or tail.rfind(END) != len(tail) - 22:
+        raise zipfile.BadZipFile
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("it is compressed")
+        if sum(entry.file_size for entry in entries) > size:
+            raise ValueError("it declares more bytes than it has")
+        names = [entry.filename.lower() for entry in entries]
+        pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+        if len(pickles) != 1 or len({*names}) < len(names) or archive.testzip():  # torch.load ignores the checksums
+            raise zipfile.BadZipFile
+        data = archive.read(pickles[0])
+    for operation, argument, _ in pickletools.genops(data):
+        if operation.name in ("STACK_GLOBAL", "INST") or (operation.name == "GLOBAL" and not GLOBALS.fullmatch(str(argument))):
+            raise ValueError(f"it names {shown(argument)}")
+    return data
+
+
+def _refuse_not_plain(value: Any, most: int, size: int) -> None:
+    """Refuse other types, more values than ``most``, and tensors that overlap or are larger than ``size`` bytes together."""
+    left, seen, bytes_held = [value], 0, 0
+    while left:
+        value = left.pop()
+        seen += 1
+        if type(value) in (dict, OrderedDict):
+            left += [*value.keys(), *value.values()]
+        elif type(value) in (list, tuple):
+            left += value
+        elif isinstance(value, Tensor):
+            bytes_held += value.numel() * value.element_size()
+            if value.layout is not torch.strided or value.is_quantized or not value.is_contiguous():
+                raise ValueError("it has a tensor that is not contiguous")
+        elif value is not None and type(value) not in (str, int, float, bool):
+            raise ValueError(f"it has a {type(value).__name__}")
+        # A value takes a byte of the pickle at least, unless it is there more than once.
+        if seen + len(left) > most or bytes_held > size:
+            raise ValueError("it declares more than it holds")
+
+
+def shown(value: Any) -> str:
+    """A value in a message: short, in one line, and without characters that a terminal would obey."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more than 4300 digits
+        text = "a number of very many digits"
+    return text if len(text) <= 80 else f"{text[:76]} ..."
+
+
+def refuse_misfit(name: str, value: Any, annotation: Any) -> None:
+    """Refuse a value that is not of the annotated type.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not fits(value, annotation):
+        raise ValueError(f"{name} is {shown(value)}; it must be {described(annotation)}")
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a plain value is of the annotated type, all the way down.
+
+    A dataclass or TypedDict stands for a dict of its fields, ``Annotated[T, text, holds]`` for a T of which ``holds`` is true.
+    Numbers are finite, and integers no larger than 2^53; True and False are no numbers.
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return True
+    if origin is Annotated:
+        return fits(value, arguments[0]) and bool(arguments[2](value))
+    if origin in (Union, types.UnionType):
+        return any(fits(value, one) for one in arguments)
+    if origin is Literal:
+        return any(type(value) is type(one) and value == one for one in arguments)
+    if origin is list or origin is Sequence:
+        return type(value) in (list, tuple) and all(fits(one, arguments[0]) for one in value)
+    if origin is dict or origin is Mapping:
+        return isinstance(value, dict) and all(fits(k, arguments[0]) and fits(v, arguments[1]) for k, v in value.items())
+    if annotation is None or annotation is types.NoneType:
+        return value is None
+    if annotation in (int, float):
+        number = type(value) is int or (annotation is float and type(value) is float)
+        return number and math.isfinite(value) and (type(value) is float or abs(value) <= LARGEST)
+    if is_dataclass(annotation) or hasattr(annotation, "__required_keys__"):
+        return _fits_fields(value, annotation)
+    return isinstance(value, annotation)
+
+
+def _fits_fields(value: Any, annotation: Any) -> bool:
+    hints = get_type_hints(annotation, include_extras=True)
+    if is_dataclass(annotation):
+        needed = {field.name for field in fields(annotation) if field.default is MISSING and field.default_factory is MISSING}
+    else:
+        needed = {*annotation.__required_keys__}
+    return (
+        isinstance(value, dict)
+        and needed <= value.keys() <= hints.keys()
+        and all(fits(one, hints[name]) for name, one in value.items())
+    )
+
+
+def described(annotation: Any) -> str:
+    """What :func:`fits` asks for, in words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return str(arguments[1])
+    if origin in (Union, types.UnionType):
+        return " or ".join(described(one) for one in arguments)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, arguments))}" if len(arguments) > 1 else repr(arguments[0])
+    if origin is list or origin is Sequence:
+        return f"a list of {described(arguments[0])}"
+    if annotation is None or annotation is types.NoneType:
+        return "None"
+    words = {int: "an integer up to 2^53", float: "a finite number", str: "a text", bool: "True or False", Tensor: "a tensor"}
+    return words.get(annotation, "as torchbp saves it")
+
+
+def is_plain(annotation: Any) -> bool:
+    """Whether the annotation allows plain values alone: no class, no function, no path."""
+    if get_origin(annotation) is Literal:
+        return True
+    parts = get_args(annotation)
+    return all(map(is_plain, parts)) if parts else annotation in (int, float, str, bool, None, types.NoneType)
+
+
+def plain_arguments(function: Callable[..., Any], saved: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Those of the saved values that are arguments of ``function`` by plain values, checked against its annotations.
+
+    Args:
+        name: what the values are called in messages.
+
+    Raises:
+        ValueError: one of another type than its annotation.
+    """
+    hints, known = get_type_hints(function), inspect.signature(function).parameters
+    arguments = {key: value for key, value in saved.items() if key in known and is_plain(hints.get(key))}
+    for key, value in arguments.items():
+        refuse_misfit(f"{name}{key}", value, hints[key])
+    return arguments
