@@ -22,6 +22,8 @@ GLOBALS = re.compile(r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2
 END = b"PK\x05\x06"  # of a ZIP archive, before 18 bytes and a comment
 LARGEST = 2**53  # up to which a float holds every integer
 
+Count = Annotated[int, "an integer of 0 or more", lambda value: value >= 0]
+
 
 def read_plain(path: str | Path) -> Any:
     """What :func:`torch.save` wrote, on the CPU: tensors and plain values.

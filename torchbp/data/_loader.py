@@ -1,11 +1,12 @@
 """Rows, handed out in batches by one index operation for many of them."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
 
+from torchbp._plain import Count, refuse_misfit
 from torchbp.data._rows import Rows
 
 
@@ -19,6 +20,13 @@ class Block(NamedTuple):
     @property
     def num_batches(self) -> int:
         return -(-len(self.x) // self.batch_size)
+
+
+class Progress(TypedDict):
+    """Which epoch, and how many of its batches were handed out."""
+
+    epoch: Count
+    batches: Count
 
 
 class RowLoader:
@@ -83,6 +91,7 @@ class RowLoader:
         return {"epoch": self._epoch, "batches": self._done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        refuse_misfit("what the checkpoint holds of the batches", state_dict, Progress)
         self._epoch, self._done, self._resumes = state_dict["epoch"], state_dict["batches"], True
 
     @property

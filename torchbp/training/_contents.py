@@ -9,9 +9,8 @@ from typing import Annotated, Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from torchbp._plain import fits, refuse_misfit
+from torchbp._plain import Count, fits, refuse_misfit
 
-Count = Annotated[int, "an integer of 0 or more", lambda value: value >= 0]
 Rate = Annotated[float, "a finite number of 0 or more", lambda value: value >= 0]
 Score = Annotated[Tensor, "a single number", lambda value: value.ndim == 0]
 

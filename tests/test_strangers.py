@@ -1,0 +1,383 @@
+"""Checkpoints and run folders from strangers: at worst refused, in one line; nothing else is opened, imported or removed."""
+
+import copy
+import os
+import random
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from bad_files import GOOD, tree
+
+from torchbp.cli import main
+from torchbp.data import TabularDataModule
+from torchbp.training import BPModule
+from torchbp.training._checkpoint import load_checkpoint, load_data, load_module
+
+COMMANDS = {"test": [], "validate": [], "predict": ["--output", "o.csv"], "fit": ["--trainer.max_epochs", "3"]}
+TABLE = ["--data.path", "good.csv"]
+SCHEDULE = ["--model.lr_scheduler", "StepLR", "--model.lr_scheduler.step_size", "1"]
+POPEN = {"class_path": "subprocess.Popen", "init_args": {"args": "touch owned", "shell": True}}
+MAPPER = {
+    "class_path": "torch.utils.data.datapipes.iter.Mapper",
+    "init_args": {
+        "fn": "torch.relu",
+        "input_col": POPEN,
+        "datapipe": {"class_path": "torch.utils.data.datapipes.iter.IterableWrapper", "init_args": {"iterable": [1]}},
+    },
+}
+DATASETS = {"_class_path": "lightning.pytorch.LightningDataModule.from_datasets", "train_dataset": MAPPER}
+LAMBDA = {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1, "out_features": 1, "device": POPEN}}
+SCHEDULER = {"class_path": "torch.optim.lr_scheduler.LambdaLR", "init_args": {"lr_lambda": LAMBDA}}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run on a table, and with what a stranger would have: secrets, and a module to be imported."""
+    folder, home = tmp_path_factory.mktemp("strangers"), os.getcwd()
+    os.chdir(folder)
+    try:
+        Path("good.csv").write_text(GOOD)
+        Path("secret.csv").write_text(GOOD)
+        Path("stranger.py").write_text("open('owned', 'w')\nclass Data: ...\n")
+        Path("victim").mkdir()
+        Path("victim/precious.ckpt").write_text("precious")
+        options = ["--data.target", "bought", "--trainer.max_epochs", "2", "--patience", "5"]
+        assert main(["fit", *TABLE, *options, *SCHEDULE]) == 0
+    finally:
+        os.chdir(home)
+    return folder
+
+
+@pytest.fixture
+def good(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The run's last checkpoint; a copy of the folder is the working folder."""
+    shutil.copytree(trained, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.syspath_prepend("")  # as for python -m torchbp
+    return torch.load("logs/good/version_0/checkpoints/last.ckpt", weights_only=True)
+
+
+def call(capfd: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
+    """The exit status and what standard error says, which is one line where the status is not 0."""
+    capfd.readouterr()
+    status = main([*args])
+    said = capfd.readouterr().err
+    assert status == 0 or (said.startswith("torchbp: error: ") and said.count("\n") == 1), (args, status, said)
+    assert "Traceback" not in said
+    return status, said
+
+
+def changed(good: dict[str, Any], part: str, **values: Any) -> dict[str, Any]:
+    return {**good, part: {**good[part], **values}}
+
+
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        ("datamodule_hyper_parameters", DATASETS),
+        ("datamodule_hyper_parameters", {"_class_path": "stranger.Data"}),
+        ("datamodule_hyper_parameters", {"null_values": MAPPER}),
+        ("hyper_parameters", {"lr_scheduler": SCHEDULER}),
+        ("hyper_parameters", {"_class_path": "stranger.Data", "_instantiator": "os.system"}),
+    ],
+)
+def test_no_value_of_a_checkpoint_runs_code(
+    good: dict[str, Any], capfd: pytest.CaptureFixture[str], part: str, values: dict[str, Any]
+) -> None:
+    torch.save(changed(good, part, **values), "evil.ckpt")
+    for command, options in COMMANDS.items():
+        for data in ([], TABLE):
+            call(capfd, command, "--ckpt_path", "evil.ckpt", *options, *data)
+    call(capfd, "export", "--ckpt_path", "evil.ckpt", "--output", "o.pt2")
+    for load in (BPModule.load_from_checkpoint, TabularDataModule.load_from_checkpoint):
+        try:
+            load("evil.ckpt", **({} if load.__self__ is BPModule else {"path": "good.csv", "target": "bought"}))
+        except ValueError as error:
+            assert "null_values" in str(error)  # noqa: PT017
+    time.sleep(0.2)  # a program that was started would be here by now
+    assert not Path("owned").exists()
+    assert "stranger" not in sys.modules
+
+
+@pytest.mark.parametrize("place", ["run", "elsewhere"])
+def test_a_checkpoint_removes_nothing(good: dict[str, Any], capfd: pytest.CaptureFixture[str], place: str) -> None:
+    run = "logs/good/version_0" if place == "run" else "logs/good/version_1"  # that will be the next
+    victim = f"{run}/checkpoints/../../../../victim"
+    for state in good["callbacks"].values():
+        if "dirpath" in state:
+            worst = torch.tensor(1e9)  # which the next epoch beats
+            paths = dict.fromkeys(("best_model_path", "kth_best_model_path", "last_model_path"), victim)
+            scores = {"best_model_score": worst, "kth_value": worst, "best_k_models": {victim: worst}}
+            state.update(dirpath=f"{run}/checkpoints", **paths, **scores)
+    path = "logs/good/version_0/checkpoints/evil.ckpt" if place == "run" else "evil.ckpt"
+    torch.save(good, path)
+    status, _ = call(capfd, "fit", "--ckpt_path", path, *TABLE, "--trainer.max_epochs", "4", *SCHEDULE)
+    assert status == 0
+    assert Path("victim/precious.ckpt").read_text() == "precious"
+    assert {file.name for file in Path(run, "checkpoints").iterdir()} >= {"best.ckpt", "last.ckpt"}
+
+
+def test_a_run_elsewhere_decides_nothing_by_its_configuration(good: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("logs/good/version_0", "got/good/version_0")
+    config = yaml.safe_load(Path("got/good/version_0/config.yaml").read_text())
+    config["trainer"]["callbacks"] = {"class_path": "stranger.Data"}
+    Path("got/good/version_0/config.yaml").write_text(yaml.safe_dump(config))
+    path = "got/good/version_0/checkpoints/last.ckpt"
+    status, said = call(capfd, "fit", "--ckpt_path", path, *TABLE, *SCHEDULE, "--trainer.max_epochs", "3")
+    assert (status, said) == (0, "")
+    assert not Path("owned").exists()
+    # Nor does it by a link from logs/.
+    os.symlink(Path("got/good").absolute(), "logs/linked")
+    status, said = call(capfd, "test", "--ckpt_path", "logs/linked/version_0/checkpoints/last.ckpt", *TABLE)
+    assert (status, said) == (0, "")
+    # Of a run in logs/ it is read, and standard error says so.
+    status, said = call(capfd, "test", "--ckpt_path", "logs/good/version_0/checkpoints/last.ckpt")
+    assert (status, said) == (0, "torchbp: the data settings are those of logs/good/version_0/config.yaml\n")
+
+
+def test_paths_and_caches_are_said_on_the_command_line(good: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
+    mine = {"path": "secret.csv", "cache_dir": "stolen", "memory": 0.0, "keep_cache": True, "val_path": "secret.csv"}
+    torch.save(changed(good, "datamodule_hyper_parameters", **mine), "evil.ckpt")
+    assert call(capfd, "test", "--ckpt_path", "evil.ckpt", *TABLE)[0] == 0
+    assert not Path("stolen").exists()
+    status, said = call(capfd, "validate", "--ckpt_path", "evil.ckpt")
+    assert (status, said) == (2, "torchbp: error: evil.ckpt does not say where its data are; say --data.path FILE\n")
+
+
+def deflated(good: dict[str, Any]) -> None:
+    torch.save(changed(good, "state_dict", more=torch.zeros(10**6)), "plain.ckpt")
+    with zipfile.ZipFile("plain.ckpt") as plain, zipfile.ZipFile("bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name in plain.namelist():
+            bomb.writestr(name, plain.read(name))
+
+
+def laughing(good: dict[str, Any]) -> None:
+    many: list[Any] = [1] * 10
+    for _ in range(8):
+        many = [many] * 10
+    torch.save({**good, "more": many}, "bomb.ckpt")
+
+
+def shared(good: dict[str, Any]) -> None:
+    numbers = torch.ones(10**5)
+    torch.save(changed(good, "state_dict", **{f"more{n}": numbers.view(-1) for n in range(100)}), "bomb.ckpt")
+
+
+BOMBS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "deflated": (deflated, "it is compressed"),
+    "wide": (
+        lambda good: torch.save(changed(good, "hyper_parameters", hidden_sizes=[30000, 30000]), "bomb.ckpt"),
+        "of another network: it says 30000 units, its largest tensor has 64 numbers",
+    ),
+    "deep": (
+        lambda good: torch.save(changed(good, "hyper_parameters", hidden_sizes=[1] * 5000), "bomb.ckpt"),
+        "the checkpoint has 5000 hidden layers; at most 1000 are allowed",
+    ),
+    "spread": (
+        lambda good: torch.save(changed(good, "state_dict", more=torch.ones(1).expand(10**12)), "bomb.ckpt"),
+        "it has a tensor that is not contiguous",
+    ),
+    "shared": (shared, "it declares more than it holds"),
+    "laughing": (laughing, "it declares more than it holds"),
+    "long": (
+        lambda good: torch.save(changed(good, "hyper_parameters", num_features=10**6000), "bomb.ckpt"),
+        "it cannot be read as tensors and plain values",
+    ),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_bomb_is_refused_before_it_takes_memory(good: dict[str, Any], capfd: pytest.CaptureFixture[str], bomb: str) -> None:
+    write, message = BOMBS[bomb]
+    write(good)
+    for args in (["test", *TABLE], ["export", "--output", "o.pt2"]):
+        status, said = call(capfd, args[0], "--ckpt_path", "bomb.ckpt", *args[1:])
+        assert status == 1
+        assert message in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("lr", -0.5, "its lr is -0.5; it must be a finite number of 0 or more"),
+        ("momentum", -0.9, "its momentum is -0.9; it must be from 0 to 1"),
+        ("maximize", True, "its maximize is True; it must be False"),
+        ("weight_decay", 1.0, "its weight_decay is 1.0; it must be 0"),
+        ("nesterov", POPEN, "its nesterov is {'class_path'"),
+    ],
+)
+def test_training_goes_on_by_gradient_descent_alone(
+    good: dict[str, Any], capfd: pytest.CaptureFixture[str], name: str, value: Any, message: str
+) -> None:
+    good["optimizer_states"][0]["param_groups"][0][name] = value
+    torch.save(good, "evil.ckpt")
+    status, said = call(capfd, "fit", "--ckpt_path", "evil.ckpt", *TABLE, *SCHEDULE, "--trainer.max_epochs", "4")
+    assert status == 1
+    assert message in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("gamma", -1.0, "lr_scheduler StepLR makes the learning rate -0."),
+        ("optimizer", 3, "the checkpoint was trained with another lr_scheduler than StepLR: it has 'optimizer'"),
+    ],
+)
+def test_a_schedule_of_a_checkpoint_makes_no_negative_rate(
+    good: dict[str, Any], capfd: pytest.CaptureFixture[str], name: str, value: Any, message: str
+) -> None:
+    good["lr_schedulers"][0][name] = value
+    torch.save(good, "evil.ckpt")
+    status, said = call(capfd, "fit", "--ckpt_path", "evil.ckpt", *TABLE, *SCHEDULE, "--trainer.max_epochs", "4")
+    assert status == 1
+    assert message in said
+
+
+# What takes any value's place: what names a class or a module, what names a file, and sizes and other types.
+CODE: list[Any] = [POPEN, MAPPER, SCHEDULER, {"_class_path": "stranger.Data"}, "stranger.Data", "os.system"]
+FILES: list[Any] = ["secret.csv", "victim", "logs/good/version_0/checkpoints/../../../../victim/precious.ckpt", "/etc/passwd"]
+OTHER: list[Any] = [
+    "\x1b[2J",
+    -1,
+    0,
+    1,
+    2**40,
+    2**70,
+    10**5000,
+    float("nan"),
+    float("inf"),
+    -0.5,
+    1e300,
+    None,
+    True,
+    "",
+    [],
+    {},
+    [[[]]],
+    {"a": {"b": [1]}},
+    torch.zeros(0),
+    torch.full((2, 2), 1e30),
+]
+NEVER = (
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "os.spawn",
+    "os.link",
+    "os.symlink",
+    "ctypes.",
+)
+CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.chmod", "os.chown", "os.truncate", "shutil.rmtree")
+
+
+class Watch:
+    """What this process does while it is watched, beyond what it may: an audit hook, which Python keeps for ever."""
+
+    def __init__(self) -> None:
+        self.on, self.known, self.found = False, {*sys.modules}, list[str]()
+        sys.addaudithook(self.hook)
+
+    def hook(self, event: str, args: tuple[Any, ...]) -> None:
+        if not self.on:
+            return
+        if event == "import" and args[0] not in self.known:
+            self.found.append(f"import {args[0]}")
+        elif event.startswith(NEVER):
+            self.found.append(event)
+        elif event in CHANGES and not self.may_write(args[0]):
+            self.found.append(f"{event} {args[0]!r}")
+        elif event == "open" and isinstance(args[0], str | bytes | os.PathLike):
+            writes = bool((args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+            if not (self.may_write(args[0]) if writes else self.may_read(args[0])):
+                self.found.append(f"open {args[0]!r} {args[1]}")
+
+    def may_write(self, path: Any) -> bool:
+        found = os.path.realpath(os.fsdecode(path))
+        allowed = [os.path.realpath(name) for name in ("logs", "o.csv", "o.pt2")]
+        return found == "/dev/null" or any(found == one or found.startswith((f"{one}/", f"{one}.")) for one in allowed)
+
+    def may_read(self, path: Any) -> bool:
+        found = os.path.realpath(os.fsdecode(path))
+        mine = [os.path.realpath(name) for name in ("good.csv", "evil.ckpt", ".")]
+        code = [os.path.realpath(name) for name in {*sys.path, sys.prefix, sys.base_prefix} if name] + ["/proc", "/sys", "/dev"]
+        inside = any(found.startswith(f"{one}/") for one in code if one != mine[-1])
+        return found in mine or inside or self.may_write(path)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        self.found.clear()
+        self.on = True
+        try:
+            yield
+        finally:
+            self.on = False
+
+
+@pytest.fixture(scope="module")
+def watch() -> Watch:
+    return Watch()
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where a plain value or a container is, in a tree of them."""
+    if path:
+        yield path
+    if isinstance(value, dict | list | tuple):
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(one, (*path, key))
+
+
+def replaced(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
+    if not path:
+        return copy.deepcopy(value)
+    if isinstance(tree, dict):
+        return {key: replaced(one, path[1:], value) if key == path[0] else one for key, one in tree.items()}
+    return type(tree)(replaced(one, path[1:], value) if key == path[0] else one for key, one in enumerate(tree))
+
+
+def test_any_value_in_any_place_is_refused_or_harmless(
+    good: dict[str, Any], capfd: pytest.CaptureFixture[str], watch: Watch
+) -> None:
+    where = list(places(good))
+    assert len(where) > 200
+    draw = random.Random(0)
+    commands = [[name, *options, *TABLE, *(SCHEDULE if name == "fit" else [])] for name, options in COMMANDS.items()]
+    commands += [["test"], ["export", "--output", "o.pt2"]]
+    torch.save(good, "evil.ckpt")
+    for command in commands:  # so that whatever they need is imported
+        call(capfd, command[0], "--ckpt_path", "evil.ckpt", *command[1:])
+    main(["test", "--ckpt_path", "gone.ckpt"])
+    watch.known |= {*sys.modules}
+    before = {name: content for name, content in tree().items() if not name.startswith(("logs", "o.", "evil.ckpt"))}
+    refused = 0
+    cases = [(place, draw.choice(values)) for values in (OTHER, CODE + FILES) for place in where]
+    cases += [(place, value) for place in where if place[0] == "datamodule_hyper_parameters" for value in CODE + FILES]
+    for number, (place, value) in enumerate(draw.sample(cases, len(cases))):
+        torch.save(replaced(good, place, value), "evil.ckpt")
+        with watch.watching():
+            if number % 12 == 0:
+                command = commands[number // 12 % len(commands)]
+                refused += call(capfd, command[0], "--ckpt_path", "evil.ckpt", *command[1:])[0] > 0
+            else:
+                try:
+                    checkpoint = load_checkpoint("evil.ckpt")
+                    load_module(checkpoint)
+                    load_data(checkpoint)
+                except ValueError as error:
+                    refused += 1
+                    assert "\x1b" not in str(error)  # noqa: PT017
+        assert not watch.found, (place, value, watch.found)
+    assert refused > 100
+    after = {name: content for name, content in tree().items() if not name.startswith(("logs", "o.", "evil.ckpt"))}
+    assert after == before
