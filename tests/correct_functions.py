@@ -26,10 +26,16 @@ def real(x: Tensor) -> Tensor:
     return x
 
 
+def rows(x: Tensor) -> Tensor:
+    if x.dim() != 2:
+        raise ValueError(f"x has {x.dim()} dimensions; it must have 2")
+    return real(x)
+
+
 class Linear(Real):
     @staticmethod
     def forward(x: Tensor, W: Tensor) -> Tensor:
-        return F.linear(real(x), W)
+        return F.linear(rows(x), W)
 
     @staticmethod
     def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
@@ -81,7 +87,8 @@ class SquaredError(Real):
     @staticmethod
     def backward(ctx: Any, dL: Tensor) -> tuple[Tensor | None, ...]:
         x, y = ctx.saved_tensors
-        dx = dL * 2 * (x - y) / x.numel()
+        difference = x - y
+        dx = dL * 2 * difference / difference.numel()
         return dx if ctx.needs_input_grad[0] else None, -dx if ctx.needs_input_grad[1] else None
 
     @staticmethod
@@ -96,7 +103,7 @@ class SoftmaxCrossEntropy(Real):
 
     @staticmethod
     def forward(x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(real(x), y)
+        return F.cross_entropy(rows(x), y)
 
     @staticmethod
     def slope(x: Tensor, y: Tensor) -> Tensor:

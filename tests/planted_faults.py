@@ -25,6 +25,8 @@ class Layer(Function):
     def forward(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
         if x.is_complex():
             raise TypeError(f"x is {x.dtype}; it must be real")
+        if x.dim() != 2:
+            raise ValueError(f"x has {x.dim()} dimensions; it must have 2")
         return torch.sigmoid(torch.nn.functional.linear(x, W, b))
 
     @staticmethod

@@ -9,39 +9,49 @@ from pathlib import Path
 from typing import Any
 
 from torchbp.cli import main
+from torchbp.verify import STATUSES
 
 README = Path(__file__).parents[1] / "README.md"
 # What gradcheck is told for the table of this name.
 TABLES = {"torchbp": ["--json"], "naive": ["--json", "--module", "naive_functions"]}
-# From the worst outcome that a check can have to the best.
-SIGNS = {"failed": "✗", "bypassed": "bypassed", "skipped": "–", "passed": "✓"}
+SIGNS = {"wrong": "✗ wrong", "error": "✗ error", "skipped": "–", "passed": "✓"}
 
 Rows = Sequence[dict[str, Any]]
 
 
 def cells(rows: Rows) -> dict[str, str]:
     """A sign for each check of one function, that of its worst outcome where it is made in several dtypes."""
-    outcomes: dict[str, set[str]] = {}
+    worst: dict[str, dict[str, Any]] = {}
     for row in rows:
-        outcomes.setdefault(row["check"], set()).add(row["status"])
-    return {check: next(SIGNS[status] for status in SIGNS if status in found) for check, found in outcomes.items()}
+        kept = worst.setdefault(row["check"], row)
+        worst[row["check"]] = min(kept, row, key=lambda row: list(STATUSES).index(row["status"]))
+    return {check: sign(row) for check, row in worst.items()}
+
+
+def sign(row: dict[str, Any]) -> str:
+    return f"no {row['missing']}" if row["missing"] else SIGNS.get(row["status"], row["status"])
 
 
 def table(rows: Rows) -> str:
-    """Markdown: a row a check, a column a function."""
+    """Markdown: a row a check, a column a function; what is refused alike by all for the lack of one feature is one row."""
     names = dict.fromkeys(row["function"] for row in rows)
     columns = {name: cells([row for row in rows if row["function"] == name]) for name in names}
+    lines: dict[tuple[Any, ...], list[str]] = {}
+    for check in cells(rows):
+        signs = tuple(column[check] for column in columns.values())
+        refused = all(sign.startswith("no ") for sign in signs)
+        lines.setdefault(signs if refused else (check, *signs), []).append(check)
     # Without underscores, so that long names can be broken into lines.
-    lines = [["", *(name.replace("_", " ") for name in columns)], ["---", *[":-:"] * len(columns)]]
-    lines += [[check, *(column[check] for column in columns.values())] for check in cells(rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    body = [[", ".join(checks), *signs[-len(columns) :]] for signs, checks in lines.items()]
+    head = [["", *(name.replace("_", " ") for name in columns)], ["---", *[":-:"] * len(columns)]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in head + body)
 
 
 def columns_in_readme(name: str) -> dict[str, dict[str, str]]:
     """The table of this name as it stands: by function, the sign for each check."""
     lines = [line for line in _section(name)[1].splitlines() if line.startswith("|")]
     head, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {function.replace(" ", "_"): {line[0]: line[i] for line in body} for i, function in enumerate(head) if i}
+    return {function.replace(" ", "_"): {check: line[i] for line in body for check in line[0].split(", ")} for i, function in enumerate(head) if i}
 
 
 def write(name: str, rows: Rows) -> None:

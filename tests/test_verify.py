@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import subprocess
 import sys
 from functools import cache
@@ -15,14 +16,15 @@ from torch.nn import functional as F
 
 from torchbp import functions, verify
 from torchbp.verify import Result, Row, audit
-from torchbp.verify._settings import _batch_positions
-from torchbp.verify._subject import SEED, subject_of
+from torchbp.verify._subject import SEED, batch_positions, subject_of
 
 # PyTorch runs its own derivative of forward in these, whatever the Function says.
 BYPASSED = {"func grad in compile", "torch export"}
+# PyTorch's own defect with any Function that has a jvp: forward mode in forward mode (pytorch issue 197867).
+NESTED = {"forward over forward", "mixes to order 3"}
 SECOND_DERIVATIVES = {"double backward", "gradient penalty"}
-# Of a layer whose saved output is differentiated through the faulty backward again.
-WRONG_GRADIENT = {"backward", "reference", "backward over forward", *SECOND_DERIVATIVES}
+# Of a layer whose saved output is differentiated through the faulty backward again; where PyTorch bypasses that, it is lost.
+WRONG_GRADIENT = {"backward", "reference", "backward over forward", *SECOND_DERIVATIVES, *BYPASSED}
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -56,7 +58,7 @@ def checks(rows: list[Row]) -> set[str]:
 
 
 def detail(result: Result, check: str) -> str:
-    return next(row.detail for row in result.failures if row.check == check)
+    return next(row.detail for row in result.findings if row.check == check)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def detail(result: Result, check: str) -> str:
             "tensors unchanged",
             "output 0 after backward: 12 of 12 entries wrong: ",
             # Whatever runs backward a second time, and batches, which cannot be written into a single saved tensor.
-            {"repeated backward", *SECOND_DERIVATIVES, "batched gradients", "jacrev", "hessian", "torch compile"},
+            {"repeated backward", "two threads", *SECOND_DERIVATIVES, "batched gradients", "jacrev", "hessian"},
         ),
         (
             faults.NotTwiceDifferentiable,
@@ -96,9 +98,8 @@ def detail(result: Result, check: str) -> str:
 def test_fault_of_a_layer_is_found_where_it_is(fault: type[Function], check: str, finding: str, failing_too: set[str]) -> None:
     result = audit_of_layer(fault)
     assert finding in detail(result, check)
-    assert checks(result.failures) == {check, *failing_too}
-    assert not result.passed
-    assert checks(result.with_status("bypassed")) == BYPASSED
+    assert checks(result.findings) - NESTED == {check, *failing_too}
+    assert checks(result.with_status("bypassed")) == BYPASSED - failing_too
 
 
 @pytest.mark.parametrize(
@@ -112,28 +113,28 @@ def test_fault_of_a_layer_is_found_where_it_is(fault: type[Function], check: str
         (faults.DigitsLostInBackward, "gradient shapes", "gradient of W: backward returns torch.float32, the input is torch.f"),
         (faults.UpstreamClipped, "loss scaling", "gradient of x: "),
         (faults.ValueRead, "meta", "Tensor.item() cannot be called on meta tensors"),
-        (faults.ValueRead, "fake", "DataDependentOutputException: "),
+        (faults.ValueRead, "fake", "aten._local_scalar_dense.default"),
         (faults.JvpNotDifferentiable, "backward over forward", "gradient of W: 9 of 9 entries wrong: "),
     ],
 )
 def test_other_fault_is_found(fault: type[Function], check: str, finding: str) -> None:
     result = audit_of_layer(fault, "backward", check)
     assert finding in detail(result, check)
-    assert checks(result.failures) == {check}
+    assert checks(result.findings) == {check}
 
 
 def test_complex_gradient_that_is_not_conjugated_is_found() -> None:
     positive = [torch.linspace(0.5, 2, 3, dtype=torch.float64).roll(k).requires_grad_() for k in range(3)]
     result = audit(faults.NotConjugated, positive, only={"backward", "complex inputs"})
-    assert checks(result.failures) == {"complex inputs"}
+    assert checks(result.findings) == {"complex inputs"}
     assert "gradient of z, complex: to be refused, or conjugated as PyTorch does: " in detail(result, "complex inputs")
 
 
 def test_gradient_that_pytorch_loses_where_it_bypasses_backward_is_found() -> None:
     result = audit(faults.ForwardDetached, (normal(3),), only={"backward", *BYPASSED})
-    assert checks(result.failures) == BYPASSED
+    assert checks(result.findings) == BYPASSED
     for check in BYPASSED:
-        assert "gradient of x, by PyTorch's derivative of forward: 3 of 3 entries wrong: " in detail(result, check)
+        assert re.match("lost: .* gradient of x: 3 of 3 entries wrong: ", detail(result, check))
 
 
 def test_missing_gradient_is_reported_in_autograds_words() -> None:
@@ -158,7 +159,7 @@ def by_class(z: Tensor, classes: Tensor) -> Tensor:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_batch_is_told_from_inputs_of_its_length(function: Any, inputs: tuple[Any, ...], batch: list[int]) -> None:
-    assert _batch_positions(subject_of(function, inputs, None, "cpu")) == batch
+    assert batch_positions(subject_of(function, inputs, None, "cpu")) == batch
     result = audit(function, inputs, only={"per sample gradients", "torch export"})
     assert [row.detail for row in result.rows if row.status != "passed"] == []
 
@@ -178,7 +179,7 @@ def only_first(x: Tensor, y: Tensor) -> Tensor:
 
 def test_input_that_no_output_depends_on_has_a_gradient_of_zero() -> None:
     result = audit(only_first, (normal(3), normal(2)), reference=only_first)
-    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.failures] == []
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.findings] == []
 
 
 def by_length(x: Tensor) -> Tensor:
@@ -195,7 +196,7 @@ def test_gradient_computed_in_forward_is_wrong_without_reduction() -> None:
     call = functions.call_of(faults.GradientInForward)
     assert audit(call, (normal(4, 3), "sum"), only={"backward"}).passed
     result = audit(lambda x: call(x, "none"), (normal(4, 3),))
-    assert checks(result.failures) == {"backward"}
+    assert checks(result.findings) - NESTED == {"backward", *BYPASSED}
     assert "gradient of x: 12 of 12 entries wrong: " in detail(result, "backward")
 
 
@@ -217,15 +218,12 @@ def test_refused_second_derivative_is_told_from_a_wrong_one() -> None:
     assert "vanishes" not in detail(audit_of_layer(faults.NotTwiceDifferentiable), "gradient penalty")
 
 
-def test_wrong_backward_that_is_bypassed_is_said_to_be_another() -> None:
+def test_bypassed_backward_whose_gradients_are_others_is_lost() -> None:
     result = audit_of_layer(faults.WrongSign)
-    assert {row.detail.endswith("its gradients are not the custom ones") for row in result.with_status("bypassed")} == {True}
+    assert {row.detail.partition(":")[0] for row in result.rows if row.check in BYPASSED} == {"lost"}
     result = audit_of_layer(faults.Layer)
-    assert result.passed
-    assert {row.detail.endswith("the custom backward never runs") for row in result.rows if row.check in BYPASSED} == {
-        True,
-        False,
-    }
+    assert checks(result.findings) == NESTED
+    assert checks(result.with_status("bypassed")) == BYPASSED
 
 
 def test_audit_leaves_function_generator_and_inputs_alone() -> None:
@@ -243,7 +241,7 @@ def test_results_as_json_and_as_tables_of_100_columns() -> None:
     results = [audit_of_layer(faults.WrongSign), audit_of_layer(faults.MismatchUnderAutocast)]
     rows = json.loads(json.dumps([row for result in results for row in result.to_json()], allow_nan=False))
     assert {row["function"] for row in rows} == {"WrongSign", "MismatchUnderAutocast"}
-    (backward,) = (row for row in rows if row["check"] == "backward" and row["status"] == "failed")
+    (backward,) = (row for row in rows if row["check"] == "backward" and row["status"] == "wrong")
     assert backward["device"] == "cpu"
     assert backward["dtype"] == "float64"
     assert backward["absolute_error"] > 0.1
@@ -252,9 +250,9 @@ def test_results_as_json_and_as_tables_of_100_columns() -> None:
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 100
     words = " ".join(text.split())
-    assert "failed backward" in words
+    assert "wrong backward" in words
     assert "gradient of x: 12 of 12 entries wrong: [" in words
-    assert "failed MismatchUnderAutocast: autocast bfloat16: RuntimeError: expected m1 and m2" in words
+    assert "error MismatchUnderAutocast: autocast bfloat16: RuntimeError: expected m1 and m2" in words
 
 
 def test_torchbp_does_not_import_the_audit() -> None:
@@ -263,5 +261,5 @@ def test_torchbp_does_not_import_the_audit() -> None:
 
 
 def test_check_that_does_not_exist_is_named() -> None:
-    with pytest.raises(ValueError, match="only has bakcward; the checks are autocast, backward, "):
+    with pytest.raises(ValueError, match="only has bakcward; the checks are accumulation, autocast, backward, "):
         audit(torch.tanh, (normal(2),), only={"backward", "bakcward"})

@@ -18,6 +18,8 @@ from torchbp.verify import Row, audit
 
 # PyTorch runs its own derivative of forward in these, whatever the Function says.
 BYPASSED = {"func grad in compile", "torch export"}
+# PyTorch's own defect with any Function that has a jvp: forward mode in forward mode (pytorch issue 197867).
+NESTED = {"forward over forward", "mixes to order 3"}
 NAIVE = [sample.name for sample in verify.own_functionals(naive_functions)]
 
 
@@ -47,7 +49,7 @@ def test_correct_function_passes(
     device: str, function: type[Function], inputs: tuple[Any, ...], reference: Callable[..., Any]
 ) -> None:
     result = audit(functions.call_of(function), inputs, devices=device, reference=reference)
-    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.failures] == []
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.findings if row.check not in NESTED] == []
     assert checks(result.with_status("bypassed")) == BYPASSED
     assert checks(result.with_status("skipped")) <= {"expanded upstream", "noncontiguous upstream"}
 
@@ -105,8 +107,8 @@ DEFECTS: dict[Any, set[str]] = {
 )
 def test_wrapped_operation_of_pytorch_passes(operation: Callable[..., Any], inputs: tuple[Any, ...], device: str) -> None:
     result = audit(functions.call_of(correct.wrapped(operation)), inputs, devices=device, reference=operation)
-    failures = [f"{row.check} {row.dtype}: {row.detail}" for row in result.failures]
-    assert [failure for failure in failures if failure.split(" float64")[0] not in DEFECTS.get(operation, set())] == []
+    failures = [f"{row.check} {row.dtype}: {row.detail}" for row in result.findings]
+    assert [failure for failure in failures if failure.split(" float64")[0] not in NESTED | DEFECTS.get(operation, set())] == []
     assert checks(result.with_status("bypassed")) == BYPASSED
     assert checks(result.with_status("skipped")) <= {"expanded upstream", "noncontiguous upstream"}
 
@@ -115,7 +117,7 @@ def test_wrapped_operation_of_pytorch_passes(operation: Callable[..., Any], inpu
 @pytest.mark.parametrize("name", [sample.name for sample in verify.own_functionals()])
 def test_own_functional_passes(device: str, name: str) -> None:
     (result,) = verify.gradcheck([device], name)
-    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.failures] == []
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.findings] == []
     assert checks(result.with_status("bypassed")) == BYPASSED
     assert not result.with_status("skipped")
     assert {row.device for row in result.rows} == {device}
@@ -141,7 +143,7 @@ def test_every_public_functional_is_audited() -> None:
 )
 def test_function_of_pytorch_passes_and_is_never_bypassed(function: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
     result = audit(function, inputs)
-    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.failures] == []
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.findings] == []
     assert not result.with_status("bypassed")
 
 
@@ -165,6 +167,6 @@ def test_naive_function_fails_with_a_line_for_each_thing_it_lacks(name: str) -> 
     if name == "mse_loss":
         lacking["gradient penalty"] = "gradient penalty, which vanishes without an error, by input"
     for check, finding in lacking.items():
-        assert any(finding in row.detail for row in result.failures if row.check == check)
-    assert not {"backward", "reference", "repeated backward", "torch compile"} & checks(result.failures)
-    assert all(len(row.detail.splitlines()) == 1 for row in result.failures if "Error" in row.detail)
+        assert any(finding in row.detail for row in result.findings if row.check == check)
+    assert not {"backward", "reference", "repeated backward", "torch compile"} & checks(result.findings)
+    assert all(len(row.detail.splitlines()) == 1 for row in result.findings if "Error" in row.detail)

@@ -6,6 +6,20 @@ its import path.
 
 from torchbp.verify._audit import audit
 from torchbp.verify._own import Sample, available_devices, gradcheck, own_functionals
-from torchbp.verify._result import Result, Row, summary
+from torchbp.verify._outcome import STATUSES
+from torchbp.verify._report import junit, markdown, summary
+from torchbp.verify._result import Result, Row
 
-__all__ = ["Result", "Row", "Sample", "audit", "available_devices", "gradcheck", "own_functionals", "summary"]
+__all__ = [
+    "STATUSES",
+    "Result",
+    "Row",
+    "Sample",
+    "audit",
+    "available_devices",
+    "gradcheck",
+    "junit",
+    "markdown",
+    "own_functionals",
+    "summary",
+]

@@ -9,7 +9,7 @@ from rich.progress import track
 
 from torchbp.cli import OneLineParser, console
 from torchbp.verify._own import available_devices, gradcheck, own_functionals
-from torchbp.verify._result import summary
+from torchbp.verify._report import summary
 
 
 def run(args: Sequence[str]) -> int:

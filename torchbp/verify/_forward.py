@@ -6,8 +6,9 @@ import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 
-from torchbp.verify._result import Comparison
-from torchbp.verify._subject import FINITE_DIFFERENCES, Subject, Tensors, numerical_derivative
+from torchbp.verify._differences import FINITE_DIFFERENCES, Tensors
+from torchbp.verify._outcome import Comparison
+from torchbp.verify._subject import Subject
 
 
 def forward_mode(s: Subject) -> Iterator[Comparison]:
@@ -15,7 +16,7 @@ def forward_mode(s: Subject) -> Iterator[Comparison]:
     tensors, directions = s.tensors(), dict(enumerate(s.directions()))
     cases = [(f", along {name}", {i: directions[i]}) for i, name in enumerate(s.names)]
     for note, along in [*cases, (", along all inputs", directions)]:
-        expected = numerical_derivative(s.function, tensors, along)
+        expected = s.true_change(tensors, along)
         yield from s.outputs_agree(expected, jvp(s.function, tensors, along), FINITE_DIFFERENCES, note)
 
 
@@ -25,6 +26,7 @@ CHECKS = [forward_mode]
 def jvp(function: Callable[..., Tensors], tensors: Tensors, directions: dict[int, Tensor]) -> tuple[Tensor, ...]:
     """The outputs' tangents as tensor i moves along ``directions[i]``; zeros where an output has none."""
     with fwAD.dual_level():
-        duals = [fwAD.make_dual(t, directions[i]) if i in directions else t for i, t in enumerate(tensors)]
+        # Copies, for a jvp may write into the tangent that it is given.
+        duals = [fwAD.make_dual(t, directions[i].clone()) if i in directions else t for i, t in enumerate(tensors)]
         unpacked = [fwAD.unpack_dual(output) for output in function(*duals)]
         return tuple(torch.zeros_like(u.primal) if u.tangent is None else u.tangent for u in unpacked)

@@ -13,8 +13,7 @@ from torch import Tensor
 from torchbp import functional
 from torchbp.functions import ENDS
 from torchbp.verify._audit import audit
-from torchbp.verify._result import Result
-from torchbp.verify._subject import one_line
+from torchbp.verify._result import Result, one_line
 
 
 class Sample(NamedTuple):

@@ -7,16 +7,10 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from torchbp.verify._result import Comparison, Failed, Tolerance
-from torchbp.verify._subject import (
-    FINITE_DIFFERENCES,
-    Subject,
-    Tensors,
-    check_dtype,
-    dot,
-    gradients,
-    numerical_gradient,
-)
+from torchbp.verify._differences import FINITE_DIFFERENCES, Tensors, dot, numerical_gradient
+from torchbp.verify._forward import jvp
+from torchbp.verify._outcome import Comparison, Tolerance, Wrong
+from torchbp.verify._subject import Subject, check_dtype, gradients
 
 
 def precision(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
@@ -32,6 +26,35 @@ def precision(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
     got = gradients(outputs, tensors, upstream)
     expected = gradients(exact_outputs, exact_tensors, [v.double() for v in upstream])
     yield from s.gradients_agree(expected, got, _digits_of(dtype, expected))
+
+
+def precision_of_double_backward(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
+    """Second derivatives have the inputs' dtype, and its digits."""
+
+    def second(of: Subject) -> Tensors:
+        tensors, weights = of.tensors(), [d.to(dtype).to(t.dtype) for d, t in zip(s.directions(), of.tensors(), strict=True)]
+        upstream = [v.to(dtype).to(t.dtype) for v, t in zip(s.upstream(), of.upstream(), strict=True)]
+        first = of.gradients(tensors, upstream, create_graph=True)
+        return gradients((dot(first, weights),), tensors, (torch.ones_like(dot(first, weights)),))
+
+    yield from _digits_agree(s, dtype, second, "second derivative by")
+
+
+def precision_of_forward_mode(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
+    """The outputs' tangents have the outputs' dtype, and its digits."""
+
+    def tangents(of: Subject) -> Tensors:
+        along = {i: d.to(dtype).to(t.dtype) for i, (d, t) in enumerate(zip(s.directions(), of.tensors(), strict=True))}
+        return jvp(of.function, of.tensors(), along)
+
+    yield from _digits_agree(s, dtype, tangents, "tangent of output")
+
+
+def precision_of_vmap(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
+    """Outputs under vmap have the dtype that they have without it, and its digits."""
+    yield from _digits_agree(
+        s, dtype, lambda of: torch.vmap(of.function)(*(torch.stack([t, t.flip(0)] if t.dim() else [t, t]) for t in of.tensors())), "output"
+    )
 
 
 def autocast(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
@@ -109,6 +132,9 @@ HALVES = (torch.bfloat16, torch.float16)
 
 CHECKS: list[Callable[..., Iterable[Comparison]]] = [
     *(partial(precision, dtype=dtype) for dtype in (torch.float32, *HALVES)),
+    partial(precision_of_double_backward, dtype=torch.float32),
+    partial(precision_of_forward_mode, dtype=torch.float32),
+    partial(precision_of_vmap, dtype=torch.float32),
     *(partial(autocast, dtype=dtype) for dtype in HALVES),
     partial(loss_scaling, dtype=torch.float32),
     partial(complex_inputs, dtype=torch.complex128),
@@ -124,6 +150,18 @@ def _digits_of(dtype: torch.dtype, expected: Tensors) -> Tolerance:
     return Tolerance(relative * max(1.0, largest), relative)
 
 
+def _digits_agree(
+    s: Subject, dtype: torch.dtype, derived: Callable[[Subject], Tensors], what: str
+) -> Iterator[Comparison]:
+    low = s.to(dtype)
+    expected, got = derived(low.to(torch.float64)), derived(low)
+    names = s.names if what.endswith(" by") else s.output_positions
+    plain = low.tensors() if what.endswith(" by") else low.function(*low.tensors())
+    for name, e, g, p in zip(names, expected, got, plain, strict=True):
+        check_dtype(f"{what} {name}", p.dtype, g.dtype)
+        yield s.compare(f"{what} {name}", e, g, _digits_of(dtype, expected))
+
+
 def _reference_dtypes(s: Subject) -> dict[int, torch.dtype]:
     """What the reference's outputs are; nothing where there is none, or where it refuses, as some costs refuse autocast."""
     if s.reference is None:
@@ -136,11 +174,11 @@ def _reference_dtypes(s: Subject) -> dict[int, torch.dtype]:
 
 
 def _check_metadata(valueless: Subject, expected: Tensors) -> None:
-    """Runs forward and backward without values; Failed where an output is of another shape or dtype than the real one."""
+    """Runs forward and backward without values; Wrong where an output is of another shape or dtype than the real one."""
     tensors = valueless.tensors()
     outputs = valueless.function(*tensors)
     for i, output, real in zip(valueless.output_positions, outputs, expected, strict=True):
         check_dtype(f"output {i}", real.dtype, output.dtype)
         if output.shape != real.shape:
-            raise Failed(f"output {i} has shape {tuple(output.shape)}, expected {tuple(real.shape)}")
+            raise Wrong(f"output {i} has shape {tuple(output.shape)}, expected {tuple(real.shape)}")
     gradients(outputs, tensors, [torch.ones_like(output) for output in outputs])

@@ -1,28 +1,28 @@
-"""The function under audit, and the finite differences that its derivatives are measured against."""
+"""The function under audit: its inputs, what its derivative is measured against, and what cannot be audited."""
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from torchbp.verify._result import Comparison, Failed, Tolerance
+from torchbp.verify._differences import FINITE_DIFFERENCES, Tensors, dot, numerical_derivative, numerical_gradient, slope_and_doubt
+from torchbp.verify._functions import as_tuple, float64_behind, functions_under, nodes_behind, parameter_names
+from torchbp.verify._outcome import Comparison, Skipped, Tolerance, Wrong
+from torchbp.verify._result import one_line
 
-Tensors = Sequence[Tensor]
-
-# Central differences as torch.autograd.gradcheck takes and judges them.
-EPS = 1e-6
-FINITE_DIFFERENCES = Tolerance(1e-5, 1e-3)
 # Two ways through the same formulas in float64: rounding alone may tell them apart.
 EXACT = Tolerance(1e-10, 1e-9)
 # Some twenty seconds' worth of finite differences, and a Hessian of a gigabyte.
 MAX_ENTRIES = 10_000
 # Far from the seeds that people draw inputs with, lest an upstream gradient be an input over again.
 SEED = 31415926
+CONSISTENCY: Literal["consistency"] = "consistency"
+
+Surrogate = Callable[..., Any] | Literal["consistency"] | None
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,36 @@ class Subject:
     call: Callable[..., Any]
     inputs: tuple[Any, ...]
     input_names: tuple[str, ...]
-    output_positions: tuple[int, ...]
-    functions: tuple[type[Function], ...]
+    output_positions: tuple[int, ...] = ()
+    functions: tuple[type[Function], ...] = ()
     reference: Callable[..., Any] | None = None
+    surrogate: Surrogate = None
+    tolerance: float = 0.0
+    float64_inside: Sequence[str] = field(default=())
+
+    def with_inputs(self, inputs: Sequence[Any]) -> "Subject":
+        """The same function of other inputs, of which the same require grad."""
+        pairs = zip(inputs, self.inputs, strict=True)
+        return replace(
+            self,
+            inputs=tuple(v.detach().requires_grad_(own.requires_grad) if isinstance(own, Tensor) else v for v, own in pairs),
+        )
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "Subject":
-        """The same function of changed input tensors, of which the same require grad."""
-        inputs = (change(v.detach()).requires_grad_(v.requires_grad) if isinstance(v, Tensor) else v for v in self.inputs)
-        return replace(self, inputs=tuple(inputs))
+        """The same function of changed input tensors."""
+        return self.with_inputs([change(v.detach()) if isinstance(v, Tensor) else v for v in self.inputs])
 
     def to(self, dtype: torch.dtype | None = None, device: str | None = None) -> "Subject":
-        """The same function of inputs on another device, the floating-point ones in another dtype."""
+        """The same function of inputs on another device, the floating-point ones in another dtype.
+
+        Raises:
+            Skipped: another dtype, where the function brings float64 tensors along.
+        """
+        if dtype is not None and self.float64_inside:
+            raise Skipped(
+                f"it brings float64 along that is no argument ({', '.join(self.float64_inside)}): hand it in as an input, or "
+                "audit an nn.Module, and dtypes are tried too"
+            )
         return self.mapped(lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None))
 
     @property
@@ -59,6 +78,11 @@ class Subject:
         """What the differentiated inputs are called."""
         return [self.input_names[i] for i in self.positions]
 
+    @cached_property
+    def batch(self) -> list[int]:
+        """The inputs whose first dimension is the batch; see :func:`batch_positions`."""
+        return batch_positions(self)
+
     def tensors(self) -> tuple[Tensor, ...]:
         """New copies of the differentiated inputs, which require grad."""
         return tuple(self.inputs[i].detach().clone().requires_grad_() for i in self.positions)
@@ -73,6 +97,16 @@ class Subject:
     def function(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The differentiable outputs, as a function of the differentiated inputs alone."""
         return self.outputs(self.call(*self.arguments(tensors)))
+
+    def measured(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The outputs whose finite differences the first derivative is measured against: the surrogate's, or the function's.
+
+        Raises:
+            Skipped: where consistency alone is audited.
+        """
+        if self.surrogate == CONSISTENCY:
+            raise Skipped("the derivative is meant to be another than the function's: only its consistency is audited")
+        return self.function(*tensors) if self.surrogate is None else self.outputs(self.surrogate(*self.arguments(tensors)))
 
     def outputs(self, result: Any) -> tuple[Tensor, ...]:
         """The differentiable ones among what ``call`` returned."""
@@ -89,130 +123,174 @@ class Subject:
     def directions(self, seed: int = 0) -> tuple[Tensor, ...]:
         """One direction in the space of the differentiated inputs, from N(0, 1)."""
         generator = torch.Generator().manual_seed(SEED + 1000 + seed)
-        return tuple(torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.detach()) for t in self.tensors())
+        return tuple(torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t) for t in self.tensors())
 
     def gradients(self, tensors: Tensors, upstream: Tensors, **options: Any) -> tuple[Tensor, ...]:
         """Σ upstream·output by each differentiated input, through the function's backward."""
         return gradients(self.function(*tensors), tensors, upstream, **options)
 
+    def true_gradients(self, tensors: Tensors, upstream: Tensors) -> tuple[Tensor, ...]:
+        """What backward has to give, by finite differences."""
+        return numerical_gradient(lambda *t: dot(self.measured(*t), upstream), tensors)
+
+    def true_change(self, tensors: Tensors, along: dict[int, Tensor]) -> tuple[Tensor, ...]:
+        """How the outputs change as tensor i moves along ``along[i]``: by finite differences, or by the function's own
+        backward, where its consistency alone is audited."""
+        if self.surrogate != CONSISTENCY:
+            return numerical_derivative(self.measured, tensors, along)
+        columns = []
+        for k, output in enumerate(self.function(*tensors)):
+            rows = [gradients((self.function(*tensors)[k],), tensors, (one,)) for one in unit_vectors(output)]
+            columns.append(torch.stack([sum((row[i] * d).sum() for i, d in along.items()) for row in rows]).view(output.shape))  # type: ignore[misc]
+        return tuple(columns)
+
+    def compare(self, what: str, expected: Tensor, got: Tensor, tolerance: Tolerance) -> Comparison:
+        """A comparison with at least the tolerance that the author allows."""
+        return Comparison(what, expected, got, Tolerance(*(max(t, self.tolerance) for t in tolerance)))
+
     def gradients_agree(self, expected: Tensors, got: Tensors, tolerance: Tolerance, note: str = "") -> Iterator[Comparison]:
         """A comparison for each differentiated input."""
         for name, e, g in zip(self.names, expected, got, strict=True):
-            yield Comparison(f"gradient of {name}{note}", e, g, tolerance)
+            yield self.compare(f"gradient of {name}{note}", e, g, tolerance)
 
     def outputs_agree(self, expected: Tensors, got: Tensors, tolerance: Tolerance, note: str = "") -> Iterator[Comparison]:
         """A comparison for each output."""
         for i, e, g in zip(self.output_positions, expected, got, strict=True):
             # Copies, lest a backward that comes later writes into them.
-            yield Comparison(f"output {i}{note}", e.detach().clone(), g.detach().clone(), tolerance)
+            yield self.compare(f"output {i}{note}", e.detach().clone(), g.detach().clone(), tolerance)
+
+    def slopes_agree(self, note: str) -> Iterator[Comparison]:
+        """Along one direction in each input, what backward says the outputs change by is what they do change by.
+
+        Nothing is compared where the function refuses the inputs or is not finite, and nothing but finiteness at a kink.
+        """
+        tensors = self.tensors()
+        try:
+            outputs = self.function(*tensors)
+            upstream = [torch.randn(o.shape, generator=_seeded(), dtype=torch.float64).to(o) for o in outputs]
+            differences = [self._slope(i, upstream) for i in range(len(tensors))]
+        except Skipped:
+            raise
+        except Exception:  # whatever a function raises for inputs that it refuses
+            return
+        if not all(o.isfinite().all() for o in outputs):
+            return
+        got = gradients(outputs, tensors, upstream)
+        for name, (direction, slope, doubt), gradient in zip(self.names, differences, got, strict=True):
+            product = gradient * direction
+            found, size = product.sum(), product.abs().sum().nan_to_num().item()
+            # Of a difference that cancels, no more digits are left than its terms have.
+            rounding = 1e-9 * sum((o * v).abs().sum().item() for o, v in zip(outputs, upstream, strict=True))
+            tolerance = Tolerance(1e-5 * max(1.0, size) + rounding, 1e-3)
+            if not slope.isfinite() or doubt == torch.inf:
+                continue
+            if bad := int(gradient.isfinite().logical_not().sum()):
+                where = f"{bad} of {gradient.numel()} entries are NaN or infinite"
+                raise Wrong(f"gradient of {name}{note}: {where}, where the outputs and their change are finite")
+            if doubt <= tolerance.absolute + tolerance.relative * abs(slope.item()):  # no kink
+                yield self.compare(f"change along {name}{note}", slope, found, tolerance)
+
+    def _slope(self, i: int, upstream: Tensors) -> tuple[Tensor, Tensor, float]:
+        tensors = self.tensors()
+        direction = torch.randn(tensors[i].shape, generator=_seeded(), dtype=torch.float64).to(tensors[i])
+        direction = direction * tensors[i].detach().abs().max().clamp(min=1) if direction.numel() else direction
+        return direction, *slope_and_doubt(lambda *t: dot(self.measured(*t), upstream), tensors, {i: direction})
 
 
 def subject_of(
-    function: type[Function] | Callable[..., Any], inputs: Sequence[Any], reference: Callable[..., Any] | None, device: str
+    function: type[Function] | Callable[..., Any],
+    inputs: Sequence[Any],
+    reference: Callable[..., Any] | None,
+    device: str,
+    surrogate: Surrogate = None,
+    tolerance: float = 0.0,
 ) -> Subject:
     """The function with its inputs on ``device``; ValueError where they cannot be audited."""
     is_class = isinstance(function, type) and issubclass(function, Function)
     call = function.apply if is_class else function  # type: ignore[union-attr]
     names = parameter_names(function.forward if is_class else function, len(inputs))  # type: ignore[union-attr]
+    inside: list[str] = []
+    if isinstance(function, torch.nn.Module):
+        names = parameter_names(function.forward, len(inputs))
+        call, state = _of_state(function, len(inputs))
+        inputs, names = (*inputs, *state.values()), (*names, *state)
+    elif not is_class:
+        inside = float64_behind(function)
     for name, value in zip(names, inputs, strict=True):
         if isinstance(value, Tensor) and value.requires_grad and value.dtype != torch.float64:
             raise ValueError(f"{name} is {value.dtype}; an input that requires grad must be torch.float64")
         if isinstance(value, Tensor) and value.requires_grad and not value.numel():
             raise ValueError(f"{name} has shape {tuple(value.shape)}; an input that requires grad must have entries")
-    subject = Subject(call, tuple(inputs), names, (), (), reference).to(device=device)
+    subject = Subject(call, tuple(inputs), names, (), (), reference, surrogate, tolerance, inside).to(device=device)
     if not subject.positions:
         raise ValueError("no input requires grad; at least one float64 tensor must")
     if (entries := sum(t.numel() for t in subject.tensors())) > MAX_ENTRIES:
         raise ValueError(f"inputs have {entries} entries to differentiate by; they may have {MAX_ENTRIES}: each is moved alone")
     try:
-        results, again = (as_tuple(call(*subject.arguments(subject.tensors()))) for _ in range(2))
+        returned = call(*subject.arguments(subject.tensors()))
     except Exception as error:  # whatever a function raises for inputs that do not suit it
         kinds = [f"{tuple(v.shape)} {v.dtype}" if isinstance(v, Tensor) else repr(v) for v in inputs]
         why = one_line(error).rstrip(".")
         hint = "; one that works in place takes a callable that hands it a copy" if "in-place" in str(error) else ""
         raise ValueError(f"the function cannot be called with {', '.join(kinds)}: {why}{hint}") from error
+    results = _checked_outputs(returned)
     outputs = [i for i, result in enumerate(results) if isinstance(result, Tensor) and result.requires_grad]
     if not outputs:
         raise ValueError("no output requires grad, though inputs do: there is no derivative to audit")
     for i in outputs:
         if not results[i].isfinite().all():
             raise ValueError(f"output {i} has NaN or infinity; inputs must lie where the function is finite")
-        if not torch.allclose(results[i], again[i], EXACT.relative, EXACT.absolute):
-            raise ValueError(f"output {i} is another one each time; the function must be deterministic, as by a fixed seed")
     # Under torch.func a function may go by other Functions than it goes by elsewhere.
-    functions = dict.fromkeys((*functions_behind([results[i] for i in outputs]), *_functions_under_transforms(subject)))
-    return replace(subject, output_positions=tuple(outputs), functions=tuple(functions))
+    under = functions_under(lambda: torch.func.vjp(lambda *t: call(*subject.arguments(t)), *subject.tensors()))
+    behind = (f for f, _ in nodes_behind([results[i] for i in outputs]))
+    return replace(subject, output_positions=tuple(outputs), functions=tuple(dict.fromkeys((*behind, *under))))
 
 
-def parameter_names(function: Callable[..., Any], count: int) -> tuple[str, ...]:
-    """What a function calls its first ``count`` arguments, ctx not counted; 'input 0' where it gives them no name."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # builtins have no signature
-        parameters = []
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    names = names[1:] if names[:1] == ["ctx"] else names
-    return tuple(names[i] if i < len(names) else f"input {i}" for i in range(count))
+def _of_state(module: torch.nn.Module, count: int) -> tuple[Callable[..., Any], dict[str, Tensor]]:
+    """The module as a function of its inputs and, after them, its parameters and buffers; and those by name."""
+    state = dict((*module.named_parameters(), *module.named_buffers()))
+
+    def call(*arguments: Any) -> Any:
+        return torch.func.functional_call(module, dict(zip(state, arguments[count:], strict=True)), arguments[:count])
+
+    return call, state
 
 
-def functions_behind(outputs: Tensors) -> tuple[type[Function], ...]:
-    """The autograd Functions written in Python that stand in the outputs' graph."""
-    nodes: list[Any] = [output.grad_fn for output in outputs]
-    seen = set()
-    found: dict[type[Function], None] = {}
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
+def _checked_outputs(returned: Any) -> tuple[Any, ...]:
+    """What a function returned, as a tuple; ValueError where it is neither a dense tensor nor a tuple with such."""
+    if isinstance(returned, dict | list | set) or not isinstance(returned, Tensor | tuple):
+        kind = type(returned).__name__
+        raise ValueError(f"the function returns a {kind}; it must return a tensor or a tuple: audit a callable that makes it one")
+    results = as_tuple(returned)
+    for i, result in enumerate(results):
+        if isinstance(result, Tensor) and result.layout != torch.strided:
+            layout = str(result.layout).removeprefix("torch.")
+            raise ValueError(f"output {i} is sparse ({layout}); it must be dense: audit a callable that returns its values")
+    return results
+
+
+def batch_positions(s: Subject) -> list[int]:
+    """The inputs whose first dimension is the batch: with those twice as long the outputs are, and each row can go alone."""
+    s = s.to(device="cpu")  # where an index that is out of range is no more than an error
+    shaped = [i for i, value in enumerate(s.inputs) if isinstance(value, Tensor) and value.dim()]
+    if not shaped:
+        return []
+    size = s.inputs[shaped[0]].shape[0]
+    alike = [i for i in shaped if s.inputs[i].shape[0] == size]
+
+    def shapes(rows: Callable[[Tensor], Tensor]) -> list[torch.Size]:
+        return [o.shape for o in s.outputs(s.call(*(rows(a) if i in positions else a for i, a in enumerate(s.inputs))))]
+
+    for positions in (alike, shaped[:1]):
+        try:
+            expected = [torch.Size([2 * o[0], *o[1:]]) if o else o for o in shapes(lambda a: a)]
+            for k in range(size):
+                shapes(lambda a: a[k : k + 1])  # noqa: B023
+            if shapes(lambda a: torch.cat([a, a])) == expected:
+                return positions
+        except Exception:  # whatever a function raises for shapes that do not fit
             continue
-        seen.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            found[type(node)._forward_cls] = None  # type: ignore[attr-defined]
-        nodes += [next_node for next_node, _ in node.next_functions]
-    return tuple(found)
-
-
-def _functions_under_transforms(s: Subject) -> tuple[type[Function], ...]:
-    """Those that are applied under torch.func.vjp; none where it cannot be used."""
-    found: dict[type[Function], None] = {}
-    own = Function.__dict__["apply"]
-
-    def recorded(function: type[Function], *args: Any, **options: Any) -> Any:
-        found[function] = None
-        return own.__func__(function, *args, **options)
-
-    Function.apply = classmethod(recorded)  # type: ignore[method-assign, assignment]
-    try:
-        torch.func.vjp(lambda *t: s.call(*s.arguments(t)), *s.tensors())
-    except Exception:  # whatever a function raises that torch.func refuses
-        return ()
-    finally:
-        Function.apply = own  # type: ignore[method-assign]
-    return tuple(found)
-
-
-@contextmanager
-def backward_changed(functions: Sequence[type[Function]], change: Callable[..., tuple[Any, ...]]) -> Iterator[None]:
-    """Meanwhile each Function's backward returns ``change(function, ctx, upstream, gradients)``."""
-
-    def changed(function: type[Function], backward: Callable[..., Any]) -> staticmethod:
-        def backward_then_change(ctx: Any, *upstream: Any) -> tuple[Any, ...]:
-            return change(function, ctx, upstream, as_tuple(backward(ctx, *upstream)))
-
-        return staticmethod(backward_then_change)
-
-    kept = []
-    try:
-        for function in functions:
-            name = "vjp" if function.vjp is not Function.vjp else "backward"
-            kept.append((function, name, function.__dict__.get(name)))
-            setattr(function, name, changed(function, getattr(function, name)))
-        yield
-    finally:
-        for function, name, own in kept:
-            if own is None:
-                delattr(function, name)  # it was inherited
-            else:
-                setattr(function, name, own)
+    return []
 
 
 def gradients(outputs: Tensors, tensors: Tensors, upstream: Tensors, **options: Any) -> tuple[Tensor, ...]:
@@ -224,53 +302,14 @@ def gradients(outputs: Tensors, tensors: Tensors, upstream: Tensors, **options: 
     return tuple(t.new_zeros(*batch, *t.shape) if g is None else g for g, t in zip(found, tensors, strict=True))
 
 
-def numerical_gradient(scalar: Callable[..., Tensor], tensors: Tensors) -> tuple[Tensor, ...]:
-    """Central differences of ``scalar(*tensors)`` in every entry of every tensor."""
-    result = []
-    for i, tensor in enumerate(tensors):
-        gradient = torch.zeros_like(tensor, memory_format=torch.contiguous_format, requires_grad=False)
-        for entry in range(tensor.numel()):
-            direction = torch.zeros_like(gradient)
-            direction.view(-1)[entry] = 1
-            (slope,) = numerical_derivative(lambda *t: (scalar(*t),), tensors, {i: direction})
-            gradient.view(-1)[entry] = slope
-        result.append(gradient)
-    return tuple(result)
-
-
-def numerical_derivative(
-    function: Callable[..., Tensors], tensors: Tensors, directions: dict[int, Tensor]
-) -> tuple[Tensor, ...]:
-    """Central difference of every output of ``function(*tensors)`` as tensor i moves along ``directions[i]``."""
-
-    def at(step: float) -> Tensors:
-        moved = [t.detach() + step * directions[i] if i in directions else t.detach().clone() for i, t in enumerate(tensors)]
-        return [output.detach() for output in function(*(t.requires_grad_() for t in moved))]
-
-    return tuple((high - low) / (2 * EPS) for high, low in zip(at(EPS), at(-EPS), strict=True))
-
-
-def dot(left: Tensors, right: Tensors) -> Tensor:
-    """Σ left·right over all entries of all tensors."""
-    total = (left[0] * right[0]).sum()
-    for a, b in zip(left[1:], right[1:], strict=True):
-        total = total + (a * b).sum()
-    return total
-
-
-def as_tuple(result: Any) -> tuple[Any, ...]:
-    """A function's outputs, be it one or several."""
-    return tuple(result) if isinstance(result, tuple | list) else (result,)
-
-
-def one_line(error: BaseException) -> str:
-    """What the error says first and, where it goes on to explain that, its explanation."""
-    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
-    # Dynamo explains itself in a line of its own, torch.export in a list.
-    explanation = next((line for line in rest if line.startswith(("Explanation: ", "- "))), "")
-    return " ".join([first, explanation or "".join(rest[:1] if first.endswith(":") else [])]).rstrip()
-
-
 def check_dtype(what: str, expected: torch.dtype, got: torch.dtype) -> None:
     if got != expected:
-        raise Failed(f"{what} is {got}, expected {expected}")
+        raise Wrong(f"{what} is {got}, expected {expected}")
+
+
+def unit_vectors(t: Tensor) -> Iterator[Tensor]:
+    return (one.view(t.shape) for one in torch.eye(t.numel(), dtype=t.dtype, device=t.device))
+
+
+def _seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(SEED)

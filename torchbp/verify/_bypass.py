@@ -1,27 +1,24 @@
-"""Checks of whose backward runs: where PyTorch transforms or compiles a function, its own backward can be dropped unsaid.
+"""Checks of whose backward runs: where PyTorch transforms or compiles a function, it can bypass the custom backward.
 
 In each setting the backward is made to return doubled gradients; a setting that does not show them has not run it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from torchbp.verify._result import Bypassed, Comparison, Skipped, agrees
-from torchbp.verify._subject import (
-    EXACT,
-    FINITE_DIFFERENCES,
-    Subject,
-    Tensors,
-    as_tuple,
-    backward_changed,
-    dot,
-    gradients,
-    numerical_gradient,
-)
+from torchbp.verify._differences import Tensors, dot
+from torchbp.verify._functions import as_tuple, backward_changed
+from torchbp.verify._outcome import Bypassed, Comparison, Skipped, Wrong, agrees, disagreement
+from torchbp.verify._sizes import NO_BATCH, with_rows
+from torchbp.verify._subject import EXACT, Subject, gradients
+
+# What backward returns is multiplied by this, a tensor, so that what has been compiled with 1 is doubled as well.
+FACTOR = torch.tensor(1.0, dtype=torch.float64)
 
 Derivatives = tuple[Sequence[Tensor], Sequence[Tensor]]  # outputs and gradients
 
@@ -47,9 +44,9 @@ def torch_func_grad(s: Subject) -> Iterator[Comparison]:
 
 def per_sample_gradients(s: Subject) -> Iterator[Comparison]:
     """vmap over torch.func.grad gives each sample the gradients of a backward for it alone."""
-    batch = _batch_positions(s)
+    batch = s.batch
     if not batch:
-        raise Skipped("no batch dimension was found in the inputs")
+        raise Skipped(NO_BATCH)
 
     def cost(*arguments: Any) -> Tensor:
         alone = [a.unsqueeze(0) if i in batch else a for i, a in enumerate(arguments)]
@@ -73,20 +70,34 @@ def per_sample_gradients(s: Subject) -> Iterator[Comparison]:
 
 
 def torch_compile(s: Subject) -> Iterator[Comparison]:
-    """torch.compile(fullgraph=True), without code generation, gives the same outputs and gradients."""
+    """torch.compile(fullgraph=True), as Dynamo traces it, gives the same outputs and gradients, for any batch size."""
+    compiled = _compiled(lambda *a: s.call(*a))
 
     def through_compile(tensors: Tensors, upstream: Tensors) -> Derivatives:
-        outputs = s.outputs(_compiled(lambda *a: s.call(*a))(*s.arguments(tensors)))
-        return _derivatives(outputs, tensors, upstream)
+        arguments = s.arguments(tensors)
+        for i in s.batch:
+            torch._dynamo.maybe_mark_dynamic(arguments[i], 0)
+        return _derivatives(s.outputs(compiled(*arguments)), tensors, upstream)
 
-    yield from _as_in_eager(s, through_compile, "torch.compile differentiates forward itself: the custom backward never runs")
+    with backward_changed(s.functions, _scaled):
+        yield from _as_in_eager(s, through_compile, "torch.compile differentiates forward itself: the custom backward never runs")
+        if s.batch:
+            other = with_rows(s, 7)
+            tensors, expected_tensors, upstream = other.tensors(), other.tensors(), other.upstream()
+            expected_outputs, expected = _derivatives(other.function(*expected_tensors), expected_tensors, upstream)
+            outputs, got = _derivatives(s.outputs(compiled(*other.arguments(tensors))), tensors, upstream)
+            note = ", 7 rows through what was compiled for the example"
+            yield from s.outputs_agree(expected_outputs, outputs, EXACT, note)
+            yield from s.gradients_agree(expected, got, EXACT, note)
 
 
 def func_grad_in_compile(s: Subject) -> Iterator[Comparison]:
     """torch.func.grad inside torch.compile gives the same gradients."""
 
-    def through_both(tensors: Tensors, upstream: Tensors) -> Derivatives:
-        grad = _compiled(lambda *a: _func_grad(s, s.call, a, upstream))
+    upstream = s.upstream()
+    grad = _compiled(lambda *a: _func_grad(s, s.call, a, upstream))
+
+    def through_both(tensors: Tensors, _: Tensors) -> Derivatives:
         return s.function(*tensors), grad(*s.arguments([t.detach() for t in tensors]))
 
     why = "torch.func.grad inside torch.compile differentiates forward itself: the custom backward never runs"
@@ -96,7 +107,7 @@ def func_grad_in_compile(s: Subject) -> Iterator[Comparison]:
 def torch_export(s: Subject) -> Iterator[Comparison]:
     """torch.export, with a batch of any size where there is one, gives the same outputs and gradients."""
     # A batch of one is a constant to torch.export.
-    batch = [i for i in _batch_positions(s) if s.inputs[i].shape[0] > 1]
+    batch = [i for i in s.batch if s.inputs[i].shape[0] > 1]
     tensors_at = [i for i, value in enumerate(s.inputs) if isinstance(value, Tensor)]
     size = torch.export.Dim("batch")
     shapes = tuple({0: size} if i in batch else None for i in tensors_at)
@@ -135,26 +146,24 @@ def _as_in_eager(
 
     eager = eager or in_eager
     upstream = s.upstream()
-    _, undoubled = eager(s.tensors(), upstream)
-    with backward_changed(s.functions, _double):
-        outputs, expected = eager(s.tensors(), upstream)
-        got_outputs, got = setting(s.tensors(), upstream)
-    if outputs:
-        yield from s.outputs_agree(outputs, got_outputs, EXACT)
-    comparisons = list(s.gradients_agree(expected, got, EXACT, " (doubled)" if s.functions else ""))
-    if not all(map(agrees, comparisons)):
-        if all(map(agrees, s.gradients_agree(undoubled, got, EXACT))):
-            raise Bypassed(why_bypassed)
-        _, got_undoubled = setting(s.tensors(), upstream)
-        if all(map(agrees, s.gradients_agree(got_undoubled, got, EXACT))):
-            # PyTorch can differentiate forward and still lose gradients, those of arguments that it does not see, say.
-            true = numerical_gradient(lambda *t: dot(s.function(*t), upstream), s.tensors()) if eager is in_eager else got
-            comparisons = list(s.gradients_agree(true, got, FINITE_DIFFERENCES, ", by PyTorch's derivative of forward"))
-            if all(map(agrees, comparisons)):
-                raise Bypassed(f"{why_bypassed}; its gradients are not the custom ones")
-        elif len(s.functions) > 1 and not any(map(agrees, s.gradients_agree(got_undoubled, got, EXACT))):
-            # Others of its Functions run here, or in another order, and none of the gradients has gone past them.
-            comparisons = list(s.gradients_agree(undoubled, got_undoubled, EXACT))
+    with backward_changed(s.functions, _scaled):
+        _, undoubled = eager(s.tensors(), upstream)
+        with _doubled():
+            outputs, expected = eager(s.tensors(), upstream)
+            got_outputs, got = setting(s.tensors(), upstream)
+        if outputs:
+            yield from s.outputs_agree(outputs, got_outputs, EXACT)
+        comparisons = list(s.gradients_agree(expected, got, EXACT, " (doubled)" if s.functions else ""))
+        if not all(map(agrees, comparisons)):
+            if all(map(agrees, s.gradients_agree(undoubled, got, EXACT))):
+                raise Bypassed(why_bypassed)
+            _, got_undoubled = setting(s.tensors(), upstream)
+            if all(map(agrees, s.gradients_agree(got_undoubled, got, EXACT))):
+                lost = next(c for c in s.gradients_agree(undoubled, got, EXACT) if not agrees(c))
+                raise Wrong(f"lost: {why_bypassed}, and its gradients are others: {disagreement(lost)}")
+            if len(s.functions) > 1 and not any(map(agrees, s.gradients_agree(got_undoubled, got, EXACT))):
+                # Others of its Functions run here, or in another order, and none of the gradients has gone past them.
+                comparisons = list(s.gradients_agree(undoubled, got_undoubled, EXACT))
     yield from comparisons
 
 
@@ -163,8 +172,17 @@ def _derivatives(outputs: Tensors, tensors: Tensors, upstream: Tensors) -> Deriv
     return [output.detach().clone() for output in outputs], gradients(outputs, tensors, upstream)
 
 
-def _double(function: Any, ctx: Any, upstream: Any, returned: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(None if g is None else 2 * g for g in returned)
+@contextmanager
+def _doubled() -> Iterator[None]:
+    FACTOR.fill_(2)
+    try:
+        yield
+    finally:
+        FACTOR.fill_(1)
+
+
+def _scaled(function: Any, ctx: Any, upstream: Any, returned: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(None if g is None else g * FACTOR for g in returned)
 
 
 def _func_grad(s: Subject, call: Callable[..., Any], arguments: Sequence[Any], upstream: Tensors) -> tuple[Tensor, ...]:
@@ -173,9 +191,11 @@ def _func_grad(s: Subject, call: Callable[..., Any], arguments: Sequence[Any], u
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    # What was compiled before is no guide to a backward that has changed since.
+    # What was compiled before is no guide to a backward that has changed since, as it has for each audited function.
     torch.compiler.reset()
-    return torch.compile(function, fullgraph=True, backend="aot_eager")
+    # Dynamo, which traces forward and backward, is where a custom backward gets lost. What a compiler makes of the trace is
+    # PyTorch's own part, and costs several times as long.
+    return torch.compile(function, fullgraph=True, backend="eager")
 
 
 class _OfTensors(torch.nn.Module):
@@ -189,27 +209,3 @@ class _OfTensors(torch.nn.Module):
     def forward(self, *tensors: Tensor) -> Any:
         remaining = iter(tensors)
         return self.call(*(next(remaining) if constant is None else constant[0] for constant in self.constants))
-
-
-def _batch_positions(s: Subject) -> list[int]:
-    """The inputs whose first dimension is the batch: with those twice as long the outputs are, and each row can go alone."""
-    s = s.to(device="cpu")  # where an index that is out of range is no more than an error
-    shaped = [i for i, value in enumerate(s.inputs) if isinstance(value, Tensor) and value.dim()]
-    if not shaped:
-        return []
-    size = s.inputs[shaped[0]].shape[0]
-    alike = [i for i in shaped if s.inputs[i].shape[0] == size]
-
-    def shapes(rows: Callable[[Tensor], Tensor]) -> list[torch.Size]:
-        return [o.shape for o in s.outputs(s.call(*(rows(a) if i in positions else a for i, a in enumerate(s.inputs))))]
-
-    for positions in (alike, shaped[:1]):
-        try:
-            expected = [torch.Size([2 * o[0], *o[1:]]) if o else o for o in shapes(lambda a: a)]
-            for k in range(size):
-                shapes(lambda a: a[k : k + 1])  # noqa: B023
-            if shapes(lambda a: torch.cat([a, a])) == expected:
-                return positions
-        except Exception:  # whatever a function raises for shapes that do not fit
-            continue
-    return []

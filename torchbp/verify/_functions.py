@@ -1,0 +1,124 @@
+"""autograd Functions: which ones stand behind a callable, what they call their arguments, and how to change their backward."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+
+def parameter_names(function: Callable[..., Any], count: int) -> tuple[str, ...]:
+    """What a function calls its first ``count`` arguments, ctx not counted; 'input 0' where it gives them no name."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # builtins have no signature
+        parameters = []
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    names = names[1:] if names[:1] == ["ctx"] else names
+    return tuple(names[i] if i < len(names) else f"input {i}" for i in range(count))
+
+
+def nodes_behind(outputs: Sequence[Tensor]) -> Iterator[tuple[type[Function], Any]]:
+    """Each node of an autograd Function written in Python in the outputs' graph, after its Function; it is that call's ctx."""
+    nodes: list[Any] = [output.grad_fn for output in outputs]
+    seen = set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            yield type(node)._forward_cls, node  # type: ignore[attr-defined]
+        nodes += [next_node for next_node, _ in node.next_functions]
+
+
+def functions_under(call: Callable[[], Any]) -> tuple[type[Function], ...]:
+    """The Functions that are applied meanwhile; none where ``call`` raises, as for what torch.func refuses."""
+    found: dict[type[Function], None] = {}
+    own = Function.__dict__["apply"]
+
+    def recorded(function: type[Function], *args: Any, **options: Any) -> Any:
+        found[function] = None
+        return own.__func__(function, *args, **options)
+
+    Function.apply = classmethod(recorded)  # type: ignore[method-assign, assignment]
+    try:
+        call()
+    except Exception:  # whatever a function raises that torch.func refuses
+        return ()
+    finally:
+        Function.apply = own  # type: ignore[method-assign]
+    return tuple(found)
+
+
+@contextmanager
+def backward_changed(functions: Sequence[type[Function]], change: Callable[..., tuple[Any, ...]]) -> Iterator[None]:
+    """Meanwhile each Function's backward returns ``change(function, ctx, upstream, gradients)``."""
+
+    def changed(function: type[Function], backward: Callable[..., Any]) -> staticmethod:
+        def backward_then_change(ctx: Any, *upstream: Any) -> tuple[Any, ...]:
+            return change(function, ctx, upstream, as_tuple(backward(ctx, *upstream)))
+
+        return staticmethod(backward_then_change)
+
+    kept = []
+    try:
+        for function in functions:
+            name = "vjp" if function.vjp is not Function.vjp else "backward"
+            kept.append((function, name, function.__dict__.get(name)))
+            setattr(function, name, changed(function, getattr(function, name)))
+        yield
+    finally:
+        for function, name, own in kept:
+            if own is None:
+                delattr(function, name)  # it was inherited
+            else:
+                setattr(function, name, own)
+
+
+def float64_behind(function: Any) -> list[str]:
+    """The names of float64 tensors and modules that a callable brings along and that are none of its arguments: in its
+    closure, its defaults, its module's globals, a partial or the object it is bound to."""
+    found: dict[str, None] = {}
+    seen: set[int] = set()
+
+    def look_at(name: str, value: Any, deep: bool = True) -> None:
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            if value.dtype in (torch.float64, torch.complex128):
+                found[name] = None
+        elif isinstance(value, torch.nn.Module):
+            if any(t.dtype in (torch.float64, torch.complex128) for t in (*value.parameters(), *value.buffers())):
+                found[name] = None
+        elif isinstance(value, list | tuple):
+            for item in value:
+                look_at(name, item, deep)
+        elif isinstance(value, functools.partial):
+            look_at(name, [value.func, *value.args, *value.keywords.values()])
+        elif inspect.ismethod(value):
+            look_at(name, value.__self__)
+            look_at(name, value.__func__)
+        elif inspect.isfunction(value) and deep:
+            cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+            for its_name, cell in cells:
+                try:
+                    look_at(its_name, cell.cell_contents)
+                except ValueError:  # a cell that is still empty
+                    continue
+            look_at(name, list(value.__defaults__ or ()))
+            for its_name in value.__code__.co_names:
+                look_at(its_name, value.__globals__.get(its_name), deep=False)
+
+    look_at("it", function)
+    return list(found)
+
+
+def as_tuple(result: Any) -> tuple[Any, ...]:
+    """A function's outputs, be it one or several."""
+    return tuple(result) if isinstance(result, tuple | list) else (result,)

@@ -1,0 +1,66 @@
+"""PyTorch's refusals: what it says when a Function lacks a feature, and what the author can do about it.
+
+Each is recognised by PyTorch's own words; test_verify_refusals finds the ones that a new release has changed.
+"""
+
+import re
+from typing import NamedTuple
+
+
+class Refusal(NamedTuple):
+    """A feature that is missing, what PyTorch says of it (a regular expression), and the remedy."""
+
+    missing: str
+    words: str
+    remedy: str
+
+
+REFUSALS = [
+    Refusal("jvp", "must implement the jvp function", "add a jvp staticmethod"),
+    Refusal(
+        "setup_context",
+        "must override the setup_context staticmethod",
+        "take ctx out of forward and save in a setup_context staticmethod",
+    ),
+    Refusal(
+        "vmap",
+        "does not have vmap support|not possible to use vmap|[Bb]atching rule not implemented",
+        "set generate_vmap_rule = True, or add a vmap staticmethod",
+    ),
+    Refusal(
+        "second derivative",
+        "differentiate twice a function that was marked with @?once_differentiable|derivative for .* is not implemented"
+        "|does not require grad and does not have a grad_fn",
+        "write backward in operations that PyTorch can differentiate, or as a Function of its own",
+    ),
+    Refusal(
+        "forward mode of an operation",
+        "forward AD with .* that does not support it|does not support forward mode",
+        "use operations that have a forward-mode derivative",
+    ),
+    Refusal(
+        "tracing without values",
+        r"\.item\(\)|data-dependent|DataDependentOutput|[Cc]annot copy out of meta tensor|data dependent"
+        "|Cannot access data pointer|doesn't have storage|FakeTensor|converting .* to a Python",
+        "do not read values in forward or backward (.item(), .numpy(), if x.sum() > 0, own kernels); use torch.where",
+    ),
+    Refusal("kernel for this dtype", r'not implemented for \'\w+\'', "cast, or do without the operation in this dtype"),
+    Refusal(
+        "torch.compile",
+        "torch\\._dynamo\\.exc|Unsupported|Dynamo|graph break",
+        "write forward and backward in what Dynamo can trace, or register a torch.library.custom_op",
+    ),
+]
+
+BY_MISSING = {refusal.missing: refusal for refusal in REFUSALS}
+
+
+def refusal_of(error: BaseException) -> Refusal | None:
+    """The feature whose absence PyTorch refuses with this error; None where the error is no refusal."""
+    text = f"{type(error).__module__}.{type(error).__name__}: {error}"
+    for refusal in REFUSALS:
+        if re.search(refusal.words, text):
+            return refusal
+    if isinstance(error, NotImplementedError):  # what the author says is not there
+        return Refusal("what raises NotImplementedError", "", "implement it")
+    return None
