@@ -6,6 +6,8 @@ import lightning.pytorch  # noqa: F401  (first, as on the command line: see test
 import pytest
 import torch
 
+pytest_plugins = ["pytester"]
+
 
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace: dict[str, Any]) -> None:

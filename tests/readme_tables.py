@@ -51,7 +51,11 @@ def columns_in_readme(name: str) -> dict[str, dict[str, str]]:
     """The table of this name as it stands: by function, the sign for each check."""
     lines = [line for line in _section(name)[1].splitlines() if line.startswith("|")]
     head, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {function.replace(" ", "_"): {check: line[i] for line in body for check in line[0].split(", ")} for i, function in enumerate(head) if i}
+    return {
+        function.replace(" ", "_"): {check: line[i] for line in body for check in line[0].split(", ")}
+        for i, function in enumerate(head)
+        if i
+    }
 
 
 def write(name: str, rows: Rows) -> None:

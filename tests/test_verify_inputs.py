@@ -63,8 +63,11 @@ def no_inputs() -> None:
             "'test_verify_inputs:a_dict' gives dict; it must give a tensor, or a tuple of all inputs",
         ),
         ({"function": "planted_faults:Layer", "inputs": "test_verify_inputs:no_inputs"}, "cannot give inputs: KeyError: 'x'"),
-        ({"inputs": "4,3"}, "inputs and reference are for a function of your own, package.module:Function"),
-        ({"function": "mse_loss", "reference": "torch.nn.functional:mse_loss"}, "inputs and reference are for a function of"),
+        ({"inputs": "4,3"}, "inputs, reference and surrogate are for a function of your own, package.module:Function"),
+        (
+            {"function": "mse_loss", "reference": "torch.nn.functional:mse_loss"},
+            "inputs, reference and surrogate are for a function of",
+        ),
         (
             {"function": "test_verify_inputs:in_place", "inputs": "3"},
             "in-place operation; one that works in place takes a callable that hands it a copy",

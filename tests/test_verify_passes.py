@@ -70,11 +70,13 @@ def halves(x: Tensor) -> tuple[Tensor, ...]:
     return x.chunk(2, -1)
 
 
-# What PyTorch itself gets wrong in 2.13: layer_norm's derivative of second order in forward mode (pytorch issue 196700), and
-# that of mse_loss's mean, which raises "ZeroTensors are immutable".
+# What PyTorch itself gets wrong in 2.13: layer_norm's derivative of second order in forward mode (pytorch issue 196700) and of
+# third order in reverse, that of mse_loss's mean, which raises "ZeroTensors are immutable", and the third derivative of
+# cosine_similarity, which overwrites what it needs.
 DEFECTS: dict[Any, set[str]] = {
-    row_layer_norm: {"hessian", "backward over forward"},
+    row_layer_norm: {"hessian", "backward over forward", "reverse to order 3"},
     F.mse_loss: {"forward over backward"},
+    F.cosine_similarity: {"mixes to order 3"},
 }
 
 
@@ -143,7 +145,8 @@ def test_every_public_functional_is_audited() -> None:
 )
 def test_function_of_pytorch_passes_and_is_never_bypassed(function: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
     result = audit(function, inputs)
-    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.findings] == []
+    allowed = DEFECTS.get(function, set())
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.findings if row.check not in allowed] == []
     assert not result.with_status("bypassed")
 
 
@@ -152,21 +155,27 @@ def test_naive_function_fails_with_a_line_for_each_thing_it_lacks(name: str) -> 
     (result,) = verify.gradcheck(["cpu"], name, module="naive_functions")
     assert columns_in_readme("naive")[name] == cells(result.to_json()), "out of date: make tables"
     lacking = {
-        "needs input grad": "computed although needs_input_grad says that nobody asked for it",
-        "forward mode": "You must implement the jvp function",
-        "vmap": "it must override the setup_context staticmethod",
-        "per sample gradients": "it must override the setup_context staticmethod",
-        "torch func grad": "it must override the setup_context staticmethod",
+        "needs input grad": ("wasteful", "computed although needs_input_grad says that nobody asked for it"),
+        "saved tensors hooks": ("wasteful", "saved_tensors_hooks and save_on_cpu do not see it"),
+        "forward mode": ("unsupported", "You must implement the jvp function"),
+        "vmap": ("unsupported", "it must override the setup_context staticmethod"),
+        "nested vmap": ("unsupported", "it must override the setup_context staticmethod"),
+        "per sample gradients": ("unsupported", "it must override the setup_context staticmethod"),
+        "torch func grad": ("unsupported", "it must override the setup_context staticmethod"),
     }
     if name in ("linear", "sigmoid_linear"):
         lacking |= {
-            "overwritten input": "gradient of weight, input overwritten before backward",
-            "autocast": "output 0 under autocast to torch.bfloat16 is torch.float32, expected torch.bfloat16",
-            "complex inputs": "complex: to be refused",
+            "overwritten input": ("wrong", "gradient of weight, input overwritten before backward"),
+            "autocast": ("wrong", "output 0 under autocast to torch.bfloat16 is torch.float32, expected torch.bfloat16"),
+            "complex inputs": ("wrong", "complex: to be refused"),
         }
+    else:
+        lacking["empty batch"] = ("error", "ZeroDivisionError")
+    if name == "sigmoid_linear":
+        lacking["memory released"] = ("wasteful", "is not freed")
     if name == "mse_loss":
-        lacking["gradient penalty"] = "gradient penalty, which vanishes without an error, by input"
-    for check, finding in lacking.items():
-        assert any(finding in row.detail for row in result.findings if row.check == check)
+        lacking["gradient penalty"] = ("wrong", "gradient penalty, which vanishes without an error, by input")
+    for check, (status, finding) in lacking.items():
+        assert any(finding in row.detail for row in result.with_status(status) if row.check == check)
     assert not {"backward", "reference", "repeated backward", "torch compile"} & checks(result.findings)
     assert all(len(row.detail.splitlines()) == 1 for row in result.findings if "Error" in row.detail)

@@ -5,8 +5,8 @@ its import path.
 """
 
 from torchbp.verify._audit import audit
+from torchbp.verify._outcome import STATUSES, Status
 from torchbp.verify._own import Sample, available_devices, gradcheck, own_functionals
-from torchbp.verify._outcome import STATUSES
 from torchbp.verify._report import junit, markdown, summary
 from torchbp.verify._result import Result, Row
 
@@ -15,6 +15,7 @@ __all__ = [
     "Result",
     "Row",
     "Sample",
+    "Status",
     "audit",
     "available_devices",
     "gradcheck",

@@ -80,7 +80,9 @@ def torch_compile(s: Subject) -> Iterator[Comparison]:
         return _derivatives(s.outputs(compiled(*arguments)), tensors, upstream)
 
     with backward_changed(s.functions, _scaled):
-        yield from _as_in_eager(s, through_compile, "torch.compile differentiates forward itself: the custom backward never runs")
+        yield from _as_in_eager(
+            s, through_compile, "torch.compile differentiates forward itself: the custom backward never runs"
+        )
         if s.batch:
             other = with_rows(s, 7)
             tensors, expected_tensors, upstream = other.tensors(), other.tensors(), other.upstream()

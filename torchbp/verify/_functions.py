@@ -80,10 +80,10 @@ def backward_changed(functions: Sequence[type[Function]], change: Callable[..., 
                 setattr(function, name, own)
 
 
-def float64_behind(function: Any) -> list[str]:
-    """The names of float64 tensors and modules that a callable brings along and that are none of its arguments: in its
-    closure, its defaults, its module's globals, a partial or the object it is bound to."""
-    found: dict[str, None] = {}
+def brought_along(function: Any) -> dict[str, bool]:
+    """Tensors and modules that a callable brings along and that are none of its arguments, and whether they are float64: in
+    its closure, its defaults, its module's globals, a partial or the object it is bound to."""
+    found: dict[str, bool] = {}
     seen: set[int] = set()
 
     def look_at(name: str, value: Any, deep: bool = True) -> None:
@@ -91,11 +91,10 @@ def float64_behind(function: Any) -> list[str]:
             return
         seen.add(id(value))
         if isinstance(value, Tensor):
-            if value.dtype in (torch.float64, torch.complex128):
-                found[name] = None
+            found[name] = found.get(name, False) or value.dtype in (torch.float64, torch.complex128)
         elif isinstance(value, torch.nn.Module):
-            if any(t.dtype in (torch.float64, torch.complex128) for t in (*value.parameters(), *value.buffers())):
-                found[name] = None
+            for t in (*value.parameters(), *value.buffers()):
+                found[name] = found.get(name, False) or t.dtype in (torch.float64, torch.complex128)
         elif isinstance(value, list | tuple):
             for item in value:
                 look_at(name, item, deep)
@@ -116,7 +115,7 @@ def float64_behind(function: Any) -> list[str]:
                 look_at(its_name, value.__globals__.get(its_name), deep=False)
 
     look_at("it", function)
-    return list(found)
+    return found
 
 
 def as_tuple(result: Any) -> tuple[Any, ...]:

@@ -27,7 +27,9 @@ def deterministic(s: Subject) -> Iterable[Comparison]:
     first, second = (s.gradients(s.tensors(), upstream) for _ in range(2))
     for name, a, b in zip(s.names, first, second, strict=True):
         if not torch.allclose(a, b, EXACT.relative, max(EXACT.absolute, s.tolerance), equal_nan=True):
-            raise Error(f"not deterministic: the gradient of {name} is another one each time, so nothing else was tried; seed it")
+            raise Error(
+                f"not deterministic: the gradient of {name} is another one each time, so nothing else was tried; seed it"
+            )
     return ()
 
 

@@ -14,6 +14,7 @@ from torchbp import functional
 from torchbp.functions import ENDS
 from torchbp.verify._audit import audit
 from torchbp.verify._result import Result, one_line
+from torchbp.verify._subject import CONSISTENCY
 
 
 class Sample(NamedTuple):
@@ -62,6 +63,8 @@ def gradcheck(
     reference: str | None = None,
     module: str | None = None,
     only: Collection[str] | None = None,
+    surrogate: str | None = None,
+    tolerance: float = 0.0,
 ) -> Iterator[Result]:
     """Audit torchbp's own functions, or one named by its import path, one result at a time.
 
@@ -74,12 +77,14 @@ def gradcheck(
         reference: for a function with an import path, that of a PyTorch function to compare it with.
         module: another module with functions of torchbp.functional's names and arguments, audited in place of torchbp's.
         only: the names of the checks to try; all by default.
+        surrogate: for a function with an import path, that of a callable whose derivative is meant, or ``"consistency"``.
+        tolerance: how far off any number may be, absolutely and relatively.
 
     Raises:
         ValueError: what cannot be found, read or called.
     """
-    if (inputs or reference) and ":" not in (function or ""):
-        raise ValueError("inputs and reference are for a function of your own, package.module:Function")
+    if (inputs or reference or surrogate) and ":" not in (function or ""):
+        raise ValueError("inputs, reference and surrogate are for a function of your own, package.module:Function")
     own = {sample.name: sample for sample in own_functionals(functional if module is None else imported_module(module))}
     if not own:
         raise ValueError(f"{module} has none of {', '.join(functional.__all__)}")
@@ -95,8 +100,10 @@ def gradcheck(
         samples = [own[function]]
     else:
         raise ValueError(f"function is {function!r}; it must be package.module:Function or one of {', '.join(own)}")
+    meant = imported(surrogate) if surrogate not in (None, CONSISTENCY) else surrogate
+    options: dict[str, Any] = {"devices": devices, "surrogate": meant, "tolerance": tolerance, "only": only}
     for name, called, arguments, same in samples:
-        yield audit(called, arguments, devices=devices, reference=same, name=name, only=only)
+        yield audit(called, arguments, reference=same, name=name, **options)
 
 
 def available_devices() -> list[str]:

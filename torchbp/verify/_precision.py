@@ -53,7 +53,10 @@ def precision_of_forward_mode(s: Subject, dtype: torch.dtype) -> Iterator[Compar
 def precision_of_vmap(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
     """Outputs under vmap have the dtype that they have without it, and its digits."""
     yield from _digits_agree(
-        s, dtype, lambda of: torch.vmap(of.function)(*(torch.stack([t, t.flip(0)] if t.dim() else [t, t]) for t in of.tensors())), "output"
+        s,
+        dtype,
+        lambda of: torch.vmap(of.function)(*(torch.stack([t, t.flip(0)] if t.dim() else [t, t]) for t in of.tensors())),
+        "output",
     )
 
 
@@ -120,6 +123,7 @@ def meta(s: Subject) -> Iterable[Comparison]:
 
 def fake(s: Subject) -> Iterable[Comparison]:
     """As fake tensors, which compilers trace with, outputs and gradients have the shapes, dtypes and devices of real ones."""
+    s.check_nothing_inside(float64=False)
     expected = s.function(*s.tensors())
     mode = FakeTensorMode()
     faked = s.mapped(mode.from_tensor)
@@ -150,9 +154,7 @@ def _digits_of(dtype: torch.dtype, expected: Tensors) -> Tolerance:
     return Tolerance(relative * max(1.0, largest), relative)
 
 
-def _digits_agree(
-    s: Subject, dtype: torch.dtype, derived: Callable[[Subject], Tensors], what: str
-) -> Iterator[Comparison]:
+def _digits_agree(s: Subject, dtype: torch.dtype, derived: Callable[[Subject], Tensors], what: str) -> Iterator[Comparison]:
     low = s.to(dtype)
     expected, got = derived(low.to(torch.float64)), derived(low)
     names = s.names if what.endswith(" by") else s.output_positions

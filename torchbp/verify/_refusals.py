@@ -44,7 +44,7 @@ REFUSALS = [
         "|Cannot access data pointer|doesn't have storage|FakeTensor|converting .* to a Python",
         "do not read values in forward or backward (.item(), .numpy(), if x.sum() > 0, own kernels); use torch.where",
     ),
-    Refusal("kernel for this dtype", r'not implemented for \'\w+\'', "cast, or do without the operation in this dtype"),
+    Refusal("kernel for this dtype", r"not implemented for \'\w+\'", "cast, or do without the operation in this dtype"),
     Refusal(
         "torch.compile",
         "torch\\._dynamo\\.exc|Unsupported|Dynamo|graph break",

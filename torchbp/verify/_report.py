@@ -100,8 +100,8 @@ def junit(results: Iterable[Result], fail_on: Status) -> str:
     for result in results:
         failed = result.at_least(fail_on)
         skipped = result.with_status("skipped")
-        counts = {"tests": len(result.rows), "failures": len(failed), "skipped": len(skipped)}
-        suite = ElementTree.SubElement(suites, "testsuite", name=result.function, **{k: str(v) for k, v in counts.items()})
+        counts = {"tests": str(len(result.rows)), "failures": str(len(failed)), "skipped": str(len(skipped))}
+        suite = ElementTree.SubElement(suites, "testsuite", {"name": result.function, **counts})
         for row in result.rows:
             case = ElementTree.SubElement(suite, "testcase", classname=result.function, name=case_name(row))
             if row in failed:

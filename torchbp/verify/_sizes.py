@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchbp.verify._outcome import Comparison, Skipped, Wrong
+from torchbp.verify._outcome import Comparison, Skipped
 from torchbp.verify._subject import EXACT, Subject, gradients
 
 NO_BATCH = "no batch dimension was found in the inputs"

@@ -1,6 +1,6 @@
 """The function under audit: its inputs, what its derivative is measured against, and what cannot be audited."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -9,8 +9,14 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from torchbp.verify._differences import FINITE_DIFFERENCES, Tensors, dot, numerical_derivative, numerical_gradient, slope_and_doubt
-from torchbp.verify._functions import as_tuple, float64_behind, functions_under, nodes_behind, parameter_names
+from torchbp.verify._differences import (
+    Tensors,
+    dot,
+    numerical_derivative,
+    numerical_gradient,
+    slope_and_doubt,
+)
+from torchbp.verify._functions import as_tuple, brought_along, functions_under, nodes_behind, parameter_names
 from torchbp.verify._outcome import Comparison, Skipped, Tolerance, Wrong
 from torchbp.verify._result import one_line
 
@@ -37,7 +43,7 @@ class Subject:
     reference: Callable[..., Any] | None = None
     surrogate: Surrogate = None
     tolerance: float = 0.0
-    float64_inside: Sequence[str] = field(default=())
+    inside: Mapping[str, bool] = field(default_factory=dict)
 
     def with_inputs(self, inputs: Sequence[Any]) -> "Subject":
         """The same function of other inputs, of which the same require grad."""
@@ -55,14 +61,21 @@ class Subject:
         """The same function of inputs on another device, the floating-point ones in another dtype.
 
         Raises:
-            Skipped: another dtype, where the function brings float64 tensors along.
+            Skipped: another dtype, or the meta device, where the function brings tensors along that stay as they are.
         """
-        if dtype is not None and self.float64_inside:
-            raise Skipped(
-                f"it brings float64 along that is no argument ({', '.join(self.float64_inside)}): hand it in as an input, or "
-                "audit an nn.Module, and dtypes are tried too"
-            )
+        if dtype is not None:
+            self.check_nothing_inside(float64=True)
+        if device == "meta":
+            self.check_nothing_inside(float64=False)
         return self.mapped(lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None))
+
+    def check_nothing_inside(self, float64: bool) -> None:
+        """Skipped where the function brings tensors along, or float64 ones, that are no arguments."""
+        if names := [name for name, wide in self.inside.items() if wide or not float64]:
+            raise Skipped(
+                f"it brings {'float64' if float64 else 'tensors'} along that {'is' if float64 else 'are'} no argument "
+                f"({', '.join(names)}): hand them in as inputs, or audit an nn.Module"
+            )
 
     @property
     def device_type(self) -> str:
@@ -187,7 +200,7 @@ class Subject:
             if bad := int(gradient.isfinite().logical_not().sum()):
                 where = f"{bad} of {gradient.numel()} entries are NaN or infinite"
                 raise Wrong(f"gradient of {name}{note}: {where}, where the outputs and their change are finite")
-            if doubt <= tolerance.absolute + tolerance.relative * abs(slope.item()):  # no kink
+            if doubt <= 1e-5 + rounding + 1e-3 * abs(slope.item()):  # no kink
                 yield self.compare(f"change along {name}{note}", slope, found, tolerance)
 
     def _slope(self, i: int, upstream: Tensors) -> tuple[Tensor, Tensor, float]:
@@ -209,13 +222,13 @@ def subject_of(
     is_class = isinstance(function, type) and issubclass(function, Function)
     call = function.apply if is_class else function  # type: ignore[union-attr]
     names = parameter_names(function.forward if is_class else function, len(inputs))  # type: ignore[union-attr]
-    inside: list[str] = []
+    inside: dict[str, bool] = {}
     if isinstance(function, torch.nn.Module):
         names = parameter_names(function.forward, len(inputs))
         call, state = _of_state(function, len(inputs))
         inputs, names = (*inputs, *state.values()), (*names, *state)
     elif not is_class:
-        inside = float64_behind(function)
+        inside = brought_along(function)
     for name, value in zip(names, inputs, strict=True):
         if isinstance(value, Tensor) and value.requires_grad and value.dtype != torch.float64:
             raise ValueError(f"{name} is {value.dtype}; an input that requires grad must be torch.float64")
@@ -260,7 +273,9 @@ def _checked_outputs(returned: Any) -> tuple[Any, ...]:
     """What a function returned, as a tuple; ValueError where it is neither a dense tensor nor a tuple with such."""
     if isinstance(returned, dict | list | set) or not isinstance(returned, Tensor | tuple):
         kind = type(returned).__name__
-        raise ValueError(f"the function returns a {kind}; it must return a tensor or a tuple: audit a callable that makes it one")
+        raise ValueError(
+            f"the function returns a {kind}; it must return a tensor or a tuple: audit a callable that makes it one"
+        )
     results = as_tuple(returned)
     for i, result in enumerate(results):
         if isinstance(result, Tensor) and result.layout != torch.strided:

@@ -34,8 +34,8 @@ def infinite_upstream(s: Subject) -> Iterable[Comparison]:
             reached = usual != 0
             if reached.any() and g[reached].isfinite().all():
                 raise Wrong(
-                    f"gradient of {name}: finite where the upstream gradient is {value}, so that GradScaler and clipping by norm "
-                    "do not see the overflow"
+                    f"gradient of {name}: finite where the upstream gradient is {value}, so that GradScaler and clipping "
+                    "by norm do not see the overflow"
                 )
     return ()
 

@@ -1,0 +1,53 @@
+"""The examples of torchbp/verify/checks.md, as they stand there: by check, what is faulty and what is mended."""
+
+import linecache
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchbp.verify._explain import DOCUMENT, explanations
+
+TWO_INPUTS = ("Product", "ProductSum", "ProductMean")
+
+
+class Example(NamedTuple):
+    fault: Callable[..., Any]
+    mended: Callable[..., Any]
+    inputs: tuple[Tensor, ...]
+    options: dict[str, Any]
+
+
+def run(code: str, name: str, names: dict[str, Any]) -> dict[str, Any]:
+    """Its definitions; with source lines to be found, as Dynamo needs them."""
+    file = f"<example of {name}>"
+    linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
+    exec(compile(code, file, "exec"), names)
+    return names
+
+
+@cache
+def bases() -> dict[str, Any]:
+    code = re.search(r"## The functions of the examples.*?```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    assert code
+    return run(code[1], "the functions", {"__name__": "check_examples"})
+
+
+def example(check: str) -> Example:
+    section = explanations()[check]
+    faulty, *mended = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    names = run(faulty, check, dict(bases()))
+    above = re.search(r"Mended: `(\w+)`", section)
+    right = bases()[above[1]] if above else run(mended[0], f"{check}, mended", dict(bases()))["Mended"]
+    base = names["Fault"].__base__.__name__
+    options = {key: names[key] for key in ("reference", "surrogate") if key in names}
+    return Example(names["Fault"], right, inputs(base), options)
+
+
+def inputs(base: str) -> tuple[Tensor, ...]:
+    shapes = [(4, 3), (3, 2)] if base == "MatMul" else [(4, 3)] * (2 if base in TWO_INPUTS else 1)
+    generator = torch.Generator().manual_seed(1)
+    return tuple(torch.rand(s, generator=generator, dtype=torch.float64).mul(3).sub(1).requires_grad_() for s in shapes)
