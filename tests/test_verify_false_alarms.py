@@ -27,15 +27,13 @@ def told(rows: list[Row]) -> list[str]:
 
 
 class Sign(Function):
-    """sign(x), with the derivative of tanh(x)."""
+    """sign(x), with the derivative of tanh(x); conjugated, as PyTorch's is, where x is complex."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        if x.is_complex():
-            raise TypeError("x is complex; it must be real")
-        return x.sign()
+        return x.sgn()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -45,9 +43,12 @@ class Sign(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return g * (1 - x.tanh() ** 2)
+        return g * (1 - x.tanh() ** 2).conj()
 
-    jvp = backward
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return dx * (1 - x.tanh() ** 2)
 
 
 class SignWrongJvp(Sign):

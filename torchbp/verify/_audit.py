@@ -1,7 +1,9 @@
 """The audit: every check, one row each."""
 
+import logging
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -142,15 +144,27 @@ def _rows(subject: Subject, device: str, only: Collection[str] | None) -> list[R
     return every
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Meanwhile nothing is warned of or logged: much of it is no fault of the audited function, such as slow batching rules,
+    and what a compiler logs of an error is in the error."""
+    logged = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(logged)
+
+
 def _row(check: Check, subject: Subject, device: str, basis: Row | None = None) -> Row:
     dtype = str(check.keywords["dtype"] if isinstance(check, partial) else torch.float64).removeprefix("torch.")
     if basis is not None and basis.status == "unsupported":
         return replace(basis, check=name_of(check), dtype=dtype)
     comparisons: list[Comparison] = []
     raised: Exception | None = None
-    # PyTorch warns of much that is no fault of the audited function, such as slow batching rules.
-    with warnings.catch_warnings(), torch.enable_grad():
-        warnings.simplefilter("ignore")
+    with _quiet(), torch.enable_grad():
         try:
             if basis is not None and basis.status in ("wrong", "error"):
                 raise Skipped(f"it builds on {basis.check}, which is {basis.status}")

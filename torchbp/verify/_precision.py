@@ -105,7 +105,7 @@ def complex_inputs(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
         return
 
     def cost(*parts: Tensor) -> Tensor:
-        outputs = values.function(*(torch.complex(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)))
+        outputs = values.measured(*(torch.complex(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)))
         return sum((output * v.conj()).real.sum() for output, v in zip(outputs, upstream, strict=True))  # type: ignore[return-value]
 
     parts = [part.detach().clone() for t in tensors for part in (t.real, t.imag)]
