@@ -19,7 +19,7 @@ Work = Callable[[], list[Tensor]]
 
 TORCH, OURS = str(Path(torch.__file__).parent), str(Path(__file__).parent)
 # More than any backward here has; a longer one is tried this far.
-MAX_LINES = 100
+MAX_LINES = 50
 
 
 def repeated_backward(s: Subject) -> Iterator[Comparison]:
