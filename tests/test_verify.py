@@ -90,7 +90,7 @@ def detail(result: Result, check: str) -> str:
             faults.PenaltyVanishes,
             "gradient penalty",
             "gradient penalty, which vanishes without an error, by W: 9 of 9 entries wrong: ",
-            {"double backward"},
+            {"double backward", "reverse to order 3", "precision of double backward"},
         ),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
@@ -170,7 +170,7 @@ def sum_over(x: Tensor, dims: list[int], weight: float) -> Tensor:
 
 def test_arguments_that_are_no_tensors_are_constants() -> None:
     result = audit(sum_over, (normal(2, 3, 2), [0, 2], 2.5), reference=sum_over)
-    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.rows if row.status in ("failed", "bypassed")] == []
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.rows if row.status not in ("passed", "skipped")] == []
 
 
 def only_first(x: Tensor, y: Tensor) -> Tensor:
