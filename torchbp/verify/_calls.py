@@ -19,7 +19,7 @@ Work = Callable[[], list[Tensor]]
 
 TORCH, OURS = str(Path(torch.__file__).parent), str(Path(__file__).parent)
 # More than any backward here has; a longer one is tried this far.
-MAX_LINES = 50
+MAX_LINES = 200
 
 
 def repeated_backward(s: Subject) -> Iterator[Comparison]:
@@ -116,10 +116,13 @@ CHECKS = [repeated_backward, accumulation, interleaved_calls, same_tensor_twice,
 
 
 def _interrupted(first: Work, second: Work, line: int) -> list[list[Tensor] | Exception]:
-    """What ``first`` comes to in a thread that stops at its line of this number until another has done ``second``, and what
-    that comes to; the former alone where there are fewer lines. PyTorch's lines and the audit's are not counted."""
+    """What ``first`` comes to in a thread that stops where it first reaches its line of this number, until another thread has
+    done ``second``, and what that comes to; the former alone where there are fewer lines.
+
+    PyTorch's lines and the audit's are not counted.
+    """
     results: list[list[Tensor] | Exception] = []
-    lines = 0
+    seen: set[tuple[str, int]] = set()
 
     def run(work: Work, at: int) -> None:
         try:
@@ -131,12 +134,12 @@ def _interrupted(first: Work, second: Work, line: int) -> list[list[Tensor] | Ex
     other = threading.Thread(target=run, args=(second, 1), daemon=True)
 
     def trace(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal lines
         if frame.f_code.co_filename.startswith((TORCH, OURS)):
             return None
-        if event == "line":
-            lines += 1
-            if lines == line:
+        place = frame.f_code.co_filename, frame.f_lineno
+        if event == "line" and place not in seen:
+            seen.add(place)
+            if len(seen) == line:
                 other.start()
                 other.join(timeout=1.0)  # it may wait for a lock of PyTorch's that this one holds
         return trace
