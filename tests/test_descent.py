@@ -1,59 +1,114 @@
 """The iteration in place, held against torch.nn and torch.optim.SGD."""
 
 import copy
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 import torch
 from devices import DEVICES
+from references import Reference, targets
+from torch import Tensor
 
+from torchbp.activations import ACTIVATIONS
 from torchbp.descent import Descent
 from torchbp.nn import BPNetwork
+from torchbp.outputs import OUTPUTS
 
-COSTS = [("cross_entropy", "sigmoid"), ("squared_error", "sigmoid"), ("squared_error", "linear")]
+KINDS = list(OUTPUTS)
+each_kind = pytest.mark.parametrize(("cost", "output"), KINDS)
 
 
-def reference(network: BPNetwork, output: str) -> torch.nn.Sequential:
-    layers: list[torch.nn.Module] = []
-    for layer in network.layers:
-        linear = torch.nn.Linear(layer.in_features, layer.out_features, device=layer.weight.device, dtype=layer.weight.dtype)
-        linear.load_state_dict(layer.state_dict())
-        layers += [linear, torch.nn.Sigmoid()]
-    return torch.nn.Sequential(*(layers if output == "sigmoid" else layers[:-1]))
+def assert_same(found: Iterable[Tensor], expected: Iterable[Tensor], tolerance: float = 1e-12) -> None:
+    torch.testing.assert_close(list(found), list(expected), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("sizes", [[4, 1], [4, 3, 2], [4, 8, 5, 3], [4, 3, 7, 2, 3]])
-@pytest.mark.parametrize(("cost", "output"), COSTS)
-def test_100_steps_as_torch_nn(cost: str, output: Any, sizes: list[int], device: str) -> None:
-    network = BPNetwork(sizes, output, device=device, dtype=torch.float64)
-    expected = reference(network, output)
-    optimizer = torch.optim.SGD(expected.parameters(), lr=0.3)
-    loss = torch.nn.BCELoss() if cost == "cross_entropy" else torch.nn.MSELoss()
-    descent = Descent(network, cost, lr=0.3)
+@each_kind
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_100_steps_of_both_engines_as_torch_nn(activation: str, cost: str, output: Any, device: str) -> None:
+    options: Any = {"device": device, "dtype": torch.float64}
+    network = BPNetwork([4, 5, 3, 2], output, activation=activation, per_unit=cost == "cross_entropy", **options)
+    by_autograd, expected = copy.deepcopy(network), Reference(network)
+    optimizers = [torch.optim.SGD(each.parameters(), lr=0.1) for each in (by_autograd, expected)]
+    descent = Descent(network, cost, lr=0.1)
     for step in range(100):
         rows = (8, 3, 1, 12)[step % 4]  # smaller and larger batches in turn
-        x = torch.randn(rows, sizes[0], device=device, dtype=torch.float64)
-        y = torch.rand(rows, sizes[-1], device=device, dtype=torch.float64)
+        x, y = torch.randn(rows, 4, **options), targets(OUTPUTS[cost, output], rows, 2, **options)
+        predicted = expected(x).detach()
         found = descent.step(x, y, keep_gradients=step == 99)
+        costs = by_autograd.cost(x, y, cost)[0], expected.cost(x, y, cost)
+        for optimizer, value in zip(optimizers, costs, strict=True):
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+        assert_same([found, costs[0].detach(), descent.prediction], [*[costs[1].detach()] * 2, predicted])
+    for each in (network, by_autograd):
+        assert_same(each.ordered_parameters(), expected.parameters_in_order)
+        assert_same([p.grad for p in each.ordered_parameters()], [p.grad for p in expected.parameters_in_order])
+
+
+@pytest.mark.parametrize("sizes", [[4, 1], [4, 3, 7, 2, 3]])
+@each_kind
+def test_any_depth(cost: str, output: Any, sizes: list[int]) -> None:
+    hidden = list(ACTIVATIONS)[len(ACTIVATIONS) + 2 - len(sizes) :]  # another for each layer
+    network = BPNetwork(sizes, output, activation=hidden, dtype=torch.float64)
+    expected, descent = Reference(network), Descent(network, cost)
+    optimizer = torch.optim.SGD(expected.parameters(), lr=0.1)
+    for _ in range(10):
+        x, y = torch.randn(6, 4, dtype=torch.float64), targets(OUTPUTS[cost, output], 6, sizes[-1])
+        weight = torch.rand(6, dtype=torch.float64)
+        value = expected.cost(x, y, cost, weight=weight)
         optimizer.zero_grad()
-        prediction = expected(x)
-        value = loss(prediction, y)
         value.backward()
         optimizer.step()
-        torch.testing.assert_close(found, value.detach(), rtol=0, atol=1e-12)
-        torch.testing.assert_close(descent.prediction, prediction.detach(), rtol=0, atol=1e-12)
-    for parameter, other in zip(network.parameters(), expected.parameters(), strict=True):
-        torch.testing.assert_close(parameter, other, rtol=0, atol=1e-12)
-        torch.testing.assert_close(parameter.grad, other.grad, rtol=0, atol=1e-12)
+        assert_same([descent.step(x, y, weight=weight)], [value.detach()])
+    assert_same(network.ordered_parameters(), expected.parameters_in_order)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own rows", "shared rows"])
+@pytest.mark.parametrize(("activation", "kind"), list(zip(ACTIVATIONS, itertools.cycle(KINDS), strict=False)))
+def test_networks_side_by_side_are_single_ones(activation: str, kind: tuple[str, str], shared: bool) -> None:
+    """Each with its own rows, weights of rows and learning rate, in place and by autograd."""
+    (cost, output), leading = kind, () if shared else (3,)
+    many = BPNetwork([4, 5, 3, 2], output, activation=activation, per_unit=shared, networks=3, dtype=torch.float64)
+    by_autograd, single = copy.deepcopy(many), []
+    for k in range(3):
+        single.append(BPNetwork([4, 5, 3, 2], output, activation=activation, per_unit=shared, dtype=torch.float64))
+        for parameter, all_of_it in zip(single[k].parameters(), many.parameters(), strict=True):
+            parameter.data.copy_(all_of_it[k])
+    lrs = torch.tensor([0.1, 0.02, 0.3], dtype=torch.float64)
+    together, apart = Descent(many, cost, lrs), [Descent(one, cost, lr.item()) for one, lr in zip(single, lrs, strict=True)]
+    for step in range(20):
+        rows, options = 9 - step % 3, {"dtype": torch.float64}
+        x, y = torch.randn(*leading, rows, 4, **options), targets(OUTPUTS[kind], *leading, rows, 2)
+        w = torch.rand(*leading, rows, **options) if step % 2 else None
+        value, _ = by_autograd.cost(x, y, cost, weight=w)
+        gradients = torch.autograd.grad(value.sum(), by_autograd.ordered_parameters())
+        found = together.step(x, y, weight=w, keep_gradients=step == 19)
+        expected = []
+        for k, each in enumerate(apart):
+            *xy, weight = (t if shared or t is None else t[k] for t in (x, y, w))
+            expected.append(each.step(*xy, weight=weight, keep_gradients=True))
+        assert_same([found, value.detach()], [torch.stack(expected)] * 2)
+        assert_same([together.prediction], [torch.stack([each.prediction for each in apart])])
+        assert_same(many.parameters(), stacked(single, lambda p: p.detach()))
+        assert_same(gradients, stacked(single, lambda p: p.grad))
+        by_autograd.load_state_dict(many.state_dict())
+    assert_same([p.grad for p in many.parameters()], stacked(single, lambda p: p.grad))
+
+
+def stacked(networks: list[BPNetwork], of: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    return [torch.stack([of(p) for p in each]) for each in zip(*(n.parameters() for n in networks), strict=True)]
 
 
 @pytest.mark.parametrize("keep_gradients", [False, True])
-@pytest.mark.parametrize(("cost", "output"), COSTS)
+@each_kind
 def test_many_steps_in_one_call_are_single_steps(cost: str, output: Any, keep_gradients: bool) -> None:
     many = BPNetwork([4, 6, 5, 2], output)
     single = copy.deepcopy(many)
-    x, y = torch.randn(23, 4), torch.rand(23, 2)
+    x, y = torch.randn(23, 4), targets(OUTPUTS[cost, output], 23, 2, dtype=torch.float32)
     descent, reference = Descent(many, cost), Descent(single, cost)
     lrs = [0.1, 0.2, 0.3]
     for _ in range(2):
@@ -96,7 +151,7 @@ def test_gradients_are_reduced_before_they_are_used() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize(("cost", "output"), COSTS)
+@each_kind
 def test_a_cuda_graph_takes_the_same_steps(cost: str, output: Any) -> None:
     eager = BPNetwork([4, 6, 5, 2], output, device="cuda", dtype=torch.float64)
     graphed = copy.deepcopy(eager)
@@ -131,12 +186,12 @@ def test_other_types_learn(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("cost", "output"), COSTS)
+@each_kind
 def test_other_types_take_the_steps_of_float64(cost: str, output: Any, dtype: torch.dtype) -> None:
     network = BPNetwork([4, 6, 5, 2], output, dtype=dtype)
     expected = copy.deepcopy(network).double()
     for _ in range(5):
-        x, y = torch.randn(12, 4, dtype=dtype), torch.rand(12, 2, dtype=dtype)
+        x, y = torch.randn(12, 4, dtype=dtype), targets(OUTPUTS[cost, output], 12, 2, dtype=dtype)
         costs, right = Descent(network, cost).steps(x, y, 5), Descent(expected, cost).steps(x.double(), y.double(), 5)
         assert costs.dtype == dtype
         tolerance = 64 * torch.finfo(dtype).eps
@@ -153,7 +208,9 @@ def test_bad_arguments() -> None:
         Descent(network, "cross_entropy")
     with pytest.raises(ValueError, match="lr is -1"):
         Descent(network, "squared_error", lr=-1)
-    with pytest.raises(ValueError, match="cuda_graph is True; it needs one process and a network on a CUDA device"):
+    with pytest.raises(ValueError, match=r"lr is tensor\(\[0.1000, 0.1000\]\); .* each of 3 networks"):
+        Descent(BPNetwork([3, 2], networks=3), lr=torch.tensor([0.1, 0.1]))
+    with pytest.raises(ValueError, match="cuda_graph is True; it needs one process and one network on a CUDA device"):
         Descent(network, "squared_error", cuda_graph=True)
     with pytest.raises(ValueError, match=r"x has shape \(4, 2\) and y \(4, 2\); they must be \(B, 3\) and \(B, 2\)"):
         Descent(network, "squared_error").step(torch.rand(4, 2), torch.rand(4, 2))

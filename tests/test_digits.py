@@ -9,11 +9,12 @@ import pytest
 import sympy as sp
 import torch
 from devices import DEVICES
-from test_symbolic import LEAST_NORMAL, a, cross_entropy, sigmoid, y, z
+from test_symbolic import a, cross_entropy, sigmoid, y, z
 from torch import Tensor
 
 from torchbp import equations as eq
 
+LEAST_NORMAL = torch.finfo(torch.float64).tiny
 each_device = pytest.mark.parametrize("device", DEVICES)
 POINTS = torch.cat(
     [

@@ -115,11 +115,17 @@ def test_output_error_is_3_2a_times_3_2b(device: str) -> None:
 def test_softmax_cross_entropy(device: str) -> None:
     z, y = 3 * random(B, N_IN, device=device), in_unit_interval(B, N_IN, device=device)
     rows = list(zip(z.tolist(), y.tolist(), strict=True))
-    same(eq.softmax_cross_entropy(z, y), [-sum(t * math.log(softmax(r, j)) for j, t in enumerate(s)) for r, s in rows])
-    same(
-        eq.softmax_cross_entropy_derivative(z, y),
-        [[softmax(r, j) * sum(s) - t for j, t in enumerate(s)] for r, s in rows],
-    )
+    same(eq.softmax(z), [[softmax(r, j) for j in range(N_IN)] for r, _ in rows])
+    same(eq.softmax_cross_entropy(z, y), [[-sum(t * math.log(softmax(r, j)) for j, t in enumerate(s))] for r, s in rows])
+    expected = [[softmax(r, j) * sum(s) - t for j, t in enumerate(s)] for r, s in rows]
+    same(eq.softmax_output_error(eq.softmax(z), y), expected)
+    same(eq.softmax_cross_entropy_target_derivative(z), [[-math.log(softmax(r, j)) for j in range(N_IN)] for r, _ in rows])
+
+
+@each_device
+def test_smoothed(device: str) -> None:
+    y = in_unit_interval(B, N_IN, device=device)
+    same(eq.smoothed(y, 0.2), [[0.8 * t + 0.2 / N_IN for t in row] for row in y.tolist()])
 
 
 @each_device
@@ -133,7 +139,7 @@ def test_weighted_input(bias: bool, device: str) -> None:
                 expected[s][j] += W[j, i].item() * x[s, i].item()
             if bias:
                 expected[s][j] += b[j].item()
-    same(eq.weighted_input(x, W, b if bias else None), expected)
+    same(eq.weighted_input(x, W.mT, b if bias else None), expected)
 
 
 @each_device
@@ -144,9 +150,10 @@ def test_error_carried_back(device: str) -> None:
         for i in range(N_IN):
             for j in range(N_OUT):
                 da[s][i] += W[j, i].item() * dz[s, j].item()
-    same(eq.activation_gradient(dz, W), da)
+    carried = eq.activation_gradient(dz, W)
+    same(carried, da)
     hidden = [[da[s][i] * a[s, i].item() * (1 - a[s, i].item()) for i in range(N_IN)] for s in range(B)]
-    same(eq.hidden_error(dz, W, a), hidden)
+    same(eq.hidden_error(carried, eq.sigmoid_derivative(a)), hidden)
 
 
 @each_device
@@ -158,67 +165,103 @@ def test_gradients_of_weight_and_bias(device: str) -> None:
             db[j] += dz[s, j].item()
             for i in range(N_IN):
                 dW[j][i] += dz[s, j].item() * x[s, i].item()
-    same(eq.weight_gradient(dz, x), dW)
+    same(eq.weight_gradient(dz.mT, x), dW)
     same(eq.bias_gradient(dz), db)
 
 
 @each_device
-def test_descent_is_in_place(device: str) -> None:
+@pytest.mark.parametrize("of_networks", [False, True], ids=["a number", "one a network"])
+def test_descent_is_in_place(of_networks: bool, device: str) -> None:
     W, dW = random(N_OUT, N_IN, device=device), random(N_OUT, N_IN, device=device)
-    expected = [[W[j, i].item() - 0.5 * dW[j, i].item() for i in range(N_IN)] for j in range(N_OUT)]
+    lr = torch.tensor([[0.5], [0.25]], dtype=torch.float64, device=device) if of_networks else 0.5
+    lrs = lr.flatten().tolist() if isinstance(lr, Tensor) else [lr, lr]
+    expected = [[W[j, i].item() - lrs[j] * dW[j, i].item() for i in range(N_IN)] for j in range(N_OUT)]
     dW_before = dW.clone()
     # A parameter that requires a gradient is no obstacle, and the step leaves no graph.
     W.requires_grad_()
     version = W._version
-    assert eq.descend_(W, dW, 0.5) is W
+    assert eq.descend(W, dW, lr) is W
     assert W._version > version
     assert W.grad_fn is None
     same(W.detach(), expected)
     assert torch.equal(dW, dW_before)
 
 
-@each_device
-@pytest.mark.parametrize(
-    ("name", "over", "inputs", "expected"),
-    [
-        ("weighted_input_", None, ["x", "Wt", "b"], lambda t: eq.weighted_input(t["x"], t["W"], t["b"])),
-        ("sigmoid_", None, ["z"], lambda t: eq.sigmoid(t["z"])),
-        ("sigmoid_", "z", ["z"], lambda t: eq.sigmoid(t["z"])),
-        ("output_error_", None, ["a", "y"], lambda t: eq.output_error(t["a"], t["y"])),
-        ("squared_error_derivative_", None, ["a", "y"], lambda t: eq.squared_error_derivative(t["a"], t["y"])),
-        ("activation_gradient_", None, ["dz", "W"], lambda t: eq.activation_gradient(t["dz"], t["W"])),
-        ("sigmoid_error_", None, ["da", "a"], lambda t: t["da"] * eq.sigmoid_derivative(t["a"])),
-        ("sigmoid_error_", "da", ["da", "a"], lambda t: t["da"] * eq.sigmoid_derivative(t["a"])),
-        ("sigmoid_error_", "a", ["da", "a"], lambda t: t["da"] * eq.sigmoid_derivative(t["a"])),
-        ("descend_weight_", "W", ["dzt", "x", 0.5], lambda t: t["W"] - 0.5 * eq.weight_gradient(t["dz"], t["x"])),
-        ("descend_bias_", "b", ["dzt", "ones", 0.5], lambda t: t["b"] - 0.5 * eq.bias_gradient(t["dz"])),
-    ],
-)
-def test_in_place_form(
-    name: str, over: str | None, inputs: list[str | float], expected: Callable[[dict[str, Tensor]], Tensor], device: str
-) -> None:
-    shapes = {"x": (B, N_IN), "W": (N_OUT, N_IN), "b": (N_OUT,), "z": (B, N_OUT), "dz": (B, N_OUT), "da": (B, N_OUT)}
-    t = {each: random(*shape, device=device) for each, shape in shapes.items()}
-    t |= {"a": in_unit_interval(B, N_OUT, device=device), "y": in_unit_interval(B, N_OUT, device=device)}
-    t |= {"Wt": t["W"].t(), "dzt": t["dz"].t(), "ones": torch.ones(B, dtype=torch.float64, device=device)}
-    before, right = {each: value.clone() for each, value in t.items()}, expected(t).clone()
-    written = torch.full_like(right, math.nan) if over is None else t[over]
-    result = getattr(eq, name)(written, *(t[each] if isinstance(each, str) else each for each in inputs))
+# Formulas that write to ``out``: over which of their arguments they may, and the arguments.
+WITH_OUT: dict[str, tuple[list[str | None], list[str]]] = {
+    "weighted_input": ([None], ["x", "Wt", "b"]),
+    "sigmoid": ([None, "z"], ["z"]),
+    "softmax": ([None, "z"], ["z"]),
+    "output_error": ([None, "a"], ["a", "y"]),
+    "softmax_output_error": ([None, "a"], ["a", "y"]),
+    "squared_error_derivative": ([None, "a"], ["a", "y"]),
+    "activation_gradient": ([None], ["dz", "W"]),
+    "hidden_error": ([None, "da", "a"], ["da", "a"]),
+    "weight_gradient": ([None], ["dzt", "x"]),
+    "bias_gradient": ([None], ["dz"]),
+}
+# Descent without a gradient, what it changes, and the same with one.
+DESCENTS: dict[str, tuple[str, list[str], Callable[[dict[str, Tensor]], Tensor]]] = {
+    "descend_weight": ("W", ["dzt", "x"], lambda t: t["W"] - 0.5 * eq.weight_gradient(t["dzt"], t["x"])),
+    "descend_bias": ("b", ["dzt", "ones"], lambda t: t["b"] - 0.5 * eq.bias_gradient(t["dz"]).view_as(t["b"])),
+}
+
+
+def arguments(networks: tuple[int, ...], device: str) -> dict[str, Tensor]:
+    """Of one network, or of K side by side."""
+    shapes = {"x": (B, N_IN), "W": (N_OUT, N_IN), "z": (B, N_OUT), "dz": (B, N_OUT), "da": (B, N_OUT)}
+    t = {each: random(*networks, *shape, device=device) for each, shape in shapes.items()}
+    t |= {"a": in_unit_interval(*networks, B, N_OUT, device=device), "y": in_unit_interval(*networks, B, N_OUT, device=device)}
+    t["b"] = random(*networks, *([1] if networks else []), N_OUT, device=device)
+    t["ones"] = torch.ones(*networks, *([1] if networks else []), B, dtype=torch.float64, device=device)
+    return t | {"Wt": t["W"].mT, "dzt": t["dz"].mT}
+
+
+def check_written(written: Tensor, result: Tensor, right: Tensor, t: dict[str, Tensor], before: dict[str, Tensor]) -> None:
+    """The result is there, and nothing else has changed. Transposes are views."""
     assert result.data_ptr() == written.data_ptr()
-    assert_close(written, right)
-    # Wᵀ is a view of W; nothing else has changed.
+    assert_close(result, right)
     assert all(torch.equal(value, before[each]) for each, value in t.items() if value.data_ptr() != written.data_ptr())
+
+
+@each_device
+@pytest.mark.parametrize("networks", [(), (3,)], ids=["one network", "3 networks"])
+@pytest.mark.parametrize("name", WITH_OUT)
+def test_out(name: str, networks: tuple[int, ...], device: str) -> None:
+    overs, inputs = WITH_OUT[name]
+    for over in overs:
+        t = arguments(networks, device)
+        before = {each: value.clone() for each, value in t.items()}
+        right = getattr(eq, name)(*(t[each] for each in inputs))
+        written = torch.full_like(right, math.nan) if over is None else t[over]
+        check_written(written, getattr(eq, name)(*(t[each] for each in inputs), out=written), right, t, before)
+        # K networks' are each network's.
+        for k in range(sum(networks)):
+            one = [t[each][k].squeeze(0) if each == "b" else before[each][k] for each in inputs]
+            assert_close(right[k], getattr(eq, name)(*one))
+
+
+@each_device
+@pytest.mark.parametrize("networks", [(), (3,)], ids=["one network", "3 networks"])
+@pytest.mark.parametrize("name", DESCENTS)
+def test_descent_without_a_gradient(name: str, networks: tuple[int, ...], device: str) -> None:
+    over, inputs, expected = DESCENTS[name]
+    t = arguments(networks, device)
+    before, right = {each: value.clone() for each, value in t.items()}, expected(t).clone()
+    check_written(t[over], getattr(eq, name)(t[over], *(t[each] for each in inputs), 0.5), right, t, before)
 
 
 # Numbers, formulas and functions of the table in the module's docstring; a formula is never empty.
 ROWS = re.findall(r"^(\d\.\d[a-g]?)  +(\S.*?)  +(:func:.*)$", inspect.getdoc(eq) or "", re.MULTILINE)
-NAMES = {number: re.findall(r":func:`(\w+)`", functions) for number, _, functions in ROWS}
+NAMES: dict[str, list[str]] = {number: [] for number, _, _ in ROWS}
+for number, _, functions in ROWS:
+    NAMES[number] += re.findall(r":func:`(\w+)`", functions)
 PUBLIC = [name for name, f in inspect.getmembers(eq, inspect.isfunction) if f.__module__ == eq.__name__ and name[0] != "_"]
 
 
 def test_table_has_every_equation() -> None:
     first = ["2.1", "2.2", "2.3", "2.4", "3.0", "3.1a", "3.1b", "3.1c"]
-    assert [number for number, _, _ in ROWS] == first + [f"3.2{letter}" for letter in "abcdefg"]
+    assert [number for number, _, _ in ROWS] == first + [f"3.2{letter}" for letter in "abcdefg"] + ["4.2"] * 2
 
 
 @pytest.mark.parametrize("number", NAMES)

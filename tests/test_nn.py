@@ -10,26 +10,19 @@ import numpy as np
 import pytest
 import torch
 from devices import DEVICES
+from references import Reference
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.testing import assert_close
 
 from torchbp import nn
+from torchbp.activations import ACTIVATIONS, Activation
+from torchbp.outputs import OUTPUTS
 
 each_device = pytest.mark.parametrize("device", DEVICES)
-each_output = pytest.mark.parametrize("output", ["sigmoid", "linear"])
+each_output = pytest.mark.parametrize("output", dict.fromkeys(name for _, name in OUTPUTS))
 each_layer = pytest.mark.parametrize("layer", [nn.Linear, nn.SigmoidLinear])
-
-
-def same_network_of_torch(net: nn.BPNetwork) -> torch.nn.Sequential:
-    """Linear, Sigmoid, Linear, Sigmoid, ... with the weights of ``net``."""
-    layers: list[torch.nn.Module] = []
-    for layer in net.layers:
-        n_out, n_in = layer.weight.shape
-        linear = torch.nn.Linear(n_in, n_out, device=layer.weight.device, dtype=layer.weight.dtype)
-        linear.load_state_dict(layer.state_dict())
-        layers += [linear, torch.nn.Sigmoid()] if isinstance(layer, nn.SigmoidLinear) else [linear]
-    return torch.nn.Sequential(*layers)
+each_activation = pytest.mark.parametrize("g", ACTIVATIONS.values(), ids=ACTIVATIONS)
 
 
 @each_layer
@@ -49,6 +42,26 @@ def test_state_dict_is_that_of_torch_linear(layer: Any, bias: bool) -> None:
     assert_close(other(x), of_torch())
 
 
+@each_activation
+@pytest.mark.parametrize("per_unit", [False, True])
+def test_layer_of_each_activation(g: Activation, per_unit: bool) -> None:
+    """Value and gradients as PyTorch's; the state_dict is torch.nn.Linear's and the activation's parameters."""
+    layer, x = nn.ActivatedLinear(4, 3, activation=g.name, per_unit=per_unit, dtype=torch.float64), torch.randn(5, 4).double()
+    theta = {name: layer.get_parameter(name) for name in g.parameters}
+    assert list(layer.state_dict()) == ["weight", "bias", *theta]
+    for (name, value), parameter in zip(theta.items(), g.parameters.values(), strict=True):
+        assert value.shape == (len(parameter.initial), 3 if per_unit else 1), name
+        assert_close(value, torch.tensor(parameter.initial).double().unsqueeze(-1).expand_as(value))
+        value.data.mul_(1 + torch.rand_like(value))
+    expected = g.reference(torch.nn.functional.linear(x, layer.weight, layer.bias), *theta.values())
+    assert_close(layer(x), expected)
+    leaves, upstream = list(layer.parameters()), torch.randn_like(expected)
+    assert_close(torch.autograd.grad(layer(x), leaves, upstream), torch.autograd.grad(expected, leaves, upstream))
+    layer.reset_parameters()
+    for value, parameter in zip(theta.values(), g.parameters.values(), strict=True):
+        assert_close(value, torch.tensor(parameter.initial).double().unsqueeze(-1).expand_as(value))
+
+
 def test_linear_starts_as_torch_linear_does() -> None:
     torch.manual_seed(3)
     mine = nn.Linear(4, 3)
@@ -59,8 +72,9 @@ def test_linear_starts_as_torch_linear_does() -> None:
 def test_repr() -> None:
     assert repr(nn.SigmoidLinear(4, 3, bias=False)) == "SigmoidLinear(in_features=4, out_features=3, bias=False)"
     assert repr(nn.BCEWithLogitsLoss(reduction="sum")) == "BCEWithLogitsLoss(reduction='sum')"
+    assert repr(nn.ActivatedLinear(4, 3, activation="tanh")).endswith("out_features=3, bias=True, activation=tanh)")
     assert repr(nn.BPNetwork([4, 3, 2], output="linear")) == (
-        "BPNetwork(\n  (layers): Sequential(\n"
+        "BPNetwork(\n  output=linear\n  (layers): Sequential(\n"
         "    (0): SigmoidLinear(in_features=4, out_features=3, bias=True)\n"
         "    (1): Linear(in_features=3, out_features=2, bias=True)\n  )\n)"
     )
@@ -88,17 +102,32 @@ def test_normal_init_is_standard_normal() -> None:
             assert abs((draws < -2).double().mean() - 0.0227501) < error * 0.15
 
 
-def test_glorot_init_fills_its_interval() -> None:
+def check_uniform(weight: Tensor, bound: float) -> None:
+    weight = weight.detach().double()
+    assert weight.abs().max() <= bound * (1 + 1e-6)
+    assert weight.abs().max() > 0.999 * bound
+    # A uniform variable's variance is a third of its bound's square; the standard error of that is sqrt(4/5/n).
+    assert abs(weight.var() / (bound**2 / 3) - 1) < 5 * math.sqrt(0.8 / weight.numel())
+
+
+@each_activation
+def test_init_fills_its_interval(g: Activation) -> None:
     sizes = [300, 400, 500, 200]
-    for i, (layer, (n_in, n_out)) in enumerate(zip(nn.BPNetwork(sizes).layers, pairwise(sizes), strict=True)):
-        # Four times wider where a sigmoid layer feeds it, whose slope is 1/4 at most.
-        bound = (1 if i == 0 else 4) * math.sqrt(6 / (n_in + n_out))
-        weight = layer.weight.detach().double()
-        assert weight.abs().max() <= bound * (1 + 1e-6)
-        assert weight.abs().max() > 0.999 * bound
-        # A uniform variable's variance is a third of its bound's square; the standard error of that is sqrt(4/5/n).
-        assert abs(weight.var() / (bound**2 / 3) - 1) < 5 * math.sqrt(0.8 / weight.numel())
+    net = nn.BPNetwork(sizes, activation=g.name)
+    for i, (layer, (n_in, n_out)) in enumerate(zip(net.layers, pairwise(sizes), strict=True)):
+        # Four times wider where a layer feeds a sigmoid layer, whose slope is 1/4 at most; He's for the family of ReLU.
+        gain = 4 if i == 2 else g.gain if i == 1 else 1
+        he = g.init == "he" and i < 2
+        check_uniform(layer.weight, math.sqrt(6 / n_in) if he else gain * math.sqrt(6 / (n_in + n_out)))
         assert not layer.bias.any()
+
+
+def test_networks_side_by_side_are_drawn_as_one_is() -> None:
+    networks = nn.BPNetwork([300, 400, 200], networks=3)
+    for layer, bound in zip(networks.layers, (math.sqrt(6 / 700), 4 * math.sqrt(6 / 600)), strict=True):
+        for weight in layer.weight:
+            check_uniform(weight, bound)
+        assert not torch.equal(layer.weight[0], layer.weight[1])
 
 
 @each_device
@@ -106,12 +135,12 @@ def test_glorot_init_fills_its_interval() -> None:
 @pytest.mark.parametrize("sizes", [[3, 2], [3, 5, 2], [3, 5, 4, 1]], ids=str)
 def test_network_equals_torch_sequential(sizes: list[int], output: Any, device: str) -> None:
     net = nn.BPNetwork(sizes, output=output, init="normal", device=device, dtype=torch.float64)
-    reference = same_network_of_torch(net)
+    reference = Reference(net)
     x = torch.randn(2, 6, 3, device=device, dtype=torch.float64, requires_grad=True)
     a, expected = net(x), reference(x)
     assert_close(a, expected)
     upstream = torch.randn_like(a)
-    gradients = torch.autograd.grad(a, [x, *net.parameters()], upstream)
+    gradients = torch.autograd.grad(a, [x, *net.ordered_parameters()], upstream)
     assert_close(gradients, torch.autograd.grad(expected, [x, *reference.parameters()], upstream))
 
 
@@ -119,12 +148,11 @@ def test_network_equals_torch_sequential(sizes: list[int], output: Any, device: 
 @each_output
 def test_logits(output: Any, device: str) -> None:
     net, x = nn.BPNetwork([3, 5, 2], output=output, device=device), torch.randn(6, 3, device=device)
-    z = net.logits(x)
-    assert_close(z.sigmoid() if output == "sigmoid" else z, net(x))
-    reference = same_network_of_torch(net)
-    assert_close(z, reference[:3](x))
+    z, reference = net.logits(x), Reference(net)
+    assert_close(net.output_with(None).activation(z), net(x))
+    assert_close(z, reference.logits(x))
     gradients = torch.autograd.grad(z.sin().sum(), list(net.parameters()))
-    assert_close(gradients, torch.autograd.grad(reference[:3](x).sin().sum(), list(reference.parameters())))
+    assert_close(gradients, torch.autograd.grad(reference.logits(x).sin().sum(), list(reference.parameters())))
 
 
 @each_output
@@ -190,7 +218,7 @@ def test_another_reduction_is_refused_when_it_is_used() -> None:
 def test_gradient_penalty_trains_as_with_torch_nn(name: str, device: str) -> None:
     options: Any = {"device": device, "dtype": torch.float64}
     net = nn.BPNetwork([3, 5, 2], output="sigmoid" if name in ("MSELoss", "BCELoss") else "linear", **options)
-    reference = same_network_of_torch(net)
+    reference = Reference(net)
     x, y = torch.randn(8, 3, requires_grad=True, **options), torch.rand(8, 2, **options)
     histories = []
     for model, loss in ((net, getattr(nn, name)()), (reference, getattr(torch.nn, name)())):
@@ -235,8 +263,17 @@ BAD_NETWORKS = {
     "negative": (([3, -2],), rf"layer_sizes is \[3, -2\]; {SIZES}"),
     "fraction": (([3, 2.5],), rf"layer_sizes is \[3, 2\.5\]; {SIZES}"),
     "text": ((["3", "2"],), rf"layer_sizes is \['3', '2'\]; {SIZES}"),
-    "output": (([3, 2], "softmax"), "output is 'softmax'; it must be 'sigmoid' or 'linear'"),
+    "output": (([3, 2], "tanh"), "output is 'tanh'; it must be 'softmax' or 'sigmoid' or 'linear'"),
     "init": (([3, 2], "sigmoid", "zeros"), "init is 'zeros'; it must be 'glorot' or 'normal'"),
+    "activation": (
+        ([3, 4, 2], "sigmoid", "glorot", "step"),
+        "activation is 'step'; it must be one of sigmoid, tanh, .*module:name",
+    ),
+    "activations": (
+        ([3, 4, 2], "sigmoid", "glorot", ["tanh"] * 2),
+        r"activation is \['tanh', 'tanh'\]; .* a list of 1, one a layer",
+    ),
+    "networks": (([3, 2], "sigmoid", "glorot", "tanh", False, 0), "networks is 0; it must be 1 or more"),
 }
 
 

@@ -8,7 +8,7 @@ import importlib
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import pytest
@@ -19,6 +19,9 @@ from torch.nn import functional as TF
 from torch.testing import assert_close, make_tensor
 
 from torchbp import functional as F
+from torchbp.activations import ACTIVATIONS, Activation
+from torchbp.functions import reduce
+from torchbp.outputs import OUTPUTS, Output
 
 pytestmark = pytest.mark.filterwarnings(
     # PyTorch's own, at its first forward-mode derivative.
@@ -30,78 +33,133 @@ LEADING = [(), (0,), (3,), (2, 3)]
 REDUCTIONS = [{}, {"reduction": "mean"}, {"reduction": "sum"}, {"reduction": "none"}]
 
 
-def network_cost_of_torch(x: Tensor, y: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, **options: Any) -> Tensor:
-    return TF.binary_cross_entropy_with_logits(TF.linear(torch.sigmoid(TF.linear(x, W1, b1)), W2, b2), y, **options)
-
-
-def network_cost(x: Tensor, y: Tensor, *parameters: Tensor, **options: Any) -> Tensor:
-    return F.network_cost(x, y, parameters, **options)[0]
-
-
-FUNCTIONS = {**{name: getattr(F, name) for name in F.__all__}, "network_cost": network_cost}
-# What each function has to equal.
-REFERENCES: dict[str, Callable[..., Tensor]] = {
-    "sigmoid_linear": lambda *args: torch.sigmoid(TF.linear(*args)),
-    "network_cost": network_cost_of_torch,
-    **{name: getattr(TF, name) for name in F.__all__ if hasattr(TF, name)},
-}
 Arguments = tuple[tuple[Tensor, ...], dict[str, Any]]
+Make = Callable[..., Tensor]
 
 
-def layer_arguments(make: Callable[..., Tensor]) -> Iterator[Arguments]:
+class Case(NamedTuple):
+    """A function, what it has to equal, and the arguments that it is tried with."""
+
+    function: Callable[..., Tensor]
+    reference: Callable[..., Tensor]
+    samples: Callable[[Make], Iterator[Arguments]]
+
+
+def probability(make: Make, shape: Any) -> Tensor:
+    """In (0, 1), further from its ends than gradcheck's steps reach."""
+    return make(shape, low=0.05, high=0.95)
+
+
+def positive(make: Make, shape: Any) -> Tensor:
+    return make(shape, low=0.1, high=4)
+
+
+def layer_arguments(make: Make) -> Iterator[Arguments]:
     for leading, (n_in, n_out), bias in itertools.product(LEADING, [(3, 4), (1, 1)], [True, False]):
         yield (make((*leading, n_in)), make((n_out, n_in)), *((make(n_out),) if bias else ())), {}
 
 
-def cost_arguments(make: Callable[..., Tensor], *, of_activations: bool = False) -> Iterator[Arguments]:
-    """Activations and targets lie in (0, 1), further from its ends than gradcheck's steps reach."""
-    probability = partial(make, low=0.05, high=0.95)
+def cost_arguments(make: Make, *, of_activations: bool = False) -> Iterator[Arguments]:
     for shape, reduction in itertools.product([(), (5,), (3, 4), (2, 3, 2)], REDUCTIONS):
-        yield ((probability if of_activations else make)(shape), probability(shape)), reduction
+        yield (probability(make, shape) if of_activations else make(shape), probability(make, shape)), reduction
 
 
-def weighted_cost_arguments(make: Callable[..., Tensor]) -> Iterator[Arguments]:
-    yield from cost_arguments(make)
-    for tensors, reduction in cost_arguments(make):
-        yield tensors, {**reduction, "pos_weight": positive(make, tensors[0].shape[-1:])}
+def weighted_bce(z: Tensor, y: Tensor, pos_weight: Tensor, weight: Tensor, **options: Any) -> Tensor:
+    """With both weights, by which torchbp's can be differentiated too."""
+    return F.binary_cross_entropy_with_logits(z, y, pos_weight=pos_weight, weight=weight, **options)
 
 
-def positive(make: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
-    return make(shape, low=0.1, high=4).detach()
+def weighted_bce_of_torch(z: Tensor, y: Tensor, pos_weight: Tensor, weight: Tensor, **options: Any) -> Tensor:
+    return TF.binary_cross_entropy_with_logits(z, y, weight, pos_weight=pos_weight, **options)
 
 
-def cross_entropy_arguments(make: Callable[..., Tensor]) -> Iterator[Arguments]:
+def weighted_bce_arguments(make: Make) -> Iterator[Arguments]:
+    for (z, y), reduction in cost_arguments(make):
+        yield (z, y, positive(make, z.shape[-1:]), positive(make, z.shape)), reduction
+
+
+def cross_entropy_arguments(make: Make, *, of_classes: bool = False) -> Iterator[Arguments]:
     for leading, reduction in itertools.product([(), (3,)], REDUCTIONS):
-        yield (make((*leading, 4)), make((*leading, 4), low=0.05, high=0.95)), reduction
         z = make((*leading, 4))
-        yield (z, torch.randint(4, leading, device=z.device)), reduction
+        y = torch.randint(4, leading, device=z.device) if of_classes else probability(make, (*leading, 4))
+        yield (z, y), reduction
+        yield (z, y), {**reduction, "weight": positive(make, 4).detach(), "label_smoothing": 0.2}
 
 
-def network_arguments(make: Callable[..., Tensor]) -> Iterator[Arguments]:
-    for leading, reduction in itertools.product(LEADING, REDUCTIONS):
-        if leading != (0,) or reduction.get("reduction") in ("sum", "none"):  # the mean of nothing is NaN
-            tensors = (
-                make((*leading, 3)),
-                make((*leading, 2), low=0.05, high=0.95),
-                make((4, 3)),
-                make(4),
-                make((2, 4)),
-                make(2),
-            )
-            yield tensors, reduction
-            yield tensors, {**reduction, "pos_weight": positive(make, (2,))}
+def activation_case(g: Activation) -> Case:
+    def samples(make: Make) -> Iterator[Arguments]:
+        for leading, units in itertools.product(LEADING, (1, 3) if g.parameters else (1,)):
+            yield (make((*leading, 3)), *(make((len(p.initial), units)) for p in g.parameters.values())), {}
+
+    def reference(z: Tensor, *theta: Tensor) -> Tensor:
+        return g.reference(z, *theta).reshape(z.shape)
+
+    return Case(lambda z, *theta: F.activate(z, g, *theta), reference, samples)
 
 
-SAMPLES: dict[str, Callable[[Callable[..., Tensor]], Iterator[Arguments]]] = {
-    "linear": layer_arguments,
-    "sigmoid_linear": layer_arguments,
-    "mse_loss": cost_arguments,
-    "binary_cross_entropy": partial(cost_arguments, of_activations=True),
-    "binary_cross_entropy_with_logits": weighted_cost_arguments,
-    "cross_entropy": cross_entropy_arguments,
-    "network_cost": network_arguments,
+# Hidden layers of activations with and without a parameter.
+HIDDEN = [ACTIVATIONS["tanh"], ACTIVATIONS["swish"]]
+
+
+def network_case(output: Output) -> Case:
+    options: dict[str, Any] = {"cost": output.cost, "output": output.name, "activation": HIDDEN}
+
+    def network_cost(x: Tensor, y: Tensor, *parameters: Tensor, **others: Any) -> Tensor:
+        return F.network_cost(x, y, parameters, **options, **others)[0]
+
+    def reference(
+        x: Tensor, y: Tensor, *parameters: Tensor, reduction: str = "mean", weight: Any = None, pos_weight: Any = None
+    ) -> Tensor:
+        given = iter(parameters)
+        for g in HIDDEN:
+            z = TF.linear(x, next(given), next(given))
+            x = g.reference(z, *(next(given) for _ in g.parameters)).reshape(z.shape)
+        z = TF.linear(x, *given)
+        rows = z.reshape(-1, z.shape[-1]), y.reshape(-1, z.shape[-1])
+        if pos_weight is None:
+            costs = output.reference(*rows)
+        else:
+            costs = TF.binary_cross_entropy_with_logits(*rows, reduction="none", pos_weight=pos_weight)
+        costs = costs.reshape(*z.shape[:-1], costs.shape[-1])
+        return reduce(costs if weight is None else costs * weight.unsqueeze(-1), reduction)
+
+    def samples(make: Make) -> Iterator[Arguments]:
+        for leading, reduction in [((), "mean"), ((0,), "sum"), ((3,), "mean"), ((2, 2), "none")]:
+            tensors = [make((*leading, 2)), probability(make, (*leading, 2))]
+            for g in HIDDEN:
+                tensors += [make((2, 2)), make(2), *(make((len(p.initial), 1)) for p in g.parameters.values())]
+            tensors += [make((2, 2)), make(2)]
+            yield tuple(tensors), {"reduction": reduction}
+        # The last, with weights.
+        yield tuple(tensors), {"weight": positive(make, leading).detach()}
+        if output is OUTPUTS["cross_entropy", "sigmoid"]:
+            yield tuple(tensors), {"pos_weight": positive(make, 2).detach()}
+
+    return Case(network_cost, reference, samples)
+
+
+def of_torch(name: str, samples: Callable[[Make], Iterator[Arguments]]) -> Case:
+    return Case(getattr(F, name), getattr(TF, name), samples)
+
+
+def activated_linear(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
+    return F.activated_linear(x, W, b, "tanh")
+
+
+CASES = {
+    "linear": of_torch("linear", layer_arguments),
+    "sigmoid_linear": Case(F.sigmoid_linear, lambda *args: torch.sigmoid(TF.linear(*args)), layer_arguments),
+    "activated_linear": Case(activated_linear, lambda *args: torch.tanh(TF.linear(*args)), layer_arguments),
+    **{f"activate-{name}": activation_case(g) for name, g in ACTIVATIONS.items()},
+    "mse_loss": of_torch("mse_loss", cost_arguments),
+    "binary_cross_entropy": of_torch("binary_cross_entropy", partial(cost_arguments, of_activations=True)),
+    "binary_cross_entropy_with_logits": of_torch("binary_cross_entropy_with_logits", cost_arguments),
+    "binary_cross_entropy_with_logits-weighted": Case(weighted_bce, weighted_bce_of_torch, weighted_bce_arguments),
+    "cross_entropy": of_torch("cross_entropy", cross_entropy_arguments),
+    "cross_entropy-classes": of_torch("cross_entropy", partial(cross_entropy_arguments, of_classes=True)),
+    **{f"network_cost-{cost}-{name}": network_case(output) for (cost, name), output in OUTPUTS.items()},
 }
-each_functional = pytest.mark.parametrize("name", SAMPLES)
+each_functional = pytest.mark.parametrize("name", CASES)
 CUDA_MATMUL = 1e-12  # what PyTorch's own OpInfo of linear allows its products on CUDA to differ from call to call
 
 
@@ -122,13 +180,13 @@ def op(name: str) -> Any:
 
     def samples(op: Any, device: str, dtype: torch.dtype, requires_grad: bool, **_: Any) -> Iterator[Any]:
         make = partial(make_tensor, device=device, dtype=dtype, requires_grad=requires_grad, low=-2, high=2)
-        for (input, *args), kwargs in SAMPLES[name](make):
+        for (input, *args), kwargs in CASES[name].samples(make):
             yield core.SampleInput(input, args=tuple(args), kwargs=kwargs)
 
     return core.OpInfo(
         f"torchbp.functional.{name}",
-        op=FUNCTIONS[name],
-        ref=REFERENCES[name],
+        op=CASES[name].function,
+        ref=CASES[name].reference,
         dtypes=dtypes.floating_types_and(torch.float16, torch.bfloat16),
         sample_inputs_func=samples,
         supports_out=False,
@@ -144,7 +202,7 @@ def op(name: str) -> Any:
 
 
 def test_every_functional_is_described() -> None:
-    assert set(SAMPLES) == set(F.__all__)
+    assert {name.partition("-")[0] for name in CASES} == set(F.__all__)
 
 
 @pytest.fixture
@@ -152,13 +210,18 @@ def templates() -> Any:
     return internal("common_utils").TestGradients()
 
 
+def as_double(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
 @each_device
 @each_functional
 def test_reference(op: Any, device: str) -> None:
     for dtype in op.supported_dtypes(device):
         for sample in op.sample_inputs(device, dtype):
-            exact = [t.double() if t.is_floating_point() else t for t in (sample.input, *sample.args)]
-            output, expected = op(sample.input, *sample.args, **sample.kwargs), op.ref(*exact, **sample.kwargs)
+            exact = [as_double(t) for t in (sample.input, *sample.args)]
+            options = {name: as_double(value) for name, value in sample.kwargs.items()}
+            output, expected = op(sample.input, *sample.args, **sample.kwargs), op.ref(*exact, **options)
             assert output.dtype == dtype
             tolerance = 16 * torch.finfo(dtype).eps
             assert_close(output.double(), expected, rtol=tolerance, atol=tolerance)

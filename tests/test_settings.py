@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 each_device = pytest.mark.parametrize("device", DEVICES)
 # The functions of one node; the whole network's Function has tests of its own.
-SINGLE = [name for name in F.__all__ if name != "network_cost"]
+SINGLE = [name for name in F.__all__ if name not in ("activated_linear", "network_cost", "sigmoid_linear")]
 
 Tensors = Sequence[Tensor]
 Call = Callable[..., Tensor]
@@ -155,16 +156,16 @@ def make_wrong(method: str, wrong: Callable[[Any], Any], monkeypatch: pytest.Mon
 
         return staticmethod(call)
 
-    for name in fn.__all__:
-        function = getattr(fn, name)
-        if isinstance(function, type) and method in vars(function):
+    for function in (*fn.BPFunction.__subclasses__(), fn.NetworkCost):
+        if method in vars(function):
             monkeypatch.setattr(function, method, changed(getattr(function, method)))
 
 
 def arguments(name: str, device: str) -> tuple[Call, list[Tensor]]:
-    shapes = [(3, 4), (5, 4), (5,)] if "linear" in name else [(3, 4), (3, 4)]
+    shapes = {"linear": [(3, 4), (5, 4), (5,)], "activate": [(3, 4)]}.get(name, [(3, 4), (3, 4)])
     tensors = [torch.rand(shape, device=device, dtype=torch.float64) * 0.9 + 0.05 for shape in shapes]
-    return getattr(F, name), [t.requires_grad_() for t in tensors]
+    call = partial(F.activate, activation="sigmoid") if name == "activate" else getattr(F, name)
+    return call, [t.requires_grad_() for t in tensors]
 
 
 @each_device
@@ -237,12 +238,10 @@ def test_func_grad_of_a_chain_inside_compile(cost: Any, device: str) -> None:
 
 
 @each_device
-@pytest.mark.parametrize("position", [0, 1])
 @each_single
-def test_complex_input_is_refused(name: str, position: int, device: str) -> None:
-    shapes = [(3, 4), (5, 4)] if "linear" in name else [(3, 4), (3, 4)]
-    tensors = [torch.rand(shape, device=device) for shape in shapes]
-    tensors[position] = tensors[position].to(torch.complex64)
-    argument = (("input", "weight") if "linear" in name else ("input", "target"))[position]
-    with pytest.raises(TypeError, match=f"^{argument} is torch.complex64; it must be of a real floating-point type$"):
-        getattr(F, name)(*tensors)
+def test_complex_input_is_refused(name: str, device: str) -> None:
+    call, tensors = arguments(name, device)
+    for position, argument in enumerate({"linear": ("input", "weight"), "activate": ("input",)}.get(name, ("input", "target"))):
+        given = [t.to(torch.complex128) if i == position else t for i, t in enumerate(tensors)]
+        with pytest.raises(TypeError, match=f"^{argument} is torch.complex128; it must be of a real floating-point type$"):
+            call(*given)

@@ -1,8 +1,7 @@
-"""The equations' own code run on symbols, beside what SymPy derives.
+"""The code of every entry and of the iteration run on symbols, beside what SymPy derives from the formulas as text."""
 
-The equations are given :class:`Symbols` in place of tensors: what SymPy compares is the code itself, not a transcript of it.
-"""
-
+import contextlib
+import dataclasses
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -10,130 +9,82 @@ from typing import Any
 import pytest
 import sympy as sp
 import torch
+from symbols import Symbols, intervals, is_same, parsed
 
 from torchbp import equations as eq
 from torchbp import functions as fn
+from torchbp.activations import ACTIVATIONS, Activation, elementwise
+from torchbp.iteration import Collect, Network, backward, forward, layers_of
+from torchbp.outputs import CROSS_ENTROPY_OF_ACTIVATION, OUTPUTS, Output
 
-LEAST_NORMAL = torch.finfo(torch.float64).tiny
-
-
-class Symbols:
-    """A matrix of SymPy expressions that answers to as much of a tensor's interface as the equations use."""
-
-    dtype = torch.float64
-
-    def __init__(self, matrix: Any) -> None:
-        self.matrix = sp.Matrix([[matrix]]) if isinstance(matrix, sp.Expr) else sp.Matrix(matrix)
-
-    def each(self, f: Callable[..., Any], *others: Any) -> "Symbols":
-        """Elementwise; a number, one column or one row is broadcast."""
-        tables = [self.matrix, *(o.matrix if isinstance(o, Symbols) else sp.Matrix([[o]]) for o in others)]
-        rows, columns = max(m.rows for m in tables), max(m.cols for m in tables)
-        return Symbols(sp.Matrix(rows, columns, lambda i, j: f(*(m[min(i, m.rows - 1), min(j, m.cols - 1)] for m in tables))))
-
-    def __add__(self, other: Any) -> "Symbols":
-        return self.each(lambda a, b: a + b, other)
-
-    def __sub__(self, other: Any) -> "Symbols":
-        return self.each(lambda a, b: a - b, other)
-
-    def __rsub__(self, other: Any) -> "Symbols":
-        return self.each(lambda a, b: b - a, other)
-
-    def __mul__(self, other: Any) -> "Symbols":
-        return self.each(lambda a, b: a * b, other)
-
-    def __truediv__(self, other: Any) -> "Symbols":
-        return self.each(lambda a, b: a / b, other)
-
-    def __neg__(self) -> "Symbols":
-        return self.each(lambda a: -a)
-
-    def __eq__(self, other: Any) -> "Symbols":  # type: ignore[override]
-        return self.each(lambda a, b: sp.Integer(a == b), other)
-
-    __radd__, __rmul__ = __add__, __mul__
-
-    def square(self) -> "Symbols":
-        return self * self
-
-    def log(self) -> "Symbols":
-        return self.each(sp.log)
-
-    def log1p(self) -> "Symbols":
-        return self.each(lambda a: sp.log(1 + a))
-
-    def clamp(self, min: float) -> "Symbols":
-        # The bounds of logarithms and denominators, which the open interval (0, 1) does not reach.
-        assert min in (eq.LOG_MIN, eq.DENOMINATOR_MIN, LEAST_NORMAL)
-        return self
-
-    def to(self, dtype: torch.dtype) -> "Symbols":
-        return self
-
-    def numel(self) -> int:
-        return len(self.matrix)
-
-    def t(self) -> "Symbols":
-        return Symbols(self.matrix.T)
-
-    def mm(self, other: "Symbols") -> "Symbols":
-        return Symbols(self.matrix * other.matrix)
-
-    def sum(self, dim: int, keepdim: bool = False) -> "Symbols":
-        ones = sp.ones(1, self.matrix.rows) if dim == 0 else sp.ones(self.matrix.cols, 1)
-        return Symbols(ones * self.matrix if dim == 0 else self.matrix * ones)
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> "Symbols":
-        return getattr(cls, f"torch_{func.__name__}")(*args)
-
-    def torch_sigmoid(self) -> "Symbols":
-        return self.each(lambda z: 1 / (1 + sp.exp(-z)))
-
-    def torch_softplus(self) -> "Symbols":
-        return self.each(lambda z: sp.log(1 + sp.exp(z)))
-
-    def torch_softmax(self, dim: int) -> "Symbols":
-        exponentials = self.each(sp.exp)
-        return exponentials / exponentials.sum(dim)
-
-    def torch_log_softmax(self, dim: int) -> "Symbols":
-        return self - self.each(sp.exp).sum(dim).log()
-
-    def torch_where(self, yes: "Symbols", no: "Symbols") -> "Symbols":
-        return self.each(lambda condition, a, b: a if condition else b, yes, no)
-
-    def torch_addmm(self, x: "Symbols", W: "Symbols") -> "Symbols":
-        return self + x.mm(W)
-
-    def torch_lerp(self, end: "Symbols", weight: "Symbols") -> "Symbols":
-        return self + weight * (end - self)
-
-
-def is_same(code: Any, expected: Any) -> bool:
-    """Whether the two are one expression."""
-    return all(sp.simplify(sp.expand_log(difference)) == 0 for difference in code.matrix - Symbols(expected).matrix)
-
-
-z = sp.Symbol("z", real=True)
+z, dL = sp.symbols("z dL", real=True)
 a, y = sp.symbols("a y", positive=True)
 sigmoid = 1 / (1 + sp.exp(-z))
-squared_error = (a - y) ** 2
 cross_entropy = -(y * sp.log(a) + (1 - y) * sp.log(1 - a))
-sA, sY, sZ = Symbols(a), Symbols(y), Symbols(z)
+sA, sY = Symbols(a), Symbols(y)
+ONE = Symbols(sp.Integer(1))
+
+# A table of values is no elementwise formula; test_activations proves it by its reference and finite differences.
+FORMULAS = {name: g for name, g in ACTIVATIONS.items() if all(len(p.initial) == 1 for p in g.parameters.values())}
+ALL_OUTPUTS = [*OUTPUTS.values(), CROSS_ENTROPY_OF_ACTIVATION]
+each_activation = pytest.mark.parametrize("g", FORMULAS.values(), ids=FORMULAS)
+
+
+@each_activation
+def test_activation(g: Activation) -> None:
+    """Value, slope and the derivative by each parameter are what SymPy derives from ``formula``; ``slope_formula`` too."""
+    theta = {name: sp.Symbol(name, real=True) for name in g.parameters}
+    thetas = [Symbols(each) for each in theta.values()]
+    for at, variable in intervals(parsed(g.formula, z=z, **theta), z):
+        value = parsed(g.formula, z=at, **theta)
+        slope = value.diff(variable) / at.diff(variable)
+        activation = g.value(Symbols(at), *thetas)
+        assert is_same(activation, value)
+        assert is_same(g.slope(activation if g.keeps == "a" else Symbols(at), *thetas), slope)
+        assert is_same(Symbols(parsed(g.slope_formula, z=at, a=value, **theta)), slope)
+        for name, parameter in g.parameters.items():
+            assert is_same(parameter.gradient(Symbols(dL), Symbols(at), *thetas), dL * value.diff(theta[name]))
+            assert is_same(parameter.tangent(Symbols(dL), Symbols(at), *thetas), dL * value.diff(theta[name]))
+
+
+@pytest.mark.parametrize("output", ALL_OUTPUTS, ids=lambda output: f"{output.name}-{output.cost}")
+def test_output(output: Output) -> None:
+    """The cost is the ``formula`` of the output's own activation; its error and target derivative are SymPy's."""
+    classes = 3 if output.mean == "rows" else 1
+    zs, ys = sp.symbols(f"z:{classes}", real=True), sp.symbols(f"y:{classes}", positive=True)
+    if output is CROSS_ENTROPY_OF_ACTIVATION:
+        zs = sp.symbols("a:1", positive=True)
+    formula = parsed(output.formula, a=a, z=z, y=y)
+
+    def of_row(term: Any, activations: Any) -> Any:
+        return sum(term.subs(dict(zip((z, a, y), each, strict=True))) for each in zip(zs, activations, ys, strict=True))
+
+    def check(zs: Any, variables: Any) -> None:
+        Z, Y = Symbols([zs]), Symbols([ys])
+        A = output.activation(Z)
+        if output.g is not None:
+            assert is_same(A, [[parsed(output.g.formula, z=each) for each in zs]])
+        cost = formula.replace(sp.Function("sum"), lambda term: of_row(term, A.matrix))
+        cost = cost if classes > 1 else of_row(formula, A.matrix)
+        assert is_same(output.value(Z, A, Y), cost)
+        slopes = [[cost.diff(t) / each.diff(t) for each, t in zip(zs, variables, strict=True)]]
+        assert is_same(output.error(Z, A, Y), slopes)
+        assert is_same(output.target_derivative(Z, A, Y), [[cost.diff(each) for each in ys]])
+
+    if classes > 1:
+        check(zs, zs)
+        return
+    of_z = formula.subs(a, a if output.g is None else parsed(output.g.formula, z=zs[0])).subs({z: zs[0], y: ys[0]})
+    for at, variable in intervals(of_z, zs[0]):
+        check([at], [variable])
+
 
 # Left, the code of the equations; right, SymPy's derivative of the forward equation as the text states it.
 SCALARS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-    "3.0": (lambda: eq.sigmoid(sZ), lambda: sigmoid),
-    "3.1a": (lambda: eq.squared_error(sA, sY), lambda: squared_error),
-    "3.1a by a": (lambda: eq.squared_error_derivative(sA, sY), lambda: squared_error.diff(a)),
-    "3.1c": (lambda: eq.cross_entropy(sA, sY), lambda: cross_entropy),
-    "3.1c by y": (lambda: eq.cross_entropy_target_derivative(sA, sY), lambda: cross_entropy.diff(y)),
-    "3.1c of z": (lambda: eq.cross_entropy_of_weighted_input(sZ, sY), lambda: cross_entropy.subs(a, sigmoid)),
+    "3.1c of z": (lambda: eq.cross_entropy_of_weighted_input(Symbols(z), sY), lambda: cross_entropy.subs(a, sigmoid)),
     "3.2a": (lambda: eq.cross_entropy_derivative(sA, sY), lambda: cross_entropy.diff(a)),
     "3.2b": (lambda: eq.sigmoid_derivative(Symbols(sigmoid)), lambda: sigmoid.diff(z)),
-    "3.2b at z": (lambda: eq.sigmoid_derivative_at(sZ), lambda: sigmoid.diff(z)),
+    "3.2b at z": (lambda: eq.sigmoid_derivative_at(Symbols(z)), lambda: sigmoid.diff(z)),
     "3.2c": (lambda: eq.output_error(Symbols(sigmoid), sY), lambda: cross_entropy.subs(a, sigmoid).diff(z)),
 }
 
@@ -151,27 +102,6 @@ def test_piecewise_cross_entropy_is_the_joined_one_at_its_ends() -> None:
         assert is_same(piece, cross_entropy.subs(y, end))
 
 
-@pytest.mark.parametrize(
-    ("function", "input", "cost"),
-    [
-        (fn.SquaredError, a, squared_error),
-        (fn.CrossEntropy, a, cross_entropy),
-        (fn.SigmoidCrossEntropy, z, cross_entropy.subs(a, sigmoid)),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_backward_of_a_cost(function: Any, input: Any, cost: Any) -> None:
-    """The Function's own backward, given symbols: the derivatives of its forward equation by both arguments, times dL."""
-    dL = sp.Symbol("dL", real=True)
-    ctx = SimpleNamespace(saved_tensors=(Symbols(input), sY), needs_input_grad=(True, True, False), reduction="sum")
-    by_input, by_target, _ = function.backward(ctx, Symbols(dL))
-    assert is_same(by_input, dL * cost.diff(input))
-    assert is_same(by_target, dL * cost.diff(y))
-    ctx.needs_input_grad = (True, False, False)
-    tangent = function.jvp(SimpleNamespace(saved_tensors=ctx.saved_tensors, reduction="none"), Symbols(dL), sY, None)
-    assert is_same(tangent, dL * cost.diff(input) + y * cost.diff(y))
-
-
 def test_positives_weighted() -> None:
     """Weight times cost, and weight times error, are the weighted cost and its derivative."""
     w = sp.Symbol("w", positive=True)
@@ -181,73 +111,136 @@ def test_positives_weighted() -> None:
     assert is_same(u * eq.output_error(Symbols(sigmoid), target), weighted.subs(a, sigmoid).diff(z))
 
 
-def test_softmax_cross_entropy() -> None:
-    z, y = sp.Matrix(1, 3, sp.symbols("z:3", real=True)), sp.Matrix(1, 3, sp.symbols("y:3", positive=True))
-    total = sum(sp.exp(each) for each in z)
-    cost = -sum(t * (each - sp.log(total)) for t, each in zip(y, z, strict=True))
-    assert is_same(eq.softmax_cross_entropy(Symbols(z), Symbols(y)), cost)
-    assert is_same(eq.softmax_cross_entropy_derivative(Symbols(z), Symbols(y)), [[cost.diff(each) for each in z]])
+def test_softmax() -> None:
+    zs = sp.symbols("z:3", real=True)
+    assert is_same(eq.softmax(Symbols([zs])), [[sp.exp(each) / sum(map(sp.exp, zs)) for each in zs]])
 
 
-class Network:
-    """The text's network, 2-2-1, for a batch of two: each formula on symbols, with the code of the equations."""
-
-    def __init__(self) -> None:
-        def symbols(name: str, rows: int, columns: int) -> sp.Matrix:
-            return sp.Matrix(rows, columns, lambda i, j: sp.Symbol(f"{name}_{i}{j}", real=True))
-
-        self.X, self.Y = symbols("x", 2, 2), symbols("y", 2, 1)
-        self.parameters = symbols("V", 2, 2), symbols("c", 1, 2), symbols("W", 1, 2), symbols("b", 1, 1)
-        W1, b1, W2, b2 = map(Symbols, self.parameters)
-        self.A1 = eq.sigmoid(eq.weighted_input(Symbols(self.X), W1, b1))
-        self.A2 = eq.sigmoid(eq.weighted_input(self.A1, W2, b2))
-        dZ2 = eq.output_error(self.A2, Symbols(self.Y))
-        dZ1 = eq.hidden_error(dZ2, W2, self.A1)
-        self.gradients = (
-            eq.weight_gradient(dZ1, Symbols(self.X)),
-            eq.bias_gradient(dZ1),
-            eq.weight_gradient(dZ2, self.A1),
-            eq.bias_gradient(dZ2),
-        )
-
-    def cost(self) -> Any:
-        """Σ -[y ln ŷ + (1 - y) ln(1 - ŷ)] over the batch, written out from 2.1 to 2.4 and 3.1c without the equations' code."""
-        (W1, b1, W2, b2), total = self.parameters, 0
-        for s in range(2):
-            hidden = [1 / (1 + sp.exp(-(W1[j, 0] * self.X[s, 0] + W1[j, 1] * self.X[s, 1] + b1[j]))) for j in range(2)]
-            out = 1 / (1 + sp.exp(-(W2[0] * hidden[0] + W2[1] * hidden[1] + b2[0])))
-            total -= self.Y[s] * sp.log(out) + (1 - self.Y[s]) * sp.log(1 - out)
-        return total
+# Functions of which nothing is known but their derivatives: what is proven with them holds for every entry.
 
 
-def is_zero(difference: Any, exponentials: int) -> bool:
-    """Whether an expression is zero, as a fraction in so many exponentials of z."""
-    # Outer ones come before those they hold.
-    found = sorted(difference.atoms(sp.exp), key=sp.count_ops, reverse=True)
-    assert len(found) == exponentials
-    return sp.expand(sp.numer(sp.together(difference.subs([(each, sp.Dummy()) for each in found])))) == 0
+def unknown_function(name: str, arguments: int) -> Any:
+    """f of so many arguments, and as attributes f1, f2, ... its derivatives."""
+    derivatives = [sp.Function(f"{name}_{i + 1}") for i in range(arguments)]
+    return type(name, (sp.Function,), {"fdiff": lambda self, i=1: derivatives[i - 1](*self.args), "derivatives": derivatives})
 
 
-@pytest.mark.parametrize(("i", "name"), [(0, "dW1"), (1, "db1"), (2, "dW2"), (3, "db2")])
-def test_gradient_of_the_network(i: int, name: str) -> None:
-    network = Network()
-    assert network.gradients[i].matrix.shape == network.parameters[i].shape
-    for parameter, gradient in zip(network.parameters[i], network.gradients[i].matrix, strict=True):
-        # Each of the two samples has two z1 and one z2.
-        assert is_zero(network.cost().diff(parameter) - gradient, exponentials=6)
+g_of, h_of, cost_of = unknown_function("g", 2), unknown_function("h", 1), unknown_function("C", 2)
 
 
-def test_error_carried_back_through_the_network() -> None:
-    """3.2c and 3.2e as matrices: the cost's derivatives by each entry of Z2, and of Z1, with all before them left out."""
-    shapes = {"z": (2, 2), "w": (1, 2), "b": (1, 1), "y": (2, 1)}
-    Z1, W2, b2, Y = (sp.Matrix(sp.symarray(name, shape)) for name, shape in shapes.items())
-    A1 = eq.sigmoid(Symbols(Z1))
-    Z2 = eq.weighted_input(A1, Symbols(W2), Symbols(b2))
-    dZ2 = eq.output_error(eq.sigmoid(Z2), Symbols(Y))
-    dZ1 = eq.hidden_error(dZ2, Symbols(W2), A1)
+def in_place(result: Symbols, out: Symbols | None) -> Symbols:
+    return result if out is None else out.copy_(result)
+
+
+# One with a parameter, whose slope is of z; and one whose slope is of a, by way of which its z is known again.
+G = Activation(
+    "g",
+    "g(z, theta)",
+    "",
+    value=lambda z, theta, out=None: in_place(z.each(g_of, theta), out),
+    slope=lambda z, theta: z.each(g_of.derivatives[0], theta),
+    reference=torch.tanh,
+    parameters={"theta": elementwise(0.0, lambda z, theta: z.each(g_of.derivatives[1], theta))},
+)
+H = Activation(
+    "h",
+    "h(z)",
+    "",
+    value=lambda z, out=None: in_place(z.each(h_of), out),
+    slope=lambda a: a.each(lambda each: h_of.derivatives[0](each.args[0])),
+    reference=torch.tanh,
+    keeps="a",
+)
+LAST = dataclasses.replace(
+    OUTPUTS["squared_error", "linear"],
+    value=lambda z, a, y: z.each(cost_of, y),
+    error=lambda z, a, y, out=None: z.each(cost_of.derivatives[0], y),
+    target_derivative=lambda z, a, y: z.each(cost_of.derivatives[1], y),
+)
+
+
+def matrix(name: str, rows: int, columns: int) -> sp.Matrix:
+    return sp.Matrix(rows, columns, lambda i, j: sp.Symbol(f"{name}_{i}{j}", real=True))
+
+
+class Spoil(Collect):
+    """Keeps every gradient and at once changes the parameter, as descent in place does."""
+
+    def __init__(self, parameters: list[Symbols]) -> None:
+        super().__init__([True] * len(parameters))
+        self.parameters = parameters
+
+    def product(self, slot: int, dzt: Any, x: Any) -> None:
+        super().product(slot, dzt, x)
+        self.parameters[slot].mul_(sp.Symbol("changed"))
+
+    def other(self, slot: int, gradient: Any) -> None:
+        super().other(slot, gradient)
+        self.parameters[slot].mul_(sp.Symbol("changed"))
+
+
+@pytest.mark.parametrize("writes_over", [False, True], ids=["new memory", "in place"])
+@pytest.mark.parametrize("units", [1, 2], ids=["per layer", "per unit"])
+def test_every_network(units: int, writes_over: bool) -> None:
+    """The iteration that training runs, of a network 2-2-2-1 of any activations and cost, for a batch of two."""
+    X, Y = matrix("x", 2, 2), matrix("y", 2, 1)
+    shapes = {"U": (2, 2), "a": (1, 2), "theta": (1, units), "V": (2, 2), "b": (1, 2), "W": (1, 2), "c": (1, 1)}
+    parameters = [matrix(name, *shape) for name, shape in shapes.items()]
+    U, b1, theta, V, b2, W, b3 = parameters
+    cost = 0  # written out from 2.1 to 3.1, without the equations' code
+    for x, y in zip(X.tolist(), Y, strict=True):
+        first = [g_of(U[j, 0] * x[0] + U[j, 1] * x[1] + b1[j], theta[min(j, units - 1)]) for j in range(2)]
+        second = [h_of(V[j, 0] * first[0] + V[j, 1] * first[1] + b2[j]) for j in range(2)]
+        cost += cost_of(W[0] * second[0] + W[1] * second[1] + b3[0], y)
+
+    # Where no graph is made, results are written over what is not needed any more.
+    with torch.no_grad() if writes_over else contextlib.nullcontext():
+        given = [Symbols(each) for each in parameters]
+        layers, sink = layers_of(Network((G, H), LAST), given), Spoil(given)
+        Z = forward(layers, Symbols(X))
+        dx = backward(layers, LAST.error(Z, Z, Symbols(Y)), sink, to_input=True)
+    for gradient, parameter in zip([dx, *sink.gradients], [X, *parameters], strict=True):
+        assert gradient.shape == parameter.shape
+        assert all(sp.expand(cost.diff(p) - d) == 0 for p, d in zip(parameter, gradient.matrix, strict=True))
+
+
+def test_the_functions_carry_every_derivative() -> None:
+    """The single Functions' own backward and jvp, of any activation and any cost."""
+    theta, dtheta = sp.symbols("theta dtheta", real=True)
+    z_theta = Symbols(z), Symbols(theta)
+    function = fn.activation_function(G)
+    value, ctx = g_of(z, theta), SimpleNamespace(saved_tensors=z_theta, needs_input_grad=(True, True))
+    for found, by in zip(function.backward(ctx, Symbols(dL)), (z, theta), strict=True):
+        assert is_same(found, dL * value.diff(by))
+    tangent = function.jvp(ctx, Symbols(dL), Symbols(dtheta))
+    assert is_same(tangent, dL * value.diff(z) + dtheta * value.diff(theta))
+
+    function, cost = fn.cost_function(LAST), cost_of(z, y)
+    ctx = SimpleNamespace(saved_tensors=(Symbols(z), sY), needs_input_grad=(True, True, False), reduction="none")
+    by_input, by_target, _ = function.backward(ctx, Symbols(dL))
+    assert is_same(by_input, dL * cost.diff(z))
+    assert is_same(by_target, dL * cost.diff(y))
+    assert is_same(function.jvp(ctx, Symbols(dL), sY, None), dL * cost.diff(z) + y * cost.diff(y))
+
+
+@pytest.mark.parametrize("i", range(4), ids=["dW1", "db1", "dW2", "db2"])
+def test_gradient_of_the_texts_network(i: int) -> None:
+    """2-2-1, sigmoid with cross-entropy, for a batch of two: the whole text at once."""
+    X, Y = matrix("x", 2, 2), matrix("y", 2, 1)
+    parameters = matrix("V", 2, 2), matrix("c", 1, 2), matrix("W", 1, 2), matrix("b", 1, 1)
+    network = Network((ACTIVATIONS["sigmoid"],), OUTPUTS["cross_entropy", "sigmoid"])
+    layers, sink = layers_of(network, [Symbols(each) for each in parameters]), Collect([True] * 4)
+    Z = forward(layers, Symbols(X))
+    backward(layers, network.output.error(Z, network.output.activation(Z), Symbols(Y)), sink)
+
+    (W1, b1, W2, b2), cost = parameters, 0
     for s in range(2):
-        z2 = W2[0] / (1 + sp.exp(-Z1[s, 0])) + W2[1] / (1 + sp.exp(-Z1[s, 1])) + b2[0]
-        cost = cross_entropy.subs({a: sigmoid, y: Y[s]})
-        assert is_zero(cost.diff(z).subs(z, z2) - dZ2.matrix[s], exponentials=3)
-        for j in range(2):
-            assert is_zero(cost.subs(z, z2).diff(Z1[s, j]) - dZ1.matrix[s, j], exponentials=3)
+        hidden = [1 / (1 + sp.exp(-(W1[j, 0] * X[s, 0] + W1[j, 1] * X[s, 1] + b1[j]))) for j in range(2)]
+        out = 1 / (1 + sp.exp(-(W2[0] * hidden[0] + W2[1] * hidden[1] + b2[0])))
+        cost -= Y[s] * sp.log(out) + (1 - Y[s]) * sp.log(1 - out)
+    for parameter, gradient in zip(parameters[i], sink.gradients[i].matrix, strict=True):
+        difference = cost.diff(parameter) - gradient
+        # A fraction in exponentials: each of the two samples has two z1 and one z2. Outer ones come before those they hold.
+        found = sorted(difference.atoms(sp.exp), key=sp.count_ops, reverse=True)
+        assert len(found) == 6
+        assert sp.expand(sp.numer(sp.together(difference.subs([(each, sp.Dummy()) for each in found])))) == 0

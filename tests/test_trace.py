@@ -1,6 +1,8 @@
 """The trace beside numbers worked out by hand, beside torch.nn, and beside a run's own first step; and how it reads."""
 
 import copy
+import json
+import math
 import re
 import subprocess
 import sys
@@ -18,9 +20,12 @@ from torch.testing import assert_close
 from training_runs import CONFIGS
 
 from torchbp import equations as eq
+from torchbp.activations import ACTIVATIONS
 from torchbp.cli import main
 from torchbp.nn import BPNetwork
+from torchbp.outputs import OUTPUTS
 from torchbp.trace import trace
+from torchbp.trace._formula import named, plain
 
 XOR = ["trace", "--config", str(CONFIGS / "xor.yaml")]
 
@@ -67,8 +72,92 @@ def test_update_is_that_of_torch_nn(sizes: list[int], output: Any, cost: Any, de
     assert [step.symbol for step in traced.steps if step.number == "3.2g"] == [s for s in traced.given if s not in "XY"]
 
 
+NETWORKS = [
+    *((["sigmoid", name], [3, 4, 2, 2], output.name, output.cost) for output in OUTPUTS.values() for name in ["tanh"]),
+    *(([name, name], [3, 4, 2, 2], "sigmoid", "cross_entropy") for name in ACTIVATIONS),
+]
+
+
+@pytest.mark.parametrize("per_unit", [False, True])
+@pytest.mark.parametrize(("activation", "sizes", "output", "cost"), NETWORKS)
+def test_every_activation_and_output_beside_autograd(
+    activation: list[str], sizes: list[int], output: str, cost: str, per_unit: bool
+) -> None:
+    net = BPNetwork(sizes, output, activation=activation, per_unit=per_unit, dtype=torch.float64)
+    x, y = torch.randn(5, sizes[0]), torch.rand(5, sizes[-1])
+    steps = trace(net, x, y, cost, lr=0.3).steps
+    assert max(step.difference for step in steps) < 1e-13
+    # An update for every parameter, each from a gradient that was noted, and that is not zero.
+    updated = {step.symbol: step for step in steps if step.section == "descent"}
+    assert len(updated) == len(list(net.parameters()))
+    gradients = {step.symbol: step.value for step in steps if step.section == "backward"}
+    for symbol, step in updated.items():
+        assert step.before is not None
+        assert_close(step.value, step.before - 0.3 * gradients[f"d{symbol}"])
+        assert gradients[f"d{symbol}"].count_nonzero()
+
+
+@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name != "unknown"])
+def test_formulas_of_an_activation_are_what_is_shown_and_computed(name: str) -> None:
+    """The text of each formula, read back as Python, gives the value beside it."""
+    net = BPNetwork([2, 3, 1], activation=name, dtype=torch.float64)
+    steps = {step.symbol: step for step in trace(net, torch.randn(4, 2), torch.rand(4, 1)).steps}
+    names = {symbol: step.value for symbol, step in steps.items()} | {
+        s: steps[s].before for s in steps if steps[s].before is not None
+    }
+    shown = steps["A1"].formula.partition(" = ")[2]
+    assert_close(read_back(shown, names), steps["A1"].value)
+    slope = steps["dZ1"].formula.partition(" * ")[2]
+    da = names.get("dA1", names["dZ2"] @ names["W2"])
+    assert_close((da * read_back(slope, names)), steps["dZ1"].value)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "z - (a - b)",
+        "z - (a + b)*z",
+        "-(z - a)*b",
+        "z / (a*b)",
+        "z / (a/b)",
+        "(z/a)*b",
+        "(z - a)**2 / -b",
+        "2*3*z**3*(a + (b - z))",
+        "exp(-z*(a - b))",
+        "exp(z - a)*b",
+        "(-z)**2",
+        "b*log(a)*z",
+        "log(a*b)",
+        "sqrt(a + b)*z",
+        "-exp(-z)",
+    ],
+)
+def test_brackets_stand_where_a_formula_needs_them(formula: str) -> None:
+    formula = named(formula, {"z": "Z1", "a": "A1", "b": "B1"})
+    names = {"Z1": torch.tensor(1.3), "A1": torch.tensor(0.7), "B1": torch.tensor(2.1)}
+    wanted = eval(formula, {"exp": torch.exp, "log": torch.log, "sqrt": torch.sqrt} | names)
+    assert_close(read_back(plain(formula), names), wanted)
+
+
+def read_back(text: str, names: dict[str, Any]) -> torch.Tensor:
+    """The value of a formula as it is shown: juxtaposed factors, superscripts and roots as Python has them."""
+    if conditions := re.fullmatch(r"\((\S+) if (.+); (\S+) else\)", text):
+        yes, condition, no = (torch.as_tensor(eval(part, dict(names))) for part in conditions.groups())
+        return torch.where(condition, yes, no)
+    text = text.replace("[", "(").replace("]", ")").replace("²", "**2").replace("³", "**3").replace("·", "*")
+    text = re.sub(r"(√|ln )(\w+)", r"\1(\2)", text).replace("ln (", "ln(")
+    text = re.sub(r"e\^(-?\w+)", r"exp(\1)", text).replace("e^(", "exp(")
+    # A blank or an opening bracket after a factor, and before another, is a product.
+    text = re.sub(r"(?<=[\w)]) (?=[\w(√])", "*", text)
+    text = re.sub(r"(?<![a-z√])(?<=[\w)])\(", "*(", text).replace("√", "sqrt")
+    functions = {"exp": torch.exp, "ln": torch.log, "erf": torch.erf, "tanh": torch.tanh, "π": math.pi}
+    functions |= {"sqrt": lambda v: v**0.5, "max": lambda z, other: torch.maximum(z, torch.as_tensor(other, dtype=z.dtype))}
+    functions |= {"min": lambda z, other: torch.minimum(z, torch.as_tensor(other, dtype=z.dtype))}
+    return torch.as_tensor(eval(text, functions | names))
+
+
 def test_wrong_equation_shows_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eq, "hidden_error", lambda dz, W, a: eq.activation_gradient(dz, W) * a)
+    monkeypatch.setattr(eq, "hidden_error", lambda da, slope, out=None: da + slope)
     steps = trace(BPNetwork([3, 4, 1]), torch.randn(2, 3), torch.rand(2, 1)).steps
     assert {step.symbol for step in steps if step.difference > 1e-6} == {"dZ1", "dW1", "db1", "W1", "b1"}
 
@@ -91,7 +180,7 @@ def test_saturated_network_agrees_too() -> None:
             r"x has shape \(1, 3\) and y \(1, 1\); they must be \(B, 2\) and",
         ),
         ((0, 2), (0, 1), "cross_entropy", "sigmoid", r"x has shape \(0, 2\)"),
-        ((1, 2), (1, 1), "hinge", "sigmoid", "cost is 'hinge'; it must be 'cross_entropy' or 'squared_error'"),
+        ((1, 2), (1, 1), "hinge", "sigmoid", "cost is 'hinge'; for a network with sigmoid outputs it must be 'cross_entropy'"),
         ((1, 2), (1, 1), "cross_entropy", "linear", "for a network with linear outputs it must be 'squared_error'"),
     ],
 )
@@ -136,7 +225,7 @@ def test_trace_of_a_configuration_is_the_first_step_of_its_run(
     from torchbp.trace._config import from_config
 
     monkeypatch.chdir(tmp_path)
-    traced, _, _ = from_config([*XOR[1:], "--samples", "4"])
+    traced, *_ = from_config([*XOR[1:], "--samples", "4"])
     assert main(["fit", *XOR[1:], "--trainer.max_epochs", "1"]) == 0
     capsys.readouterr()
     state = torch.load("logs/xor/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
@@ -146,10 +235,20 @@ def test_trace_of_a_configuration_is_the_first_step_of_its_run(
         assert_close(state[f"network.layers.{key}"].double(), after[symbol], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("samples", ["0,1", "0,1; 1,1"])
-def test_markdown_keeps_its_formulas(samples: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    targets = "1; 0" if ";" in samples else "1"
-    arguments = ["trace", "--x", samples, "--y", targets, "--hidden_sizes", "[11, 3]", "--lr", "1e-5"]
+EVERY_ACTIVATION = ["--activation", f"[{', '.join(ACTIVATIONS)}]", "--hidden_sizes", f"[11{', 3' * (len(ACTIVATIONS) - 1)}]"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--x", "0,1", "--y", "1", "--hidden_sizes", "[11, 3]"],
+        ["--x", "0,1; 1,1", "--y", "1; 0", "--hidden_sizes", "[11, 3]"],
+        ["--x", "0,1", "--y", "1", "--cost", "squared_error", *EVERY_ACTIVATION],
+        ["--x", "0,1; 1,1", "--y", "0,1; 1,0", "--output", "softmax", *EVERY_ACTIVATION],
+    ],
+)
+def test_markdown_keeps_its_formulas(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["trace", *arguments, "--lr", "1e-5"]
     assert main([*arguments, "--markdown", "-"]) == 0
     document = capsys.readouterr().out
     assert main([*arguments, "--markdown", str(tmp_path / "trace.md")]) == 0
@@ -170,8 +269,8 @@ def test_markdown_keeps_its_formulas(samples: str, tmp_path: Path, capsys: pytes
         entries = re.split(r"&|\\cr", re.sub(r"\\(begin|end){pmatrix}", "", formula.strip("$")))
         assert all(MathTextParser("path").parse(f"${entry.strip()}$").width > 0 for entry in entries)
     assert r"$\frac{\partial L}{\partial W_2} = \left(\frac{\partial L}{\partial Z_2}\right)^\top A_1$" in formulas
-    assert r"$A_3 = g(Z_3) = \frac{1}{1 + e^{-Z_3}}$" in formulas
-    assert ("| norm " in document) == (";" in samples or "(11, 2)" in document)
+    assert r"$A_1 = g(Z_1) = \frac{1}{1 + e^{-Z_1}}$" in formulas
+    assert "| norm " in document
 
 
 @pytest.mark.parametrize(
@@ -191,7 +290,15 @@ def test_markdown_keeps_its_formulas(samples: str, tmp_path: Path, capsys: pytes
         (["--x", "1,2", "--y", "1", "--hidden_sizes", "[0]"], "layer_sizes is [2, 0, 1]"),
         (["--x", "1,2", "--y", "1", "--lr", "nan"], "lr is nan; it must be a positive number"),
         (["--x", "1,2", "--y", "1", "--lr", "-1"], "lr is -1; it must be a positive number"),
-        (["--x", "1,2", "--y", "1", "--output", "linear"], "it must be 'squared_error'"),
+        (
+            ["--x", "1,2", "--y", "1", "--output", "linear", "--cost", "cross_entropy"],
+            "for a network with linear outputs it must be 'squared_error'",
+        ),
+        (["--x", "1,2", "--y", "1", "--activation", "step"], "activation is 'step'; it must be one of sigmoid, tanh, "),
+        (["--x", "1,2", "--y", "1", "--activation", "[tanh, relu]"], "it must be one for all, or a list of 1, one a layer"),
+        (["--x", "1,2", "--y", "1", "--weights", "none.yaml"], "the weights file none.yaml does not exist"),
+        (["--x", "1,2", "--y", "1", "--weights", "none.yaml", "--hidden_sizes", "3"], "with --weights it is left out"),
+        (["--x", "1,2", "--y", "1", "--seed", "-1"], "seed is -1; it must be from 0 to 4294967295"),
         (["--x", "1,2", "--y", "1", "--markdown", "nowhere/trace.md"], "nowhere/trace.md"),
         (["--config", "none.yaml"], "File does not exist"),
         ([*XOR[1:], "--samples", "5"], "samples is 5; the first batch has 4"),
@@ -212,3 +319,65 @@ def test_sample_needs_no_lightning() -> None:
         "assert not {'lightning', 'sklearn', 'jsonargparse', 'torchmetrics'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+WEIGHTS = {
+    "W1": [[1, -2], ["1e-1", 0.5], [0, 3]],
+    "b1": [0.1, 0, -0.1],
+    "beta1": 0.5,
+    "theta1": [1, 2, 3],
+    "W2": [[1, 2, 3]],
+    "b2": 0,
+}
+GIVEN = ["trace", "--x", "1,2", "--y", "1", "--activation", "scaled_sigmoid", "--json", "--weights"]
+
+
+@pytest.mark.parametrize("name", ["weights.json", "weights.yaml"])
+def test_weights_of_a_file(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / name).write_text(json.dumps(WEIGHTS))
+    assert main([*GIVEN, str(tmp_path / name)]) == 0
+    traced = json.loads(capsys.readouterr().out)
+    assert traced["given"]["β1"] == [[0.5]]
+    assert traced["given"]["θ1"] == [[1, 2, 3]]
+    assert traced["given"]["b2"] == [0]
+    (a1,) = (step["value"] for step in traced["steps"] if step["symbol"] == "A1")
+    z1 = [1 - 4 + 0.1, 0.1 + 1, 6 - 0.1]
+    assert a1 == [pytest.approx([1 / (1 + math.exp(-0.5 * (z - theta))) for z, theta in zip(z1, [1, 2, 3], strict=True)])]
+    numbers = [step["number"] for step in traced["steps"] if step["symbol"] in ("dβ1", "dθ1", "β1", "θ1")]
+    assert numbers == ["4.1", "4.1", "3.2g", "3.2g"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"W1": None}, "W1 in weights.json is None; it must be a row of numbers for each unit, such as [[0.1, 0.2]]"),
+        ({"W1": [[1, 2], [3]]}, "W1 in weights.json is [[1, 2], [3]]; it must be a row of numbers for each unit"),
+        ({"W1": [[1, True]]}, "W1 in weights.json has True; it must have finite numbers"),
+        ({"W1": [[1, "two"]]}, "W1 in weights.json has 'two'; it must have finite numbers"),
+        ({"W1": [[1, 10**400]]}, "it must have finite numbers"),
+        ({"W2": [[1, 2]]}, "W2 in weights.json has shape (1, 2); it must be (1, 3), for layer 1 has 3 units"),
+        ({"b1": [1, 2]}, "b1 in weights.json is [1, 2]; it must be a number for all 3 units, or a list of 3, one for each"),
+        ({"beta1": [1, 2]}, "beta1 in weights.json is [1, 2]; it must be a number for all 3 units"),
+        ({"W4": [[1]]}, "weights.json has no W3; it must hold W1, b1, W2, ... of every layer"),
+        ({"gamma1": 1}, "weights.json has gamma1; it may hold W1, b1, ... to W2, b2, and beta1, theta1"),
+        ({"W1": [[1, 2, 3]] * 3}, "x has shape (1, 2) and y (1, 1); they must be (B, 3) and (B, 1)"),
+        ([1], "the weights file weights.json is [1]; it must be names and values"),
+        ("{", "the weights file weights.json is no JSON"),
+    ],
+)
+def test_bad_weights_are_refused_in_one_line(
+    change: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changed = {**WEIGHTS, **change} if isinstance(change, dict) else change
+    Path("weights.json").write_text(changed if isinstance(changed, str) else json.dumps(changed))
+    assert main([*GIVEN, "weights.json"]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    assert message in output.err
+
+
+def test_networks_side_by_side_are_refused() -> None:
+    with pytest.raises(ValueError, match="the network is 3 networks side by side; one can be traced"):
+        trace(BPNetwork([2, 1], networks=3), torch.zeros(1, 2), torch.zeros(1, 1))

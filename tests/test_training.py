@@ -64,13 +64,15 @@ def random_rows(task: str, outputs: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 def test_100_steps_as_torch_nn(task: str, outputs: int, cost: str, hidden_sizes: tuple[int, ...]) -> None:
     module = BPModule(6, outputs, hidden_sizes, task, cost, lr=0.7).double()
-    expected = reference(module.network, "linear" if task == "regression" else "sigmoid")
+    of_z = task == "regression" or (task, cost) == ("multiclass", "cross_entropy")  # the loss takes the weighted input
+    expected = reference(module.network, "linear" if of_z else "sigmoid")
     x, y = random_rows(task, outputs)
     batches = DataLoader(TensorDataset(x, y), batch_size=10)
     costs = Costs()
     quiet_trainer(max_epochs=1, precision="64-true", callbacks=[costs]).fit(module, batches)
 
-    loss = nn.BCELoss() if cost == "cross_entropy" else nn.MSELoss()
+    of_activation = {"cross_entropy": nn.BCELoss(), "squared_error": nn.MSELoss()}[cost]
+    loss = nn.CrossEntropyLoss() if task == "multiclass" and cost == "cross_entropy" else of_activation
     optimizer = torch.optim.SGD(expected.parameters(), lr=0.7)
     expected_costs = []
     for batch_x, batch_y in batches:
@@ -167,7 +169,9 @@ def test_metrics_are_those_of_scikit_learn(name: str) -> None:
             "f1": metrics.f1_score(true, classes, average="macro" if multiclass else "binary"),
             "auroc": metrics.roc_auc_score(y, prediction, average="macro"),
             "average_precision": metrics.average_precision_score(y, prediction, average="macro"),
-            "cost": -(y * np.log(prediction) + (1 - y) * np.log(1 - prediction)).mean(),
+            "cost": -(
+                (y * np.log(prediction)).sum(1) if multiclass else y * np.log(prediction) + (1 - y) * np.log(1 - prediction)
+            ).mean(),
         }
     assert set(reported) == {f"{name}/test" for name in expected}
     for metric, value in expected.items():
@@ -245,8 +249,14 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"task": "ranking"}, "task is 'ranking'; it must be one of binary"),
-        ({"cost": "hinge"}, "cost is 'hinge'; it must be one of cross_entropy"),
-        ({"task": "regression", "cost": "cross_entropy"}, "for regression it must be 'squared_error'"),
+        (
+            {"cost": "hinge"},
+            "cost 'hinge' is not for task binary; it must be cost 'cross_entropy' with output 'sigmoid'",
+        ),
+        (
+            {"task": "regression", "cost": "cross_entropy"},
+            "'cross_entropy' is not for task regression; it must be cost 'squared_error'",
+        ),
         ({"lr": 0.0}, "lr is 0.0; it must be a finite number above 0"),
         ({"lr": math.nan}, "lr is nan"),
         ({"hidden_sizes": [4, 0]}, r"layer_sizes is \[3, 4, 0, 1\]"),

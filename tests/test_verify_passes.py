@@ -115,16 +115,11 @@ def test_wrapped_operation_of_pytorch_passes(operation: Callable[..., Any], inpu
     assert checks(result.with_status("skipped")) <= {"expanded upstream", "noncontiguous upstream"}
 
 
-# What is still to be mended: the whole network's gradients are kept on ctx by an attribute, where two threads race for them.
-TO_MEND = {"network_cost": {"two threads", "saved tensors hooks"}}
-
-
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", [sample.name for sample in verify.own_functionals()])
 def test_own_functional_passes(device: str, name: str) -> None:
     (result,) = verify.gradcheck([device], name)
-    allowed = NESTED | TO_MEND.get(name, set())
-    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.findings if row.check not in allowed] == []
+    assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.findings] == []
     assert checks(result.with_status("bypassed")) == BYPASSED
     assert not result.with_status("skipped")
     assert {row.device for row in result.rows} == {device}

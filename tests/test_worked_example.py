@@ -1,15 +1,20 @@
-"""One iteration of the text on a network small enough to follow with a pocket calculator.
+"""Iterations on networks small enough to follow with a pocket calculator: one of our own, and a published one.
 
-Two inputs, two hidden units, one output; one sample, x = (1, 0.5) with y = 1; cross-entropy; learning rate 0.5. Every number
-below was worked out apart from this project, in decimal arithmetic of thirty digits, and stands rounded to ten places.
+Our own: two inputs, two hidden units, one output; one sample, x = (1, 0.5) with y = 1; cross-entropy; learning rate 0.5. Every
+number below was worked out apart from this project, in decimal arithmetic of thirty digits, and stands rounded to ten places.
 """
 
+import json
+
+import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
+from training_runs import CONFIGS
 
 from torchbp import equations as eq
 from torchbp import functional as F
+from torchbp.cli import main
 from torchbp.nn import BCEWithLogitsLoss, BPNetwork
 
 LR = 0.5
@@ -107,9 +112,9 @@ def test_equation_by_equation() -> None:
     parameters = [tensor(values) for values in (W1, b1, W2, b2)]
     w1, c1, w2, c2 = parameters
 
-    z1 = eq.weighted_input(x, w1, c1)
+    z1 = eq.weighted_input(x, w1.mT, c1)
     a1 = eq.sigmoid(z1)
-    z2 = eq.weighted_input(a1, w2, c2)
+    z2 = eq.weighted_input(a1, w2.mT, c2)
     a2 = eq.sigmoid(z2)
     for actual, expected in zip((z1, a1, z2, a2), (Z1, A1, Z2, A2), strict=True):
         same(actual, expected)
@@ -119,12 +124,47 @@ def test_equation_by_equation() -> None:
     dz2 = eq.output_error(a2, y)
     same(dz2, DZ2)
     same(eq.cross_entropy_derivative(a2, y) * eq.sigmoid_derivative(a2), DZ2)
-    dz1 = eq.hidden_error(dz2, w2, a1)
+    dz1 = eq.hidden_error(eq.activation_gradient(dz2, w2), eq.sigmoid_derivative(a1))
     same(dz1, DZ1)
-    gradients = eq.weight_gradient(dz1, x), eq.bias_gradient(dz1), eq.weight_gradient(dz2, a1), eq.bias_gradient(dz2)
+    gradients = eq.weight_gradient(dz1.mT, x), eq.bias_gradient(dz1), eq.weight_gradient(dz2.mT, a1), eq.bias_gradient(dz2)
     for gradient, expected in zip(gradients, (DW1, DB1, DW2, DB2), strict=True):
         same(gradient, expected)
 
     afterwards = W1_AFTER, B1_AFTER, W2_AFTER, B2_AFTER
     for parameter, gradient, expected in zip(parameters, gradients, afterwards, strict=True):
-        same(eq.descend_(parameter, gradient, LR), expected)
+        same(eq.descend(parameter, gradient, LR), expected)
+
+
+def test_published_example(capsys: pytest.CaptureFixture[str]) -> None:
+    """Matt Mazur, "A Step by Step Backpropagation Example" (2015), with the digits that it prints.
+
+    Its error, ½Σ over two outputs, is their mean. It leaves biases as they are, so that they are not compared.
+    """
+    sample = ["--x", "0.05,0.1", "--y", "0.01,0.99", "--cost", "squared_error", "--lr", "0.5"]
+    assert main(["trace", "--weights", str(CONFIGS / "weights" / "mazur.yaml"), *sample, "--json"]) == 0
+    steps = {step["symbol"]: step["value"] for step in json.loads(capsys.readouterr().out)["steps"]}
+    printed = {
+        "Z1": [["0.3775", ...]],
+        "A1": [["0.593269992", "0.596884378"]],
+        "Z2": [["1.105905967", ...]],
+        "A2": [["0.75136507", "0.772928465"]],
+        "L": "0.298371109",
+        "dA2": [["0.74136507", ...]],
+        "∂A2/∂Z2": [["0.186815602", ...]],
+        "dZ2": [["0.138498562", ...]],
+        "dW2": [["0.082167041", ...], [..., ...]],
+        "dW1": [["0.000438568", ...], [..., ...]],
+        "W1": [["0.149780716", "0.19956143"], ["0.24975114", "0.29950229"]],
+        "W2": [["0.35891648", "0.408666186"], ["0.511301270", "0.561370121"]],
+    }
+    for symbol, digits in printed.items():
+        rounded(steps[symbol], digits)
+
+
+def rounded(value: object, digits: object) -> None:
+    """Each number, rounded to as many places as were printed, is what was printed; ... stands for what was not."""
+    if isinstance(value, list) and isinstance(digits, list):
+        for each, printed in zip(value, digits, strict=True):
+            rounded(each, printed)
+    elif digits is not ...:
+        assert f"{value:.{len(str(digits).partition('.')[2])}f}" == digits

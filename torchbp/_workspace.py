@@ -1,78 +1,93 @@
-"""The memory of an iteration in place: one workspace, and for batches of each size views of its first rows."""
+"""The memory of an iteration in place: one workspace, and layers bound to its first rows for batches of each size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-# A layer of this many units or more is carried back in two halves, so that dA is never larger than half of it.
-WIDE = 1024
+from torchbp import equations as eq
+from torchbp.iteration import Dense, Network, layers_of
+
+
+class Subtract:
+    """Gradient descent as gradients are made: W ← W - α/m dZᵀ X. Equation 3.2g.
+
+    Args:
+        parameters: of all layers, by their numbers.
+        ones: a one for each row of a batch.
+    """
+
+    __slots__ = ("alpha", "ones", "parameters")
+
+    def __init__(self, parameters: Sequence[Tensor], ones: Tensor) -> None:
+        self.parameters, self.ones, self.alpha = parameters, ones, 0.0
+
+    def wants(self, slot: int) -> bool:
+        return True
+
+    def product(self, slot: int, dzt: Tensor, x: Tensor) -> None:
+        eq.descend_weight(self.parameters[slot], dzt, x, self.alpha)
+
+    def rows(self, slot: int, dz: Tensor, dzt: Tensor) -> None:
+        eq.descend_bias(self.parameters[slot], dzt, self.ones, self.alpha)
+
+    def other(self, slot: int, gradient: Tensor) -> None:
+        eq.descend(self.parameters[slot], gradient, self.alpha)
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
-    """What an iteration on batches of one size reads and writes: the workspace's first rows, and the parameters."""
+class Bound:
+    """What an iteration on batches of one size works with: layers with memory, the error's memory, where gradients go."""
 
-    hidden: list[tuple[Tensor, Tensor, Tensor]]  # A, Wᵀ, b of each hidden layer, upwards
-    last: tuple[Tensor, Tensor]  # Wᵀ, b of the last layer
-    error: Tensor  # its dZ
-    upper: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]  # W, dZ, dZᵀ, A and dA of the layer below; downwards
-    first: tuple[Tensor, Tensor]  # W, dZᵀ of the first layer
-    biases: list[tuple[Tensor, Tensor]]  # b, dZᵀ of every layer
-    ones: Tensor
+    layers: list[Dense]
+    dz: Tensor
+    subtract: Subtract
     count: int  # m, the number of costs whose mean the cost is
 
 
 class Workspace:
-    """What an iteration on parameters ``W`` and ``b`` needs beside them, for the largest batch so far.
+    """What an iteration on a network's parameters needs beside them, for the largest batch so far.
 
     Attributes:
         rows: how many that batch had.
-        views: those made so far, by the number of rows; :meth:`views_of` makes others.
+        bound: what was bound so far, by the number of rows; :meth:`bind` binds others.
     """
 
-    def __init__(self, W: Sequence[Tensor], b: Sequence[Tensor]) -> None:
-        self.W, self.b = W, b
-        self.views: dict[int, Views] = {}
+    def __init__(self, network: Network, parameters: Sequence[Tensor]) -> None:
+        self.network, self.parameters = network, parameters
+        self.widths = [layer.W.shape[-2] for layer in layers_of(network, parameters)]
+        self.bound: dict[int, Bound] = {}
         self._reserve(0)
 
-    def views_of(self, rows: int) -> Views:
-        """The views for batches of so many rows; the memory is made anew where it is too small for them."""
+    def bind(self, rows: int) -> Bound:
+        """The layers for batches of so many rows; the memory is made anew where it is too small for them."""
         if rows > self.rows:
             self._reserve(rows)
-        A = [a[:rows] for a in self._A]
-        dZ = [*A, self._dZ[:rows]]
-        dZt = [dz.t() for dz in dZ]
-        Wt = [W.t() for W in self.W]
-        # Columns of W, A and dA go together: each half of a wide layer has an iteration of its own.
-        upper = [
-            (W_part, dz, dzt, a_part, self._dA[: a_part.numel()].view(a_part.shape))
-            for W, dz, dzt, a in zip(self.W[1:], dZ[1:], dZt[1:], A, strict=True)
-            for W_part, a_part in zip(_parts(W), _parts(a), strict=True)
-        ]
-        views = self.views[rows] = Views(
-            hidden=list(zip(A, Wt, self.b, strict=False)),
-            last=(Wt[-1], self.b[-1]),
-            error=dZ[-1],
-            upper=upper[::-1],
-            first=(self.W[0], dZt[0]),
-            biases=list(zip(self.b, dZt, strict=True)),
-            ones=self._ones[:rows],
-            count=rows * self._dZ.shape[1],
+        with torch.no_grad():
+            layers = layers_of(self.network, self.parameters)
+        for layer, z, a, below in zip(layers, self._Z, self._A, [0, *self.widths], strict=False):
+            layer.z_memory = z[..., :rows, :]
+            layer.a_memory = layer.dz_memory = layer.z_memory if a is z else a[..., :rows, :]
+            layer.dzt = layer.dz_memory.mT
+            if below:
+                leading = z.shape[:-2]
+                layer.da_memory = self._dA[: leading.numel() * rows * below].view(*leading, rows, below)
+        bound = self.bound[rows] = Bound(
+            layers,
+            dz=layers[-1].dz_memory,  # type: ignore[arg-type]
+            subtract=Subtract(self.parameters, self._ones[..., :rows]),
+            count=rows * (self.widths[-1] if self.network.output.mean == "elements" else 1),
         )
-        return views
+        return bound
 
     def _reserve(self, rows: int) -> None:
-        *hidden, n_out = [len(b) for b in self.b]
-        new = self.b[0].new_empty
+        W = self.parameters[0]
+        leading = W.shape[:-2]
         self.rows = rows
-        self.views.clear()
-        self._A = [new(rows, n) for n in hidden]
-        self._dA = new(rows * max((n - n // 2 if n >= WIDE else n for n in hidden), default=0))
-        self._dZ = new(rows, n_out)
-        self._ones = self.b[0].new_ones(rows)
-
-
-def _parts(t: Tensor) -> tuple[Tensor, ...]:
-    """The columns of a wide layer as two halves, the larger one first; those of a narrow one whole."""
-    return t.chunk(2, 1) if t.shape[1] >= WIDE else (t,)
+        self.bound.clear()
+        self._A = [W.new_empty(*leading, rows, n) for n in self.widths]
+        # Where the slope is of a, z is written over by it.
+        self._Z = [a if g.keeps == "a" else torch.empty_like(a) for a, (g, _) in zip(self._A, self.network.layers, strict=True)]
+        self._dA = W.new_empty(leading.numel() * rows * max(self.widths[:-1], default=0))
+        self._ones = W.new_ones(rows) if not leading else W.new_ones(*leading, 1, rows)

@@ -54,11 +54,15 @@ TYPES = {
 }
 
 
-class OneLineParser(ArgumentParser):
-    """A parser that refuses in one line."""
+class OneLine:
+    """Makes a parser of argparse or jsonargparse refuse in one line."""
 
-    def error(self, message: str) -> NoReturn:
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         sys.exit(refuse(message, 2))
+
+
+class OneLineParser(OneLine, ArgumentParser):
+    """argparse's parser, refusing in one line."""
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -1,16 +1,22 @@
 """The Functions in the manner of ``torch.nn.functional``: the same names, arguments, shapes and meaning."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 
+from torchbp import _pytorch, functions
 from torchbp import equations as eq
-from torchbp import functions
+from torchbp.activations import ACTIVATIONS, Activation, activation_of
 from torchbp.functions import as_rows, call_of, positives_weighted, reduce
+from torchbp.iteration import Network, layers_of
+from torchbp.outputs import CROSS_ENTROPY_OF_ACTIVATION, OUTPUTS, Output, output_of
 
 __all__ = [
+    "activate",
+    "activated_linear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
@@ -21,25 +27,41 @@ __all__ = [
 ]
 
 _linear = call_of(functions.Linear)
-_sigmoid_linear = call_of(functions.SigmoidLinear)
-_squared_error = call_of(functions.SquaredError)
-_cross_entropy = call_of(functions.CrossEntropy)
-_sigmoid_cross_entropy = call_of(functions.SigmoidCrossEntropy)
-_softmax_cross_entropy = call_of(functions.SoftmaxCrossEntropy)
+_SQUARED_ERROR = OUTPUTS["squared_error", "linear"]
+_SIGMOID = OUTPUTS["cross_entropy", "sigmoid"]
+_SOFTMAX = OUTPUTS["cross_entropy", "softmax"]
 # Past Function.apply, which looks for torch.func's transforms as network_cost does, and takes a twentieth of a small step.
 _network_cost = super(Function, functions.NetworkCost).apply
+
+
+# What calls the Function of each entry. By id, for Dynamo hashes no dataclass; a call holds its entry, so an id stays its own.
+_calls: dict[int, Callable[..., Tensor]] = {
+    **{id(g): call_of(functions.activation_function(g)) for g in ACTIVATIONS.values()},
+    **{id(output): call_of(functions.cost_function(output)) for output in (*OUTPUTS.values(), CROSS_ENTROPY_OF_ACTIVATION)},
+}
+
+
+def _activation(g: Activation) -> Callable[..., Tensor]:
+    if id(g) not in _calls:
+        _calls[id(g)] = call_of(functions.activation_function(g))
+    return _calls[id(g)]
+
+
+def _cost(output: Output) -> Callable[..., Tensor]:
+    return _calls[id(output)]
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Weighted input of a layer, z = x Wᵀ + b (equations 2.1 and 2.3), as ``torch.nn.functional.linear``.
 
     Args:
-        input: (*, in_features), any leading shape, also none.
-        weight: (out_features, in_features).
-        bias: (out_features), or None.
+        input: (*, in_features), any leading shape, also none; for K networks side by side (K, B, in_features), or
+            (B, in_features) that all share.
+        weight: (out_features, in_features), or (K, out_features, in_features).
+        bias: (out_features), or (K, out_features), or None.
 
     Returns:
-        (*, out_features).
+        (*, out_features), or (K, B, out_features).
 
     Raises:
         ValueError: shapes that do not fit.
@@ -48,7 +70,59 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> linear(torch.tensor([1.0, 2.0]), torch.tensor([[3.0, 4.0]]), torch.tensor([5.0]))
     tensor([16.])
     """
-    return _linear(*_checked_layer(input, weight, bias))
+    input, weight, bias = _checked_layer(input, weight, bias)
+    if weight.dim() == 3:
+        return _linear(input.expand(len(weight), *input.shape[-2:]), weight, None if bias is None else bias.unsqueeze(-2))
+    if input.dim() == 2:
+        return _linear(input, weight, bias)
+    return _linear(as_rows(input), weight, bias).reshape(*input.shape[:-1], weight.shape[0])
+
+
+def activate(input: Tensor, activation: str | Activation, *parameters: Tensor) -> Tensor:
+    """Activation of weighted inputs, a = g(z; θ) (equations 2.2 and 4.1).
+
+    Args:
+        input: (*, n), any leading shape, also none; with parameters of K networks (K, B, n).
+        activation: a name, an import path ``package.module:name``, or an :class:`torchbp.activations.Activation`.
+        parameters: its learnable parameters, (C, 1) or (C, n) each, or (K, C, 1) or (K, C, n).
+
+    Returns:
+        The shape of ``input``.
+
+    Raises:
+        ValueError: no such activation, another number of parameters, or shapes that do not fit.
+        TypeError: an ``input`` that is not of a real floating-point type.
+
+    >>> activate(torch.tensor([-1.0, 0.0]), "sigmoid")
+    tensor([0.2689, 0.5000])
+    """
+    g = activation_of(activation)
+    _check_floating("input", input)
+    if len(parameters) != len(g.parameters):
+        raise ValueError(f"there are {len(parameters)} parameters; {g.name} has {len(g.parameters)}")
+    if g is ACTIVATIONS["identity"]:
+        return input
+    if not parameters:
+        return _activation(g)(input)
+    for (name, parameter), theta in zip(g.parameters.items(), parameters, strict=True):
+        count, n = len(parameter.initial), input.shape[-1] if input.dim() else 1
+        if theta.shape[-2:] not in ((count, 1), (count, n)):
+            raise ValueError(f"{name} of {g.name} has shape {tuple(theta.shape)}; it must be ({count}, 1) or ({count}, {n})")
+    if any(theta.dim() == 3 for theta in parameters):
+        return _activation(g)(input, *parameters)
+    rows = input.reshape(1, -1) if input.dim() < 2 else as_rows(input)
+    return _activation(g)(rows, *parameters).reshape(input.shape)
+
+
+def activated_linear(
+    input: Tensor, weight: Tensor, bias: Tensor | None, activation: str | Activation, *parameters: Tensor
+) -> Tensor:
+    """Activation of a layer, a = g(x Wᵀ + b; θ) (equations 2.1 and 2.2); as :func:`linear` and :func:`activate`.
+
+    >>> activated_linear(torch.tensor([1.0, 2.0]), torch.tensor([[2.0, -1.5]]), None, "relu")
+    tensor([0.])
+    """
+    return activate(linear(input, weight, bias), activation, *parameters)
 
 
 def sigmoid_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -57,7 +131,7 @@ def sigmoid_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     >>> sigmoid_linear(torch.tensor([1.0, 2.0]), torch.tensor([[2.0, -1.0]]))
     tensor([0.5000])
     """
-    return _sigmoid_linear(*_checked_layer(input, weight, bias))
+    return _activation(ACTIVATIONS["sigmoid"])(linear(input, weight, bias))
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -78,7 +152,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     >>> mse_loss(torch.tensor([0.5, 1.0]), torch.tensor([0.0, 1.0]))
     tensor(0.1250)
     """
-    return _squared_error(*_checked_cost(input, target, reduction))
+    return _cost(_SQUARED_ERROR)(*_checked_cost(input, target, reduction))
 
 
 def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -90,41 +164,49 @@ def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean")
     >>> binary_cross_entropy(torch.tensor([0.5]), torch.tensor([1.0]))
     tensor(0.6931)
     """
-    return _cross_entropy(*_checked_cost(input, target, reduction))
+    return _cost(CROSS_ENTROPY_OF_ACTIVATION)(*_checked_cost(input, target, reduction))
 
 
 def binary_cross_entropy_with_logits(
-    input: Tensor, target: Tensor, reduction: str = "mean", pos_weight: Tensor | None = None
+    input: Tensor, target: Tensor, reduction: str = "mean", pos_weight: Tensor | None = None, weight: Tensor | None = None
 ) -> Tensor:
     """Cross-entropy cost of g(z) from the weighted input z (equations 2.4 and 3.1c); its backward is a - y (3.2c).
 
     As ``torch.nn.functional.binary_cross_entropy_with_logits``, finite for every finite ``input``; ``target`` lies in [0, 1];
     shapes, ``reduction`` and errors as :func:`mse_loss`. ``pos_weight``, 0 or above and broadcast to ``input``, multiplies the
-    cost's term of the positive class, y ln a; it may have a gradient of its own.
+    cost's term of the positive class, y ln a; ``weight``, broadcast likewise, multiplies each cost. Both may have gradients.
 
     >>> binary_cross_entropy_with_logits(torch.tensor([0.0]), torch.tensor([1.0]))
     tensor(0.6931)
     """
     input, target, reduction = _checked_cost(input, target, reduction)
-    if pos_weight is None:
-        return _sigmoid_cross_entropy(input, target, reduction)
-    weight, target = positives_weighted(target.to(input.dtype), pos_weight)
-    return reduce(weight * _sigmoid_cross_entropy(input, target, "none"), reduction)
+    if pos_weight is None and weight is None:
+        return _cost(_SIGMOID)(input, target, reduction)
+    costs_weight = 1 if weight is None else weight
+    if pos_weight is not None:
+        u, target = positives_weighted(target.to(input.dtype), pos_weight)
+        costs_weight = costs_weight * u
+    return reduce(costs_weight * _cost(_SIGMOID)(input, target, "none"), reduction)
 
 
-def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross-entropy cost of softmax outputs, as ``torch.nn.functional.cross_entropy``; its backward is a - y as well.
+def cross_entropy(
+    input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy cost of softmax outputs (equation 4.2), as ``torch.nn.functional.cross_entropy``; its backward is a - y.
 
     Args:
         input: weighted inputs, finite, (C) or (B, C).
         target: class indices, () or (B), or probabilities of the shape of ``input``.
-        reduction: ``'mean'`` divides by the number of rows, ``'sum'`` adds them, ``'none'`` gives one cost a row.
+        reduction: ``'mean'`` divides by the number of rows, or for class indices by the sum of their weights; ``'sum'`` adds
+            the rows' costs, ``'none'`` gives one cost a row.
+        weight: (C), what each class's term is multiplied by.
+        label_smoothing: the share of the target, in [0, 1], that is spread evenly over all classes.
 
     Returns:
         A scalar, or () or (B) for ``'none'``.
 
     Raises:
-        ValueError: shapes that do not fit, or another ``reduction``.
+        ValueError: shapes that do not fit, another ``reduction``, or a ``label_smoothing`` outside [0, 1].
         TypeError: an ``input`` that is not of a real floating-point type.
 
     >>> cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
@@ -132,18 +214,33 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
     """
     if input.dim() not in (1, 2):
         raise ValueError(f"input has shape {tuple(input.shape)}; cross_entropy takes (C) or (B, C)")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing is {label_smoothing}; it must be from 0 to 1")
+    if weight is not None and weight.shape != input.shape[-1:]:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; it must be one a class, {tuple(input.shape[-1:])}")
+    divisor = None
     if not (target.is_floating_point() or target.is_complex()):
         if target.shape != input.shape[:-1]:
             raise ValueError(
                 f"target has shape {tuple(target.shape)}; class indices for an input of shape {tuple(input.shape)} "
                 f"have shape {tuple(input.shape[:-1])}"
             )
+        divisor = None if weight is None else weight[target].sum()
         target = torch.zeros_like(input).scatter(-1, target.long().unsqueeze(-1), 1)  # one-hot, also under vmap
     input, target, reduction = _checked_cost(input, target, reduction)
-    if input.dim() == 2:
-        return _softmax_cross_entropy(input, target, reduction)
-    # One row: its mean and its sum are the cost itself.
-    return _softmax_cross_entropy(input.unsqueeze(0), target.unsqueeze(0), "sum")
+    if label_smoothing:
+        target = eq.smoothed(target, label_smoothing)
+    if weight is not None:
+        target = target * weight
+    one_row = input.dim() == 1
+    if one_row:
+        input, target = input.unsqueeze(0), target.unsqueeze(0)
+    if reduction == "none":
+        costs = _cost(_SOFTMAX)(input, target, "none").squeeze(-1)
+        return costs.squeeze(0) if one_row else costs
+    if reduction == "mean" and divisor is not None:
+        return _cost(_SOFTMAX)(input, target, "sum") / divisor
+    return _cost(_SOFTMAX)(input, target, reduction)
 
 
 def network_cost(
@@ -154,116 +251,161 @@ def network_cost(
     output: str = "sigmoid",
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
+    activation: str | Activation | Sequence[str | Activation] = "sigmoid",
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Cost of a network of sigmoid layers, and its prediction, with one node in the graph (equations 2.1 to 3.1).
+    """Cost of a network, and its prediction, with one node in the graph (equations 2.1 to 3.1).
 
-    The values and gradients are those of :func:`sigmoid_linear`, :func:`linear` and the cost one after the other, at less
+    The values and gradients are those of :func:`activated_linear`, :func:`linear` and the cost one after the other, at less
     overhead and memory. Under torch.compile, torch.func, forward-mode derivatives and autocast it is these functions that run.
 
     Args:
-        input: (*, n0).
-        target: (*, nL), within [0, 1] for cross-entropy; taken in the type of ``input``.
-        parameters: W1 (n1, n0), b1 (n1), ..., WL, bL, of at least one layer.
-        cost: ``'cross_entropy'`` (3.1c, for sigmoid outputs) or ``'squared_error'`` (3.1a).
-        output: ``'sigmoid'``, or ``'linear'`` for a last layer without activation.
-        reduction: as in :func:`mse_loss`.
-        pos_weight: as in :func:`binary_cross_entropy_with_logits`, for cross-entropy.
+        input: (*, n0); for K networks (K, B, n0), or (B, n0) that all share.
+        target: (*, nL), within the range that the output takes; taken in the type of ``input``.
+        parameters: W1 (n1, n0), b1 (n1), those of its activation, ..., WL, bL, of at least one layer; or of K networks, each
+            with a leading K.
+        cost: ``'cross_entropy'`` (3.1c, 4.2) or ``'squared_error'`` (3.1a), or another that goes with the output.
+        output: ``'sigmoid'``, ``'softmax'``, or ``'linear'`` for a last layer without activation.
+        reduction: as in :func:`mse_loss`, for softmax as in :func:`cross_entropy`; of K networks for each.
+        pos_weight: as in :func:`binary_cross_entropy_with_logits`, for sigmoid outputs with cross-entropy.
+        activation: of the hidden layers, one for all or one each.
+        weight: (*), what multiplies the costs of each row; it has no gradient.
 
     Returns:
-        The cost, a scalar, or (*, nL) for ``'none'``; and the prediction (*, nL), without a gradient.
+        The cost, a scalar, or the single costs for ``'none'``, (*, nL) or, of softmax, (*, 1); of K networks one each; and the
+        prediction (*, nL), without a gradient.
 
     Raises:
-        ValueError: shapes that do not fit, another ``cost``, ``output`` or ``reduction``, a ``pos_weight`` of squared error.
+        ValueError: shapes that do not fit, a ``cost`` and ``output`` that do not go together, another ``reduction``, a
+            ``pos_weight`` of another output.
         TypeError: a tensor that is not of a real floating-point type.
 
     >>> network_cost(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0]]), [torch.tensor([[2.0, -1.0]]), torch.tensor([0.0])])
     (tensor(0.6931), tensor([[0.5000]]))
     """
-    end = functions.ENDS.get((cost, output))
-    if end is None:
-        allowed = ", ".join(f"{c!r} with {o!r}" for c, o in functions.ENDS)
-        raise ValueError(f"cost is {cost!r} with output {output!r}; it must be {allowed}")
-    _check_reduction(reduction)
+    network = _network(cost, output, activation if isinstance(activation, str | Activation) else tuple(activation), parameters)
+    return cost_of(network, input, target, parameters, reduction, pos_weight, weight)
+
+
+def cost_of(
+    network: Network,
+    input: Tensor,
+    target: Tensor,
+    parameters: Sequence[Tensor],
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """:func:`network_cost` of a network that is described already."""
+    if reduction not in _REDUCTIONS:
+        _check_reduction(reduction)
     _check_floating("input", input)
     if target.dtype != input.dtype:
         _check_floating("target", target)
         target = target.to(input.dtype)
-    weight, weight_has_gradient = None, False
+    weight_has_gradient = False
     if pos_weight is not None:
-        if cost != "cross_entropy":
-            raise ValueError(f"pos_weight is given with cost {cost!r}; it is for 'cross_entropy' only")
+        network.output.check_pos_weight()
         weight_has_gradient = target.requires_grad or pos_weight.requires_grad
-    if reduction == "none" or weight_has_gradient or _goes_by_single_layers():
-        return _by_single_layers(input, target, parameters, cost, output, reduction, pos_weight)
+    if weight is not None:
+        weight = weight.unsqueeze(-1)
+    if (
+        reduction == "none"
+        or weight_has_gradient
+        or _pytorch.more_than_gradients()
+        or (parameters and parameters[0].dim() == 3)
+    ):
+        return _by_single_layers(network, input, target, parameters, reduction, pos_weight, weight)
     if pos_weight is not None:
-        weight, target = positives_weighted(target, pos_weight)
+        u, target = positives_weighted(target, pos_weight)
+        weight = u if weight is None else weight * u
     call = _network_cost if torch.is_grad_enabled() else functions.network_forward
     try:
         if input.dim() == 2:
-            return call(input, target, weight, end, reduction == "mean", *parameters)
+            return call(input, target, weight, network, reduction == "mean", *parameters)
         weight = None if weight is None else as_rows(weight)
-        value, prediction = call(as_rows(input), as_rows(target), weight, end, reduction == "mean", *parameters)
+        value, prediction = call(as_rows(input), as_rows(target), weight, network, reduction == "mean", *parameters)
     except (RuntimeError, ValueError, IndexError):
         # Looked at only now, for to look at every shape takes a twentieth of a small network's step.
-        _check_network(input, target, parameters)
+        _check_network(network, input, target, parameters)
         raise
     return value, prediction.reshape(target.shape)
 
 
+@lru_cache(maxsize=256)
+def _described(output: Output, hidden: tuple[Activation, ...]) -> Network:
+    return Network(hidden, output)
+
+
+def _network(cost: str, output: str, activation: object, parameters: Sequence[Tensor]) -> Network:
+    if isinstance(activation, tuple):
+        return _described(output_of(cost, output), tuple(map(activation_of, activation)))
+    g = activation_of(activation)  # type: ignore[arg-type]
+    return _described(output_of(cost, output), (g,) * ((len(parameters) - 2) // (2 + len(g.parameters))))
+
+
 def _by_single_layers(
+    network: Network,
     input: Tensor,
     target: Tensor,
     parameters: Sequence[Tensor],
-    cost: str,
-    output: str,
     reduction: str,
     pos_weight: Tensor | None,
+    weight: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    _check_network(input, target, parameters)
+    _check_network(network, input, target, parameters)
     z = input
-    for W, b in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
-        z = sigmoid_linear(z, W, b)
-    z = linear(z, *parameters[-2:])
-    if cost == "cross_entropy":
-        return binary_cross_entropy_with_logits(z, target, reduction, pos_weight), eq.sigmoid(z.detach())
-    a = eq.sigmoid(z) if output == "sigmoid" else z
-    return mse_loss(a, target, reduction), a.detach()
+    *hidden, last = layers_of(network, parameters)
+    for layer in hidden:
+        z = activated_linear(z, layer.W, layer.b, layer.g, *layer.theta)
+    z = linear(z, last.W, last.b)
+    output = network.output
+    target = target.expand_as(z)
+    if pos_weight is not None:
+        u, target = positives_weighted(target, pos_weight)
+        weight = u if weight is None else weight * u
+    prediction = output.activation(z.detach())
+    of_networks, weighted = last.W.dim() == 3, weight is not None
+    z, target, reduction = _checked_cost(z, target, reduction)
+    if z.dim() == 1:  # one row
+        z, target = z.unsqueeze(0), target.unsqueeze(0)
+    costs = _cost(output)(z, target, "none" if weighted or of_networks else reduction)
+    if weight is not None:
+        costs = weight * costs
+    if reduction == "none":
+        return (costs.reshape(*prediction.shape[:-1], -1) if z.dim() != prediction.dim() else costs), prediction
+    if of_networks:
+        return (costs.mean((-2, -1)) if reduction == "mean" else costs.sum((-2, -1))), prediction
+    return (reduce(costs, reduction) if weighted else costs), prediction
 
 
-def _goes_by_single_layers() -> bool:
-    """Whether more than the values and gradients is asked for."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._is_any_autocast_enabled()
-        or forward_ad._current_level >= 0
-    )
-
-
-def _check_network(input: Tensor, target: Tensor, parameters: Sequence[Tensor]) -> None:
-    if not parameters or len(parameters) % 2:
-        raise ValueError(f"there are {len(parameters)} parameters; they must be W1, b1, ..., WL, bL")
+def _check_network(network: Network, input: Tensor, target: Tensor, parameters: Sequence[Tensor]) -> None:
+    if not parameters:
+        raise ValueError("there are 0 parameters; they must be W1, b1, ..., WL, bL")
     *rows, n = input.shape or (None,)
-    for W, b in zip(parameters[::2], parameters[1::2], strict=True):
+    for layer in layers_of(network, parameters):
+        W, b = layer.W, layer.b
         _check_floating("W", W)
-        if W.shape != (*b.shape, n) or b.dim() != 1:
+        if W.shape != (*b.shape, n) or b.dim() not in (1, 2):
             raise ValueError(
                 f"a layer's W has shape {tuple(W.shape)} and its b {tuple(b.shape)}, where the layer below or the input has "
                 f"width {n}; they must be (n, {n}) and (n)"
             )
-        (n,) = b.shape
-    if target.shape != (*rows, n):
-        raise ValueError(f"target has shape {tuple(target.shape)}; it must be that of the prediction, {(*rows, n)}")
+        n = b.shape[-1]
+    shape = (*rows, n)
+    if target.shape != shape and not (parameters[0].dim() == 3 and target.shape[-2:] == shape[-2:]):
+        raise ValueError(f"target has shape {tuple(target.shape)}; it must be that of the prediction, {shape}")
 
 
 def _checked_layer(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    if weight.dim() != 2 or input.dim() == 0 or input.shape[-1] != weight.shape[1]:
+    of_networks = weight.dim() == 3 and input.dim() in (2, 3) and input.shape[:-2] in ((), weight.shape[:1])
+    if (weight.dim() != 2 and not of_networks) or input.dim() == 0 or input.shape[-1] != weight.shape[-1]:
         raise ValueError(
             f"input has shape {tuple(input.shape)} and weight {tuple(weight.shape)}; "
             "they must be (*, in_features) and (out_features, in_features)"
         )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias has shape {tuple(bias.shape)}; for this weight it must be {tuple(weight.shape[:1])}")
+    if bias is not None and bias.shape != weight.shape[:-1]:
+        raise ValueError(f"bias has shape {tuple(bias.shape)}; for this weight it must be {tuple(weight.shape[:-1])}")
     _check_floating("input", input)
     _check_floating("weight", weight)
     if bias is not None:
@@ -294,8 +436,11 @@ def _autocasts(tensor: Tensor) -> bool:
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
+_REDUCTIONS = ("mean", "sum", "none")
+
+
 def _check_reduction(reduction: str) -> None:
-    if reduction not in ("mean", "sum", "none"):
+    if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}; it must be 'mean', 'sum' or 'none'")
 
 

@@ -6,17 +6,18 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from torchbp._plain import refuse_misfit
-from torchbp.data._base import BatchSize, RowsDataModule, Task, check_rows
+from torchbp.data._base import BatchSize, RowsDataModule, check_rows
 from torchbp.data._loader import RowLoader
 from torchbp.data._rows import Mapped, Rows
 from torchbp.data._values import counted, listed
+from torchbp.tasks import Task, check_task
 
 SUFFIXES = (".npz", ".npy")
 FEW = 1000  # up to so many distinct integers of y are taken for classes
@@ -61,8 +62,8 @@ class ArrayDataModule(RowsDataModule):
         # Plain values, because they are saved with the checkpoint.
         path, target = str(path), None if target is None else str(target)
         super().__init__(batch_size, val_size, test_size, standardize, seed)
-        if task is not None and task not in get_args(Task):
-            raise ValueError(f"task is {task!r}; it must be one of {', '.join(get_args(Task))}")
+        if task is not None:
+            check_task(task)
         if not (divide_by and np.isfinite(divide_by)):
             raise ValueError(f"divide_by is {divide_by}; it must be a finite number other than 0")
         if not memory >= 0:

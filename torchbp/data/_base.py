@@ -14,8 +14,8 @@ from torchbp.data._content import content_of
 from torchbp.data._loader import RowLoader
 from torchbp.data._rows import Rows, where
 from torchbp.data._split import PARTS, draw_split
+from torchbp.tasks import Task
 
-Task = Literal["binary", "multilabel", "multiclass", "regression"]
 BatchSize = int | Literal["full"]
 Split = Literal["train", "val", "test", "predict"]
 

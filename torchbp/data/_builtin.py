@@ -1,15 +1,17 @@
 """Data that ship with scikit-learn, or that a formula makes: nothing is downloaded."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from sklearn import datasets
+from torch import Tensor
 
-from torchbp.data._base import BatchSize, RowsDataModule, Task
+from torchbp.data._base import BatchSize, RowsDataModule
 from torchbp.data._rows import Rows
+from torchbp.tasks import Task
 
-BuiltinName = Literal["xor", "moons", "breast_cancer", "digits", "diabetes"]
+BuiltinName = Literal["xor", "moons", "sines", "breast_cancer", "digits", "diabetes"]
 
 
 class BuiltinDataModule(RowsDataModule):
@@ -20,6 +22,7 @@ class BuiltinDataModule(RowsDataModule):
     ============== ====== ========= ============ =================================================================
     xor            4      2         binary       the exclusive or; every split is the whole set
     moons          1000   2         binary       two half moons with noise of 0.1, drawn by ``seed``
+    sines          2000   4         regression   what a network 4-4-1 with sines for activations gives, drawn by ``seed``
     breast_cancer  569    30        binary       patients: is the tumour malignant (0) or benign (1)?
     digits         1797   64        multiclass   handwritten digits, 8x8 pixels
     diabetes       442    10        regression   patients: the disease's progression in a year
@@ -48,7 +51,7 @@ class BuiltinDataModule(RowsDataModule):
             val_size = test_size = 0
         super().__init__(batch_size, val_size, test_size, standardize, seed)
         self.name = name
-        tasks: dict[str, Task] = {"digits": "multiclass", "diabetes": "regression"}
+        tasks: dict[str, Task] = {"digits": "multiclass", "diabetes": "regression", "sines": "regression"}
         self.task = tasks.get(name, "binary")
 
     @property
@@ -57,13 +60,23 @@ class BuiltinDataModule(RowsDataModule):
         return named.get(self.name, () if self.task == "regression" else ("0", "1"))
 
     def load(self) -> Rows:
+        x: Any
+        y: Any
         if self.name == "xor":
             x, y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
         elif self.name == "moons":
             x, y = datasets.make_moons(1000, noise=0.1, random_state=self.seed)
+        elif self.name == "sines":
+            x, y = _sines(torch.Generator().manual_seed(self.seed))
         else:
             x, y = getattr(datasets, f"load_{self.name}")(return_X_y=True)
         inputs, targets = torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y)
         if self.task == "multiclass":
             return Rows(inputs, torch.nn.functional.one_hot(targets).float())
         return Rows(inputs, targets.float().unsqueeze(1))
+
+
+def _sines(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """x from N(0, 1), (2000, 4), and Σ_j v_j sin(w_j · x + c_j) of four drawn hidden units, (2000)."""
+    x, W, c, v = (torch.randn(shape, generator=generator) for shape in ((2000, 4), (4, 4), 4, 4))
+    return x, torch.sin(1.25 * x @ W.t() + c) @ v

@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.tree import DecisionTreeClassifier
 from torch import Tensor
 
-from torchbp.data._base import Task
 from torchbp.data._columns import Column
+from torchbp.tasks import Task
 
 SAMPLE = 2000  # rows that are looked at
 FEWEST = 30  # with fewer, a column may fit the target by chance

@@ -11,10 +11,14 @@ from torchbp.data._rows import Rows
 
 
 class Block(NamedTuple):
-    """The rows of consecutive batches: x (N, n0) and y (N, nL), a batch every ``batch_size`` rows; the last may be smaller."""
+    """The rows of consecutive batches, x (N, n0) and y (N, nL), with the weights (N) of their costs where there are any.
+
+    Every ``batch_size`` rows are a batch; the last may be smaller.
+    """
 
     x: Tensor
     y: Tensor
+    weight: Tensor | None
     batch_size: int
 
     @property
@@ -76,7 +80,11 @@ class RowLoader:
             batches = 1 if self._ahead is None else self._ahead(self._done, self.batch_size)
             start, self._done = self._done, min(self._done + batches, len(self))
             tensors = self.rows.take(index[start * self.batch_size : self._done * self.batch_size])
-            yield tensors if self._ahead is None else Block(tensors[0], tensors[1], self.batch_size)
+            if self._ahead is None:
+                yield tensors
+            else:
+                x, y, *weight = tensors
+                yield Block(x, y, weight[0] if weight else None, self.batch_size)
 
     @property
     def sampler(self) -> "RowLoader":

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.table import Table as RichTable
 from torch import Tensor
 
-from torchbp.data._base import BatchSize, RowsDataModule, Split, Task
+from torchbp.data._base import BatchSize, RowsDataModule, Split
 from torchbp.data._cache import Cache
 from torchbp.data._columns import Column, ColumnType, Missing, fit_column
 from torchbp.data._leak import SAMPLE, warn_of_leaks
@@ -23,6 +23,7 @@ from torchbp.data._table import Table, TableInMemory, read, refuse_unknown, stre
 from torchbp.data._target import Target, fit_target
 from torchbp.data._threads import num_threads
 from torchbp.data._values import clean, listed
+from torchbp.tasks import Task, check_task
 
 NULL_VALUES = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "?")
 GIB = 2**30
@@ -92,8 +93,8 @@ class TabularDataModule(RowsDataModule):
         val_path, test_path = (None if other is None else str(other) for other in (val_path, test_path))
         cache_dir = str(cache_dir)
         super().__init__(batch_size, val_size, test_size, standardize, seed)
-        if task is not None and task not in get_args(Task):
-            raise ValueError(f"task is {task!r}; it must be one of {', '.join(get_args(Task))}")
+        if task is not None:
+            check_task(task)
         if missing not in get_args(Missing):
             raise ValueError(f"missing is {missing!r}; it must be one of {', '.join(get_args(Missing))}")
         if max_categories < 2:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from torchbp.data._base import Task
 from torchbp.data._values import (
     booleans,
     codes,
@@ -21,6 +20,7 @@ from torchbp.data._values import (
     text_of_target,
     truth_as_text,
 )
+from torchbp.tasks import Task
 
 FEW_INTEGERS, FEW_TEXTS = 20, 1000  # up to so many distinct values are taken for classes
 

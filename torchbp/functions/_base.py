@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from torchbp import _pytorch
+
 
 class BPFunction(Function):
     """A Function written as forward, setup_context, backward and jvp; PyTorch derives its vmap rule from them."""
@@ -16,19 +18,18 @@ class BPFunction(Function):
 
 
 def call_of(function: type[BPFunction]) -> Callable[..., Tensor]:
-    """The Function's ``apply``, or under torch.compile that of its form without a jvp, which is all that Dynamo can trace.
+    """A Function's ``apply``, or what stands in for it where PyTorch would drop one of its derivatives.
 
-    Under torch.func inside torch.compile it is forward alone, for PyTorch to differentiate: Dynamo would drop the backward, and
-    the gradients of those arguments that no Function before has computed.
+    - Under torch.compile: the Function without its jvp, which Dynamo cannot trace.
+    - Under torch.func inside torch.compile, where Dynamo would drop the backward: forward alone, which PyTorch differentiates.
+    - In forward mode inside forward mode, where PyTorch takes a jvp's own derivative to be zero: forward alone, likewise.
     """
     traced: Any = type(function.__name__, (function,), {"jvp": staticmethod(Function.jvp)})
 
     def call(*args: Any) -> Tensor:
-        if not torch.compiler.is_compiling():
-            return function.apply(*args)
-        if torch._C._are_functorch_transforms_active():
-            return function.forward(*args)
-        return traced.apply(*args)
+        if torch.compiler.is_compiling():
+            return function.forward(*args) if _pytorch.transforms_active() else traced.apply(*args)
+        return function.forward(*args) if _pytorch.forward_levels() > 1 else function.apply(*args)
 
     return call
 

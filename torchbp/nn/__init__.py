@@ -1,11 +1,12 @@
 """Modules, each to be used in place of the one of its name in ``torch.nn``, and the text's network."""
 
-from torchbp.nn._linear import Linear, SigmoidLinear
+from torchbp.nn._linear import ActivatedLinear, Linear, SigmoidLinear
 from torchbp.nn._loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from torchbp.nn._network import BPNetwork
 from torchbp.nn._standardize import Standardize
 
 __all__ = [
+    "ActivatedLinear",
     "BCELoss",
     "BCEWithLogitsLoss",
     "BPNetwork",

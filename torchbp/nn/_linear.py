@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from torchbp import functional as F
+from torchbp.activations import Activation, activation_of
 
 
 class Linear(torch.nn.Linear):
@@ -16,20 +17,96 @@ class Linear(torch.nn.Linear):
         return F.linear(input, self.weight, self.bias)
 
 
-class SigmoidLinear(torch.nn.Linear):
+class ActivatedLinear(torch.nn.Linear):
+    """A layer a = g(x Wᵀ + b; θ) (equations 2.1, 2.2 and 4.1), with hand-derived gradients.
+
+    Args:
+        in_features, out_features, bias, device, dtype: as for ``torch.nn.Linear``.
+        activation: a name of :mod:`torchbp.activations`, an import path ``package.module:name``, or an entry.
+        per_unit: whether each unit has learnable parameters of its own; else a layer's units share them.
+
+    The state_dict is that of ``torch.nn.Linear``, and the activation's parameters by their names, (C, 1) or (C, out_features).
+    Weights start as Glorot and Bengio (2010) draw them, uniform in ±sqrt(6 / (in_features + out_features)), or for the family
+    of ReLU as He et al. (2015) do; biases at zero. Shapes: (*, in_features) -> (*, out_features).
+
+    Raises:
+        ValueError: no such activation.
+
+    >>> ActivatedLinear(3, 2, activation="swish").beta
+    Parameter containing:
+    tensor([[1.]], requires_grad=True)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        activation: str | Activation = "sigmoid",
+        per_unit: bool = False,
+    ) -> None:
+        self.activation = activation_of(activation)
+        super().__init__(in_features, out_features, bias, device, dtype)
+        for name, parameter in self.activation.parameters.items():
+            start = parameter.start(out_features if per_unit else 1, device=device, dtype=dtype or torch.get_default_dtype())
+            self.register_parameter(name, torch.nn.Parameter(start))
+
+    def reset_parameters(self) -> None:
+        draw_weights(self.weight, self.activation)
+        if self.bias is not None:
+            torch.nn.init.zeros_(self.bias)
+        for name, parameter in self.activation.parameters.items():
+            theta = getattr(self, name, None)
+            if theta is not None:  # there is none yet in the constructor of torch.nn.Linear
+                theta.data.copy_(parameter.start(dtype=theta.dtype, device=theta.device))
+
+    @property
+    def activation_parameters(self) -> list[Tensor]:
+        """The activation's parameters, in their order."""
+        return [getattr(self, name) for name in self.activation.parameters]
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.activated_linear(input, self.weight, self.bias, self.activation, *self.activation_parameters)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, activation={self.activation.name}"
+
+
+class SigmoidLinear(ActivatedLinear):
     """Sigmoid layer a = g(x Wᵀ + b) (equations 2.1 and 2.2), with the gradients of :func:`torchbp.functional.sigmoid_linear`.
 
-    Arguments and state_dict as ``torch.nn.Linear``. Shapes: (*, in_features) -> (*, out_features), with values in [0, 1].
-    Weights start uniform in ±sqrt(6 / (in_features + out_features)), biases at zero (Glorot and Bengio, 2010).
+    Arguments and state_dict as ``torch.nn.Linear``, initial values as :class:`ActivatedLinear`. Shapes: (*, in_features) ->
+    (*, out_features), with values in [0, 1].
 
     >>> SigmoidLinear(3, 2)(torch.zeros(5, 3))[0]
     tensor([0.5000, 0.5000], grad_fn=<SelectBackward0>)
     """
 
-    def reset_parameters(self) -> None:
-        torch.nn.init.xavier_uniform_(self.weight)
-        if self.bias is not None:
-            torch.nn.init.zeros_(self.bias)
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, device, dtype)
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.sigmoid_linear(input, self.weight, self.bias)
+    def extra_repr(self) -> str:
+        return super(ActivatedLinear, self).extra_repr()
+
+
+@torch.no_grad()
+def draw_weights(weight: Tensor, g: Activation, gain: float = 1.0) -> None:
+    """Initial weights of layers with activation ``g``, (n_out, n_in) or of K networks (K, n_out, n_in).
+
+    ``gain`` is for Glorot's alone: He's has the activation's own.
+    """
+    for W in weight if weight.dim() == 3 else [weight]:
+        if g.init == "he":
+            torch.nn.init.kaiming_uniform_(W, nonlinearity="relu")
+        else:
+            torch.nn.init.xavier_uniform_(W, gain=gain)

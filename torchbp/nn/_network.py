@@ -1,39 +1,51 @@
 """The text's network, of any depth."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from torchbp import functional as F
-from torchbp.nn._linear import Linear, SigmoidLinear
+from torchbp.activations import Activation, activation_of
+from torchbp.iteration import Network
+from torchbp.nn._linear import ActivatedLinear, Linear, SigmoidLinear, draw_weights
+from torchbp.outputs import OUTPUTS, Output
 
 LARGE = 2**28  # parameters; what fails with fewer fails for another reason
 
 
 class BPNetwork(nn.Module):
-    """Feed-forward network of sigmoid layers (equations 2.1 to 2.4, repeated for every layer).
+    """Feed-forward network (equations 2.1 to 2.4, repeated for every layer), of sigmoid layers unless said otherwise.
 
     Args:
         layer_sizes: [n0, n1, ..., nL], the width of the input and of each layer; at least two.
-        output: ``'sigmoid'`` for predictions in (0, 1), ``'linear'`` for a last layer without activation (regression).
+        output: ``'sigmoid'`` for predictions in (0, 1), ``'softmax'`` for ones that add up to 1, ``'linear'`` for a last layer
+            without activation (regression).
         init: ``'glorot'`` draws weights as Glorot and Bengio (2010) do, four times wider where a sigmoid layer is fed by
-            another, whose slope of 1/4 it makes up for; biases are zero. ``'normal'`` draws every weight and bias from
-            N(0, 1), as networks of the text's time were started. Both use PyTorch's global generator.
+            another, whose slope of 1/4 it makes up for, or as He et al. (2015) do for the family of ReLU; biases are zero.
+            ``'normal'`` draws every weight and bias from N(0, 1), as networks of the text's time were started. Both use
+            PyTorch's global generator.
+        activation: of the hidden layers, one for all or one each: a name, an import path ``package.module:name`` or an entry
+            of :mod:`torchbp.activations`.
+        per_unit: whether each hidden unit has the learnable parameters of its activation for itself.
+        networks: K of such networks side by side, for :class:`torchbp.descent.Descent`; every parameter has a leading K then.
         device, dtype: of the parameters, as in ``torch.nn``.
 
-    Shapes: (*, n0) -> (*, nL).
+    Shapes: (*, n0) -> (*, nL); with ``networks`` (K, B, n0), or (B, n0) that all share, -> (K, B, nL).
 
     Raises:
-        ValueError: sizes that make no network, or another ``output`` or ``init``.
+        ValueError: sizes that make no network, another ``output``, ``init`` or ``activation``, or not one for each hidden
+            layer.
         MemoryError: parameters that do not fit memory.
 
     >>> BPNetwork([2, 3, 1])
     BPNetwork(
+      output=sigmoid
       (layers): Sequential(
         (0): SigmoidLinear(in_features=2, out_features=3, bias=True)
-        (1): SigmoidLinear(in_features=3, out_features=1, bias=True)
+        (1): Linear(in_features=3, out_features=1, bias=True)
       )
     )
     """
@@ -41,8 +53,11 @@ class BPNetwork(nn.Module):
     def __init__(
         self,
         layer_sizes: Sequence[int],
-        output: Literal["sigmoid", "linear"] = "sigmoid",
+        output: str = "sigmoid",
         init: Literal["glorot", "normal"] = "glorot",
+        activation: str | Activation | Sequence[str | Activation] = "sigmoid",
+        per_unit: bool = False,
+        networks: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -50,58 +65,129 @@ class BPNetwork(nn.Module):
         sizes = list(layer_sizes)
         if len(sizes) < 2 or any(not isinstance(n, int) or n < 1 for n in sizes):
             raise ValueError(f"layer_sizes is {sizes}; it must be two or more positive integers, such as [30, 16, 1]")
-        if output not in ("sigmoid", "linear"):
-            raise ValueError(f"output is {output!r}; it must be 'sigmoid' or 'linear'")
+        outputs = [entry for entry in OUTPUTS.values() if entry.name == output]
+        if not outputs:
+            names = dict.fromkeys(repr(name) for _, name in OUTPUTS)
+            raise ValueError(f"output is {output!r}; it must be {' or '.join(names)}")
         if init not in ("glorot", "normal"):
             raise ValueError(f"init is {init!r}; it must be 'glorot' or 'normal'")
-        self.output = output
-        kinds = [SigmoidLinear] * (len(sizes) - 2) + [SigmoidLinear if output == "sigmoid" else Linear]
-        fed = list(zip(kinds, sizes, sizes[1:], strict=False))
+        if networks is not None and networks < 1:
+            raise ValueError(f"networks is {networks}; it must be 1 or more, or None")
+        self.output, self.networks = output, networks
+        self.activations = activations_of(activation, len(sizes) - 2)
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         try:
-            self.layers = nn.Sequential(*(kind(n_in, n_out, device=device, dtype=dtype) for kind, n_in, n_out in fed))
+            hidden = [
+                SigmoidLinear(n_in, n_out, **factory)
+                if g.name == "sigmoid"
+                else ActivatedLinear(n_in, n_out, activation=g, per_unit=per_unit, **factory)
+                for g, n_in, n_out in zip(self.activations, sizes, sizes[1:], strict=False)
+            ]
+            self.layers = nn.Sequential(*hidden, Linear(sizes[-2], sizes[-1], **factory))
+            if networks is not None:
+                self._repeat(networks)
         except (RuntimeError, TypeError):  # which is what PyTorch makes of a tensor too large
-            if (count := sum((n_in + 1) * n_out for _, n_in, n_out in fed)) < LARGE:
+            count = (networks or 1) * sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
+            if count < LARGE:
                 raise
             raise MemoryError(f"layer_sizes is {sizes}; its {count:.2g} parameters do not fit memory") from None
+        self._draw(init, outputs[0])
+
+    def _repeat(self, networks: int) -> None:
+        """A leading K for every parameter."""
+        for layer in self.layers:
+            for name, parameter in list(layer.named_parameters(recurse=False)):
+                layer.register_parameter(name, nn.Parameter(parameter.detach().expand(networks, *parameter.shape).clone()))
+
+    def _draw(self, init: str, output: Output) -> None:
+        layer: Any
+        last: Any
+        *hidden, last = self.layers
         if init == "normal":
-            for parameter in self.parameters():
-                nn.init.normal_(parameter)
-        else:
-            for layer in self.layers[1:].children():
-                if isinstance(layer, SigmoidLinear):
-                    nn.init.xavier_uniform_(layer.weight, gain=4)
+            for layer in self.layers:
+                nn.init.normal_(layer.weight)
+                nn.init.normal_(layer.bias)
+            return
+        for number, layer in enumerate(hidden):
+            draw_weights(layer.weight, layer.activation, layer.activation.gain if number else 1.0)
+        if output.gain is not None:
+            draw_weights(last.weight, activation_of("sigmoid"), output.gain if hidden else 1.0)
+            nn.init.zeros_(last.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """Prediction ŷ: the last layer's activation."""
-        return self.layers(input)
+        output = self.output_with(None)
+        z = self.logits(input)
+        return output.activation(z) if output.g is None else F.activate(z, output.g)
 
     def logits(self, input: Tensor) -> Tensor:
         """Weighted input z of the last layer, before its activation."""
-        last: Any
-        *hidden, last = self.layers
-        for layer in hidden:
-            input = layer(input)
-        return F.linear(input, last.weight, last.bias)
+        return self.layers(input)
 
-    def cost(
-        self,
-        input: Tensor,
-        target: Tensor,
-        cost: Literal["cross_entropy", "squared_error"] = "cross_entropy",
-        reduction: Literal["mean", "sum", "none"] = "mean",
-        pos_weight: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Cost of the prediction, and the prediction without a gradient, with one node in the graph.
+    def output_with(self, cost: str | None) -> Output:
+        """The entry of this network's output with a cost; with None, the first.
 
-        See :func:`torchbp.functional.network_cost`; hooks on single layers are not called.
+        Raises:
+            ValueError: the cost does not go with the output.
         """
+        allowed = {entry.cost: entry for entry in OUTPUTS.values() if entry.name == self.output}
+        if cost is not None and cost not in allowed:
+            raise ValueError(
+                f"cost is {cost!r}; for a network with {self.output} outputs it must be {' or '.join(map(repr, allowed))}"
+            )
+        return allowed[cost] if cost is not None else next(iter(allowed.values()))
+
+    def iteration(self, cost: str | None = None) -> Network:
+        """What :mod:`torchbp.iteration` is to know of this network."""
+        return Network(self.activations, self.output_with(cost))
+
+    def ordered_parameters(self) -> list[Tensor]:
+        """W1, b1, those of its activation, W2, ..., as :func:`torchbp.functional.network_cost` takes them."""
         parameters: list[Tensor] = []
         # From where they are kept, for the attributes take as long as the products of a small network do.
         layers: Any = self._modules["layers"]
         for layer in layers:
             own = layer._parameters
             if "weight" in own and "bias" in own:
-                parameters += own["weight"], own["bias"]
+                parameters += own.values()
             else:  # parametrised or pruned
-                parameters += layer.weight, layer.bias
-        return F.network_cost(input, target, parameters, cost, self.output, reduction, pos_weight)
+                parameters += layer.weight, layer.bias, *getattr(layer, "activation_parameters", ())
+        return parameters
+
+    def cost(
+        self,
+        input: Tensor,
+        target: Tensor,
+        cost: str | None = None,
+        reduction: Literal["mean", "sum", "none"] = "mean",
+        pos_weight: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Cost of the prediction, and the prediction without a gradient, with one node in the graph.
+
+        See :func:`torchbp.functional.network_cost`; hooks on single layers are not called.
+        """
+        return F.cost_of(self._iteration(cost), input, target, self.ordered_parameters(), reduction, pos_weight, weight)
+
+    def _iteration(self, cost: str | None) -> Network:
+        """:meth:`iteration`, made once for each cost."""
+        made = self.__dict__.setdefault("_iterations", {})
+        if cost not in made:
+            made[cost] = self.iteration(cost)
+        return made[cost]
+
+    def extra_repr(self) -> str:
+        return f"output={self.output}" + (f", networks={self.networks}" if self.networks else "")
+
+
+def activations_of(activation: str | Activation | Sequence[str | Activation], hidden_layers: int) -> tuple[Activation, ...]:
+    """The activation of each hidden layer.
+
+    Raises:
+        ValueError: no such activation, or a list of another length.
+    """
+    if isinstance(activation, str | Activation):
+        return (activation_of(activation),) * hidden_layers
+    if len(activation) != hidden_layers:
+        raise ValueError(f"activation is {list(activation)}; it must be one for all, or a list of {hidden_layers}, one a layer")
+    return tuple(map(activation_of, activation))

@@ -1,14 +1,18 @@
 """``torchbp trace``: one iteration, from the command line."""
 
-from argparse import RawDescriptionHelpFormatter
+import json
+from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchbp._files import replacing
+from torchbp.activations import ACTIVATIONS, import_activation
 from torchbp.cli import OneLineParser, console
 from torchbp.nn import BPNetwork
+from torchbp.outputs import OUTPUTS
 from torchbp.trace._iteration import Trace, trace
 from torchbp.trace._text import Report, markdown
 
@@ -21,10 +25,13 @@ def run(args: Sequence[str]) -> int:
     if "--config" in " ".join(args) or any(arg.startswith(("--data", "--model")) for arg in args):
         from torchbp.trace._config import from_config  # Lightning, which takes seconds to import
 
-        traced, source, path = from_config(args)
+        traced, source, options = from_config(args)
     else:
-        traced, source, path = _from_sample(args)
-    if path is None:
+        traced, source, options = _from_sample(args)
+    path = options.markdown
+    if options.json:
+        print(json.dumps({"source": source, **traced.record()}, indent=2, ensure_ascii=False))
+    elif path is None:
         console().print(Report(traced, source))
     elif path == "-":
         print(markdown(traced, source), end="")
@@ -34,34 +41,59 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
-def _from_sample(args: list[str]) -> tuple[Trace, str, str | None]:
+def _from_sample(args: list[str]) -> tuple[Trace, str, Any]:
+    options = _parser().parse_args(_joined(args))
+    x, y = _matrix("x", options.x), _matrix("y", options.y)
+    activation = options.activation.strip(" []").split(",")
+    names = [name.strip(" '\"") for name in activation]
+    for name in names:
+        if ":" in name:
+            import_activation(name)
+    activations = names if len(names) > 1 else names[0]
+    if options.weights is not None:
+        if options.hidden_sizes is not None:
+            raise ValueError(f"hidden_sizes is {options.hidden_sizes!r}; with --weights it is left out, for the weights say it")
+        from torchbp.trace._weights import network_from
+
+        network, source = network_from(options.weights, options.output, activations), f"Weights from {options.weights}."
+    else:
+        torch.manual_seed(options.seed)
+        sizes = [x.shape[1], *_sizes(options.hidden_sizes or "[2]"), y.shape[1]]
+        network = BPNetwork(sizes, options.output, options.init, activations, dtype=torch.float64)
+        source = f"Weights drawn by seed {options.seed} ({options.init})."
+    return trace(network, x, y, options.cost, options.lr), source, options
+
+
+def _parser() -> OneLineParser:
     parser = OneLineParser(
         "torchbp trace",
         description="One iteration of the text, equation by equation, each value beside PyTorch's own: of a network with\n"
-        "weights drawn by --seed on samples given here, or of a configuration's on its data.\n\n"
-        "  torchbp trace --x 0,1 --y 1 --hidden_sizes '[2]'\n"
+        "weights drawn by --seed or given by --weights on samples given here, or of a configuration's on its data.\n\n"
+        "  torchbp trace --x 0,1 --y 1 --hidden_sizes '[3, 2]' --activation '[tanh, swish]'\n"
+        "  torchbp trace --x 0,1 --y 0,0,1 --output softmax\n"
+        "  torchbp trace --weights configs/weights/mazur.yaml --x 0.05,0.1 --y 0.01,0.99 --cost squared_error\n"
         "  torchbp trace --config configs/xor.yaml --samples 4 --markdown xor.md",
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--x", required=True, help="the inputs, such as 0,1; several samples: '0,1; 1,1'")
-    parser.add_argument("--y", required=True, help="the targets, such as 1; several samples: '1; 0'")
-    parser.add_argument("--hidden_sizes", default="[2]", help="widths of the hidden layers, such as '[3, 2]' (default: [2])")
-    parser.add_argument("--cost", default="cross_entropy", choices=("cross_entropy", "squared_error"))
-    parser.add_argument("--output", default="sigmoid", choices=("sigmoid", "linear"), help="the last layer's activation")
-    parser.add_argument("--init", default="glorot", choices=("glorot", "normal"), help="how the weights are drawn")
-    parser.add_argument("--lr", type=float, default=0.5, help="the learning rate α (default: 0.5)")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
-    parser.add_argument("--markdown", metavar="FILE", help="write Markdown with LaTeX formulas instead; - for standard output")
-    options = parser.parse_args(_joined(args))
-    if not 0 <= options.seed < 2**32:
-        parser.error(f"seed is {options.seed}; it must be from 0 to {2**32 - 1}")
-    x, y = _matrix("x", options.x), _matrix("y", options.y)
-    torch.manual_seed(options.seed)
-    sizes = [x.shape[1], *_sizes(options.hidden_sizes), y.shape[1]]
-    network = BPNetwork(sizes, options.output, options.init, dtype=torch.float64)
-    source = f"Weights drawn by seed {options.seed} ({options.init})."
-    return trace(network, x, y, options.cost, options.lr), source, options.markdown
+    add, costs, outputs = parser.add_argument, *(list(dict.fromkeys(names)) for names in zip(*OUTPUTS, strict=True))
+    add("--x", required=True, help="the inputs, such as 0,1; several samples: '0,1; 1,1'")
+    add("--y", required=True, help="the targets, such as 1; several samples: '1; 0'")
+    add("--hidden_sizes", help="widths of the hidden layers, such as '[3, 2]' (default: [2])")
+    add(
+        "--activation",
+        default="sigmoid",
+        help=f"of the hidden layers, one for all or '[A, B]': {', '.join(ACTIVATIONS)}, or package.module:name",
+    )
+    add("--cost", choices=costs, help="(default: the first that goes with the output)")
+    add("--output", default="sigmoid", choices=outputs, help="the last layer's activation (default: sigmoid)")
+    add("--weights", metavar="FILE", help="JSON or YAML with W1, b1, ... and activations' parameters, such as beta1")
+    add("--init", default="glorot", choices=("glorot", "normal"), help="how the weights are drawn (default: glorot)")
+    add("--lr", type=float, default=0.5, help="the learning rate α (default: 0.5)")
+    add("--seed", type=_seed, default=0, help="of the weights (default: 0)")
+    add("--markdown", metavar="FILE", help="write Markdown with LaTeX formulas instead; - for standard output")
+    add("--json", action="store_true", help="every equation with all digits, for machines")
+    return parser
 
 
 def _joined(args: list[str]) -> list[str]:
@@ -92,3 +124,9 @@ def _sizes(text: str) -> list[int]:
         return [int(size) for size in text.strip(" []").split(",") if size.strip()]
     except ValueError:
         raise ValueError(f"hidden_sizes is {text!r}; it must be integers such as '[3, 2]'") from None
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise ArgumentTypeError(f"seed is {text}; it must be from 0 to {2**32 - 1}")
+    return int(text)

@@ -8,7 +8,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from torchbp.trace._iteration import Trace, trace
 from torchbp.training import BPModule
-from torchbp.training._arguments import OneLineParser, table_by_default
+from torchbp.training._arguments import ConfigurationParser, import_named_activations, table_by_default
 from torchbp.training._cli import BPCLI, be_quiet
 
 
@@ -25,15 +25,18 @@ class TraceCLI(BPCLI):
             "--markdown", type=str | None, default=None, help="Write Markdown with LaTeX formulas here; - for standard output."
         )
 
+        parser.add_argument("--json", action="store_true", help="Print every equation with all digits, for machines.")
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        import_named_activations(args)
         self.config = parser.parse_args([*table_by_default(args), *args])
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         return None
 
 
-def from_config(args: list[str]) -> tuple[Trace, str, str | None]:
-    """The first iteration of a configured run, on as many samples as ``--samples`` says; its source; and ``--markdown``."""
+def from_config(args: list[str]) -> tuple[Trace, str, Any]:
+    """The first iteration of a configured run, on as many samples as ``--samples`` says; its source; all options."""
     be_quiet()
     cli = TraceCLI(
         args,
@@ -42,7 +45,7 @@ def from_config(args: list[str]) -> tuple[Trace, str, str | None]:
         subclass_mode_data=True,
         seed_everything_default=0,
         auto_configure_optimizers=False,
-        parser_class=OneLineParser,
+        parser_class=ConfigurationParser,
         parser_kwargs={"prog": "torchbp trace"},
         run=False,
     )
@@ -54,7 +57,9 @@ def from_config(args: list[str]) -> tuple[Trace, str, str | None]:
     data.prepare_data()
     data.setup("fit")
     module.fit_scaling(data)
-    x, y = next(iter(data.train_dataloader()))
+    x, y, *weights = next(iter(data.train_dataloader()))
+    if weights:
+        raise ValueError("the data have a weight for each row; the text's iteration has none")
     if samples > len(x):
         raise ValueError(f"samples is {samples}; the first batch has {len(x)}")
     x = module.input_scaling(x[:samples])
@@ -64,4 +69,4 @@ def from_config(args: list[str]) -> tuple[Trace, str, str | None]:
     source = (
         f"{which} of the first batch of {getattr(data, 'name', 'the data')}{standardised}, and the network's first weights."
     )
-    return trace(module.network, x, y, module.cost, module.lr), source, cli.config["markdown"]
+    return trace(module.network, x, y, module.cost, module.lr), source, cli.config

@@ -1,32 +1,38 @@
-"""The iteration itself: every equation's value, and beside it PyTorch's."""
+"""One iteration that notes every equation: its value, and beside it PyTorch's."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as TF
 
 from torchbp import equations as eq
-from torchbp.nn import BPNetwork, SigmoidLinear
+from torchbp.iteration import Collect, Dense, Network, Sink, backward, forward, layers_of
+from torchbp.nn import BPNetwork
+from torchbp.trace._formula import greek, latex, named, plain
+from torchbp.trace._pytorch import by_pytorch
 
-Cost = Literal["cross_entropy", "squared_error"]
-Parameters = Sequence[tuple[Tensor, Tensor]]
+ARROW = r"\leftarrow"
+Section = Literal["forward", "cost", "backward", "descent"]
 
 
 @dataclass(frozen=True)
 class Step:
     """One equation: its number in the text, what it gives, ``symbol = formula``, its value, and PyTorch's value for it.
 
-    ``before`` is what an updated parameter was; only 3.2g has it.
+    ``layer`` counts from 1; the cost has none. ``latex`` is the whole equation. ``before`` is what an updated parameter was;
+    only 3.2g has it.
     """
 
+    section: Section
     number: str
+    layer: int | None
     what: str
     symbol: str
     formula: str
+    latex: str
     value: Tensor
     autograd: Tensor
     before: Tensor | None = None
@@ -46,182 +52,279 @@ class Step:
         """Largest |value - autograd|."""
         return (self.value - self.autograd).abs().max().item()
 
+    def record(self) -> dict[str, Any]:
+        """Every field by name, tensors as nested lists: for JSON."""
+        fields = {name: t.tolist() if isinstance(t, Tensor) else t for name, t in vars(self).items()}
+        return {**fields, "difference": self.difference}
+
 
 @dataclass(frozen=True)
 class Trace:
-    """One iteration on samples ``x`` (B, n0) with targets ``y`` (B, nL); ``parameters`` are each layer's W and b before it."""
+    """One iteration on samples ``x`` (B, n0) with targets ``y`` (B, nL).
 
+    ``parameters`` are those before it, by symbol: W1, b1, those of the activation, W2, ...
+    """
+
+    network: Network
     x: Tensor
     y: Tensor
-    parameters: Parameters
-    cost: Cost
+    parameters: Mapping[str, Tensor]
     lr: float
     steps: Sequence[Step]
 
     @property
     def sizes(self) -> list[int]:
         """[n0, n1, ..., nL]."""
-        return [self.x.shape[1], *(len(b) for _, b in self.parameters)]
+        return [self.x.shape[1], *(len(self.parameters[f"b{l}"]) for l in range(1, len(self.network.hidden) + 2))]
+
+    @property
+    def m(self) -> int:
+        """How many costs the mean is over."""
+        return self.network.output.count(self.y)
 
     @property
     def given(self) -> dict[str, Tensor]:
         """What the iteration starts from, by symbol."""
-        return {"X": self.x, "Y": self.y, **_named(self.parameters)}
+        return {"X": self.x, "Y": self.y, **self.parameters}
+
+    def record(self) -> dict[str, Any]:
+        """What was given and every step, tensors as nested lists: for JSON."""
+        output = self.network.output
+        return {
+            "sizes": self.sizes,
+            "activations": [g.name for g in self.network.hidden],
+            "output": output.name,
+            "cost": output.cost,
+            "lr": self.lr,
+            "given": {symbol: t.tolist() for symbol, t in self.given.items()},
+            "steps": [step.record() for step in self.steps],
+        }
 
 
-@torch.no_grad()
-def trace(network: BPNetwork, x: Tensor, y: Tensor, cost: Cost = "cross_entropy", lr: float = 0.1) -> Trace:
-    """Equations 2.1 to 3.2g for one iteration of gradient descent on the mean cost, in float64.
+def trace(network: BPNetwork, x: Tensor, y: Tensor, cost: str | None = None, lr: float = 0.1) -> Trace:
+    """Equations 2.1 to 3.2g, 4.1 and 4.2 for one iteration of gradient descent on the mean cost, in float64.
 
-    Each value is computed by a function of :mod:`torchbp.equations`; the one beside it is of PyTorch's own forward pass, of its
+    The iteration is :mod:`torchbp.iteration`'s; the value beside each of its own is of the entries' references, of PyTorch's
     autograd, or of torch.optim.SGD. The network keeps its parameters.
 
     Args:
-        network: of any depth.
+        network: of any depth, with any activations; not of K networks.
         x: (B, n0), at least one row.
-        y: (B, nL), within [0, 1] for cross-entropy.
-        cost: ``'cross_entropy'`` (3.1c, for sigmoid outputs) or ``'squared_error'`` (3.1a).
+        y: (B, nL), within the range that the output takes.
+        cost: one that goes with the network's output; None for the first that does.
         lr: the learning rate α, positive.
 
     Raises:
-        ValueError: shapes that do not fit, targets outside [0, 1], an ``lr`` that is not positive, or a ``cost`` that does not
-            go with the network's output.
+        ValueError: K networks, shapes that do not fit, targets outside their range, an ``lr`` that is not positive, or a
+            ``cost`` that does not go with the network's output.
 
     >>> steps = trace(BPNetwork([2, 3, 1]), torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0]])).steps
     >>> [step.number for step in steps[:4]], max(step.difference for step in steps) < 1e-12
     (['2.1', '2.2', '2.3', '2.4'], True)
     """
-    layers: list[torch.nn.Linear] = list(network.layers)  # type: ignore[arg-type]
-    parameters = [(layer.weight.double().clone(), layer.bias.double().clone()) for layer in layers]
-    has_sigmoid = isinstance(layers[-1], SigmoidLinear)
-    x, y = x.to(parameters[0][0]), y.to(parameters[0][0])
-    _check(parameters, x, y, cost, lr, has_sigmoid)
-    return Trace(x, y, parameters, cost, lr, list(_Iteration(parameters, x, y, cost, lr, has_sigmoid).steps()))
+    if network.networks is not None:
+        raise ValueError(f"the network is {network.networks} networks side by side; one can be traced")
+    described = network.iteration(cost)
+    values = [parameter.detach().double().clone() for parameter in network.ordered_parameters()]
+    x, y = x.detach().to(values[0]), y.detach().to(values[0])
+    _check(described, values, x, y, lr)
+    parameters = dict(zip(_symbols(described), values, strict=True))
+    return Trace(described, x, y, parameters, lr, _Notes(described, parameters, x, y, lr).steps)
 
 
-class _Iteration:
-    """The equations in the text's order; each of the methods below takes up where the one before has left off."""
+class _Layer(Dense):
+    """A layer that notes what it computes."""
 
-    def __init__(self, parameters: Parameters, x: Tensor, y: Tensor, cost: Cost, lr: float, has_sigmoid: bool) -> None:
-        self.y, self.cost, self.lr, self.has_sigmoid = y, cost, lr, has_sigmoid
-        self.parameters = [(W.clone(), b.clone()) for W, b in parameters]
-        self.depth, self.m = len(parameters), y.numel()
-        self.by_pytorch = _by_pytorch(parameters, x, y, cost, lr, has_sigmoid)
-        self.A, self.names = [x], ["X"]  # the input of each layer, and what it is called
+    notes: "_Notes"
+    number: int
+    last: bool
 
-    def steps(self) -> Iterator[Step]:
-        yield from self.forward()
-        yield from self.cross_entropy() if self.cost == "cross_entropy" else self.squared_error()
-        yield from self.backward()
-        yield from self.descent()
+    @property
+    def input(self) -> str:
+        """What the layer's input is called."""
+        return f"A{self.number - 1}" if self.number > 1 else "X"
 
-    def step(self, number: str, what: str, symbol: str, formula: str, value: Tensor, before: Tensor | None = None) -> Step:
-        return Step(number, what, symbol, formula, value, self.by_pytorch[symbol], before)
+    def of_g(self, formula: str) -> str:
+        """A formula of the activation with this layer's symbols."""
+        parameters = {name: f"{greek(name)}{self.number}" for name in self.g.parameters}
+        return named(formula, {"z": f"Z{self.number}", "a": f"A{self.number}", **parameters})
 
-    def forward(self) -> Iterator[Step]:
-        for l, (W, b) in enumerate(self.parameters, 1):
-            last = l == self.depth
-            a, name = eq.weighted_input(self.A[-1], W, b), f"Z{l}"
-            formula = f"{self.names[-1]} W{l}ᵀ + b{l}"
-            yield self.step("2.3" if last else "2.1", f"weighted input of layer {l}", name, formula, a)
-            if not last or self.has_sigmoid:
-                a, name = eq.sigmoid(a), f"A{l}"
-                what, formula = "prediction" if last else f"activation of layer {l}", f"g(Z{l}) = 1 / (1 + e^-Z{l})"
-                yield self.step("2.4" if last else "2.2", what, name, formula, a)
-            self.A.append(a)
-            self.names.append(name)
+    def weigh(self, x: Tensor) -> Tensor:
+        l = self.number
+        formula = f"{self.input} @ W{l}.T + b{l}"
+        z = super().weigh(x)
+        return self.notes.add("2.3" if self.last else "2.1", l, f"weighted input of layer {l}", f"Z{l}", formula, z)
 
-    def cross_entropy(self) -> Iterator[Step]:
-        a, y, A, Z = self.A[-1], self.y, self.names[-1], f"Z{self.depth}"
-        mean, by_m = self.mean_of_many()
-        if bool(((y == 0) | (y == 1)).all()):
-            formula = f"{mean}(-ln {A} if Y = 1; -ln(1 - {A}) if Y = 0)"
-            yield self.step("3.1b", "cross-entropy, piecewise", "L", formula, eq.cross_entropy_piecewise(a, y).mean())
-        formula = f"-{mean}[Y ln {A} + (1 - Y) ln(1 - {A})]"
-        yield self.step("3.1c", "cross-entropy, joined", "L", formula, eq.cross_entropy(a, y).mean())
-        dA = eq.cross_entropy_derivative(a, y) / self.m
-        yield self.step("3.2a", "cost by activation", f"d{A}", f"({A} - Y) / ({A}(1 - {A})){by_m}", dA)
-        yield self.step("3.2b", "activation by weighted input", f"∂{A}/∂{Z}", f"{A}(1 - {A})", eq.sigmoid_derivative(a))
-        self.dZ = eq.output_error(a, y) / self.m
-        formula = f"({A} - Y){by_m}" if by_m else f"{A} - Y"
-        yield self.step("3.2c", "error of the output layer", f"d{Z}", formula, self.dZ)
+    def activate(self) -> Tensor:
+        l = self.number
+        formula = self.of_g(f"g({', '.join(['z', *self.g.parameters])}) = {self.g.formula}")
+        return self.notes.add("2.2", l, f"activation of layer {l}", f"A{l}", formula, super().activate())
 
-    def squared_error(self) -> Iterator[Step]:
-        a, y, A, Z = self.A[-1], self.y, self.names[-1], f"Z{self.depth}"
-        mean, by_m = self.mean_of_many()
-        yield self.step("3.1a", "squared error", "L", f"{mean}({A} - Y)²", eq.squared_error(a, y).mean())
-        self.dZ = eq.squared_error_derivative(a, y) / self.m
-        what = "cost by activation" if self.has_sigmoid else "error of the output layer"
-        yield self.step("3.1a", what, f"d{A}", f"2({A} - Y){by_m}", self.dZ)
-        if self.has_sigmoid:
-            slope = eq.sigmoid_derivative(a)
-            yield self.step("3.2b", "activation by weighted input", f"∂{A}/∂{Z}", f"{A}(1 - {A})", slope)
-            self.dZ = self.dZ * slope
-            yield self.step("3.2b", "error of the output layer", f"d{Z}", f"d{A} * {A}(1 - {A})", self.dZ)
-
-    def backward(self) -> Iterator[Step]:
-        self.gradients: list[tuple[Tensor, Tensor]] = []
-        for l in range(self.depth, 0, -1):
-            if l < self.depth:
-                self.dZ = eq.hidden_error(self.dZ, self.parameters[l][0], self.A[l])
-                formula = f"(dZ{l + 1} W{l + 1}) * A{l}(1 - A{l})"
-                yield self.step("3.2e", f"error carried back to layer {l}", f"dZ{l}", formula, self.dZ)
-            number = "3.2d" if l == self.depth else "3.2f"
-            dW, db = eq.weight_gradient(self.dZ, self.A[l - 1]), eq.bias_gradient(self.dZ)
-            yield self.step(number, f"cost by weights of layer {l}", f"dW{l}", f"dZ{l}ᵀ {self.names[l - 1]}", dW)
-            yield self.step(number, f"cost by biases of layer {l}", f"db{l}", f"Σ_rows dZ{l}", db)
-            self.gradients.insert(0, (dW, db))
-
-    def descent(self) -> Iterator[Step]:
-        gradients = _named(self.gradients)
-        for symbol, parameter in _named(self.parameters).items():
-            what = f"{'weights' if symbol[0] == 'W' else 'biases'} of layer {symbol[1:]}"
-            before, after = parameter.clone(), eq.descend_(parameter, gradients[symbol], self.lr)
-            yield self.step("3.2g", what, symbol, f"{symbol} - α d{symbol}", after, before)
-
-    def mean_of_many(self) -> tuple[str, str]:
-        """How formulas write the mean over all costs, and its derivative; of a single cost it is not worth writing."""
-        return ("1/m Σ ", " / m") if self.m > 1 else ("", "")
+    def error(self, da: Tensor, sink: Sink) -> Tensor:
+        l, above = self.number, f"d(Z{self.number + 1}) @ W{self.number + 1}"
+        if self.theta:
+            self.notes.add("3.2e", l, f"cost by activation of layer {l}", f"d(A{l})", above, da)
+            above = f"d(A{l})"
+        formula = f"times({above}, {self.of_g(self.g.slope_formula)})"
+        dz = super().error(da, sink)
+        return self.notes.add("3.2e", l, f"error carried back to layer {l}", f"d(Z{l})", formula, dz)
 
 
-@torch.enable_grad()
-def _by_pytorch(parameters: Parameters, x: Tensor, y: Tensor, cost: Cost, lr: float, has_sigmoid: bool) -> dict[str, Tensor]:
-    """The same by symbol, from torch.nn.functional, autograd and torch.optim.SGD alone."""
-    leaves = _named([(W.clone().requires_grad_(), b.clone().requires_grad_()) for W, b in parameters])
-    depth, inner, z, a = len(parameters), {}, x, x
-    for l in range(1, depth + 1):
-        z = inner[f"Z{l}"] = TF.linear(a, leaves[f"W{l}"], leaves[f"b{l}"])
-        a = z
-        if l < depth or has_sigmoid:
-            a = inner[f"A{l}"] = torch.sigmoid(z)
-    for t in inner.values():
-        t.retain_grad()
-    # From z, as networks are trained: through an activation that has saturated autograd would lose the error.
-    (TF.binary_cross_entropy_with_logits(z, y) if cost == "cross_entropy" else TF.mse_loss(a, y)).backward()
-    found = {**inner, **{f"d{symbol}": t.grad for symbol, t in (inner | leaves).items() if t.grad is not None}}
-    z, a = z.detach().requires_grad_(), a.detach().requires_grad_()
-    found["L"] = TF.binary_cross_entropy(a, y) if cost == "cross_entropy" else TF.mse_loss(a, y)
-    if has_sigmoid:
-        (found[f"dA{depth}"],) = torch.autograd.grad(found["L"], a)
-        (found[f"∂A{depth}/∂Z{depth}"],) = torch.autograd.grad(torch.sigmoid(z).sum(), z)
-    torch.optim.SGD(leaves.values(), lr).step()
-    return {symbol: t.detach() for symbol, t in (found | leaves).items()}
+class _Gradients(Collect):
+    """Notes gradients as they are made."""
+
+    def __init__(self, notes: "_Notes", layers: Sequence[_Layer], symbols: Sequence[str]) -> None:
+        super().__init__([True] * len(symbols))
+        self.notes, self.symbols = notes, symbols
+        # By parameter, its layer and what the text calls it.
+        self.places = [(layer, what) for layer in layers for what in ("weights", "biases", *map(greek, layer.g.parameters))]
+
+    def product(self, slot: int, dzt: Tensor, x: Tensor) -> None:
+        super().product(slot, dzt, x)
+        layer, _ = self.places[slot]
+        self._add("3.2d" if layer.last else "3.2f", slot, f"d(Z{layer.number}).T @ {layer.input}")
+
+    def rows(self, slot: int, dz: Tensor, dzt: Tensor) -> None:
+        super().rows(slot, dz, dzt)
+        layer, _ = self.places[slot]
+        self._add("3.2d" if layer.last else "3.2f", slot, f"rows(d(Z{layer.number}))")
+
+    def other(self, slot: int, gradient: Tensor) -> None:
+        super().other(slot, gradient)
+        layer, _ = self.places[slot]
+        over = "rows" if gradient.shape[-1] == len(layer.b) > 1 else "total"  # for each unit, or for all
+        self._add("4.1", slot, f"{over}(times(d(A{layer.number}), partial(g, {self.symbols[slot]})))")
+
+    def _add(self, number: str, slot: int, formula: str) -> None:
+        (layer, what), gradient = self.places[slot], self.gradients[slot]
+        assert gradient is not None
+        self.notes.add(
+            number, layer.number, f"cost by {what} of layer {layer.number}", f"d({self.symbols[slot]})", formula, gradient
+        )
 
 
-def _named(pairs: Parameters) -> dict[str, Tensor]:
-    """W1, b1, W2, b2 ... by name."""
-    return {f"{letter}{l}": t for l, pair in enumerate(pairs, 1) for letter, t in zip("Wb", pair, strict=True)}
+class _Notes:
+    """The iteration, and the steps that it noted."""
+
+    def __init__(self, network: Network, parameters: Mapping[str, Tensor], x: Tensor, y: Tensor, lr: float) -> None:
+        self.steps: list[Step] = []
+        self.reference = by_pytorch(network, parameters, x, y, lr)
+        self.output, self.m, symbols = network.output, network.output.count(y), list(parameters)
+        values = [value.clone() for value in parameters.values()]
+        # With autograd on no memory is written twice, and 3.2e is the formula itself; no value asks for a gradient.
+        with torch.enable_grad():
+            layers: Any = layers_of(network, values, _Layer)
+            for number, layer in enumerate(layers, 1):
+                layer.notes, layer.number, layer.last = self, number, number == len(layers)
+            self.depth, self.section = len(layers), "forward"
+            z = forward(layers, x)
+            a = self._predict(z)
+            self._cost(z, a, y)
+            gradients = _Gradients(self, layers, symbols)
+            backward(layers, self._error(z, a, y), gradients)
+        self.section = "descent"
+        for slot, (symbol, value, gradient) in enumerate(zip(symbols, values, gradients.gradients, strict=True)):
+            (layer, what), before = gradients.places[slot], value.clone()
+            after = eq.descend(value, gradient, lr)  # type: ignore[arg-type]
+            formula = f"{symbol} - α*d({symbol})"
+            self.add("3.2g", layer.number, f"{what} of layer {layer.number}", symbol, formula, after, before)
+
+    section: Section
+
+    def add(
+        self,
+        number: str,
+        layer: int | None,
+        what: str,
+        symbol: str,
+        formula: str,
+        value: Tensor,
+        before: Tensor | None = None,
+    ) -> Tensor:
+        """Note a step; returns its value."""
+        name = plain(symbol)
+        whole = f"{latex(symbol)} {'=' if before is None else ARROW} {latex(formula)}"
+        section, reference = self.section, self.reference[name]
+        self.steps.append(Step(section, number, layer, what, name, plain(formula), whole, value, reference, before))
+        return value
+
+    @property
+    def prediction(self) -> str:
+        """What the prediction is called."""
+        return f"{'Z' if self.output.predicts_z else 'A'}{self.depth}"
+
+    def of_output(self, formula: str) -> str:
+        """A formula of the output with the last layer's symbols."""
+        return named(formula, {"z": f"Z{self.depth}", "a": self.prediction, "y": "Y"})
+
+    def by_m(self, formula: str) -> str:
+        """Its part of a mean over many costs."""
+        return f"({formula})/m" if self.m > 1 else formula
+
+    def _predict(self, z: Tensor) -> Tensor:
+        output, a = self.output, self.output.activation(z)
+        if output.predicts_z:
+            return a
+        number, formula, g = (
+            ("4.2", output.activation_formula, output.name) if output.g is None else ("2.4", output.g.formula, "g")
+        )
+        return self.add(number, self.depth, "prediction", f"A{self.depth}", self.of_output(f"{g}(z) = {formula}"), a)
+
+    def _cost(self, z: Tensor, a: Tensor, y: Tensor) -> None:
+        self.section = "cost"
+        output = self.output.of_activation or self.output
+        number, formula = output.equations[0], output.formula
+        if number == "3.1c" and bool(((y == 0) | (y == 1)).all()):
+            piecewise = "Piecewise((-log(a), y == 1), (-log(1 - a), y == 0))"
+            value = eq.cross_entropy_piecewise(a, y).mean()
+            self.add("3.1b", None, "cross-entropy, piecewise", "L", self.of_output(self._mean(piecewise)), value)
+        cost = output.value(a if output is not self.output else z, a, y).mean()
+        what = cost_in_words(output.cost) + (", joined" if number == "3.1c" else "")
+        self.add(number, None, what, "L", self.of_output(self._mean(formula)), cost)
+
+    def _mean(self, formula: str) -> str:
+        if self.m == 1:
+            return formula
+        return f"-mean({formula[1:]})" if formula.startswith("-") else f"mean({formula})"
+
+    def _error(self, z: Tensor, a: Tensor, y: Tensor) -> Tensor:
+        """The error of the last layer; where the text has them, with the two factors that it is made of."""
+        self.section = "backward"
+        output, l, add = self.output, self.depth, self.add
+        formula = self.by_m(self.of_output(output.error_formula))
+        given = output.of_activation
+        if given is not None and output.g is not None:
+            slope_formula = self.of_output(output.g.slope_formula)
+            da_formula = self.by_m(self.of_output(given.error_formula))
+            add(given.equations[1], l, "cost by activation", f"d(A{l})", da_formula, given.error(a, a, y) / self.m)
+            slope = output.g.slope(a if output.g.keeps == "a" else z)
+            add("3.2b", l, "activation by weighted input", f"partial(A{l}, Z{l})", slope_formula, slope)
+            if not output.error_formula:
+                formula = f"times(d(A{l}), {slope_formula})"
+        dz = output.error(z, a, y) / self.m
+        return add(output.equations[1], l, "error of the output layer", f"d(Z{l})", formula, dz)
 
 
-def _check(parameters: Parameters, x: Tensor, y: Tensor, cost: str, lr: float, has_sigmoid: bool) -> None:
+def cost_in_words(cost: str) -> str:
+    """``cross-entropy`` of ``cross_entropy``; other costs have a blank."""
+    return cost.replace("_", "-" if cost == "cross_entropy" else " ")
+
+
+def _symbols(network: Network) -> list[str]:
+    """W1, b1, those of its activation, W2, ..."""
+    of_layers = [("W", "b", *map(greek, g.parameters)) for g, _ in network.layers]
+    return [f"{name}{l}" for l, names in enumerate(of_layers, 1) for name in names]
+
+
+def _check(network: Network, parameters: Sequence[Tensor], x: Tensor, y: Tensor, lr: float) -> None:
     if not (lr > 0 and math.isfinite(lr)):
         raise ValueError(f"lr is {lr:g}; it must be a positive number")
-    n_in, n_out = parameters[0][0].shape[1], len(parameters[-1][1])
+    n_in, n_out = parameters[0].shape[1], len(parameters[-1])
     if x.dim() != 2 or x.shape[1] != n_in or y.shape != (len(x), n_out) or not len(x):
         raise ValueError(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; they must be (B, {n_in}) and (B, {n_out})")
-    if cost not in ("cross_entropy", "squared_error"):
-        raise ValueError(f"cost is {cost!r}; it must be 'cross_entropy' or 'squared_error'")
-    if cost == "cross_entropy" and not has_sigmoid:
-        raise ValueError("cost is 'cross_entropy'; for a network with linear outputs it must be 'squared_error'")
-    if cost == "cross_entropy" and not bool(((y >= 0) & (y <= 1)).all()):
-        raise ValueError(f"y reaches from {y.min().item():g} to {y.max().item():g}; for cross-entropy it must lie in [0, 1]")
+    low, high = network.output.targets
+    if not bool(((y >= low) & (y <= high)).all()):
+        cost = cost_in_words(network.output.cost)
+        raise ValueError(
+            f"y reaches from {y.min().item():g} to {y.max().item():g}; for {cost} it must lie in [{low:g}, {high:g}]"
+        )

@@ -2,13 +2,15 @@
 
 import re
 from itertools import groupby
+from operator import attrgetter
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from torchbp.trace._iteration import Step, Trace
+from torchbp.trace._formula import latex
+from torchbp.trace._iteration import Trace, cost_in_words
 
 # Larger tensors are told by their norm alone.
 MAX_ROWS, MAX_COLUMNS = 8, 4
@@ -35,9 +37,9 @@ class Report:
         yield Text("A leading d stands for ∂L by: dW is ∂L/∂W. The elementwise product is *.")
         yield Text("\ngiven", style="bold underline")
         for symbol, value in self.trace.given.items():
-            yield _equation(symbol, "", "", value)
+            yield _given(symbol, value)
             yield _columns(_cell(value))
-        for section, steps in groupby(self.trace.steps, _section):
+        for section, steps in groupby(self.trace.steps, attrgetter("section")):
             yield Text(f"\n{section}", style="bold underline")
             yield _columns(*COLUMNS[section], style="dim")
             for step in steps:
@@ -50,67 +52,38 @@ def markdown(trace: Trace, source: str) -> str:
     """The trace as a document, its formulas between dollar signs, as GitHub, Jupyter and Pandoc render them."""
     lines = [f"# {_headline(trace)}", "", _explanation(trace, source), "", *_markdown_head("given", "shape", "value")]
     lines += [_markdown_row(f"${latex(symbol)}$", _shape(t), _latex_cell(t)) for symbol, t in trace.given.items()]
-    for section, steps in groupby(trace.steps, _section):
+    for section, steps in groupby(trace.steps, attrgetter("section")):
         lines += ["", f"## {section.capitalize()}", ""]
         lines += _markdown_head("no.", "what", "formula", "shape", *COLUMNS[section])
         for step in steps:
-            formula = f"${latex(f'{step.symbol} {step.relation} {step.formula}')}$"
             values = [*map(_latex_cell, step.sides), _number(step.difference)]
-            lines.append(_markdown_row(step.number, step.what, formula, _shape(step.value), *values))
+            lines.append(_markdown_row(step.number, step.what, f"${step.latex}$", _shape(step.value), *values))
     return "\n".join(lines) + "\n"
-
-
-def latex(formula: str) -> str:
-    """A formula as LaTeX; no backslash comes before punctuation, where Markdown would take it for its own.
-
-    >>> print(latex("dW2 = dZ2ᵀ A1"))
-    \\frac{\\partial L}{\\partial W_2} = \\left(\\frac{\\partial L}{\\partial Z_2}\\right)^\\top A_1
-    """
-    for pattern, replacement in LATEX:
-        formula = re.sub(pattern, replacement, formula)
-    return formula
-
-
-LATEX = [
-    (r"\((A\d+ - Y)\) / \((A\d+\(1 - A\d+\))\)", r"\\frac{\1}{\2}"),  # 3.2a
-    (r"1 / \((1 \+ e\^)(-Z\d+)\)", r"\\frac{1}{\1{\2}}"),  # 3.0
-    (r"1/m", r"\\frac{1}{m}"),
-    (r"∂(A\d+)/∂(Z\d+)", r"\\frac{\\partial \1}{\\partial \2}"),
-    (r"\bd([AWZb]\d+)ᵀ", r"\\left(\\frac{\\partial L}{\\partial \1}\\right)^\\top"),
-    (r"\bd([AWZb]\d+)", r"\\frac{\\partial L}{\\partial \1}"),
-    (r"\b([AWZb])(\d)(?!\d)", r"\1_\2"),
-    (r"\b([AWZb])(\d\d+)", r"\1_{\2}"),
-    ("Σ_rows", r"\\sum_{\\text{rows}}"),
-    ("Σ", r"\\sum"),
-    (r"\bln\b", r"\\ln"),
-    (r" if ", r" \\text{ if } "),
-    (r" \* ", r" \\odot "),
-    ("ᵀ", r"^\\top"),
-    ("²", "^2"),
-    ("α", r"\\alpha"),
-    ("←", r"\\leftarrow"),
-]
-
-
-def _section(step: Step) -> str:
-    if step.before is not None:
-        return "descent"
-    return "cost" if step.symbol == "L" else "backward" if step.symbol[0] in "d∂" else "forward"
 
 
 def _headline(trace: Trace) -> str:
     sizes = "-".join(map(str, trace.sizes))
-    cost = "cross-entropy" if trace.cost == "cross_entropy" else "squared error"
+    others = list(dict.fromkeys(g.name for g in trace.network.hidden))
+    activations = f" ({', '.join(others)})" if set(others) - {"sigmoid"} else ""
+    cost = cost_in_words(trace.network.output.cost)
     samples = f"{len(trace.x)} sample{'s' if len(trace.x) > 1 else ''}"
-    return f"One iteration of backpropagation: network {sizes}, {cost}, α = {trace.lr:g}, {samples}"
+    return f"One iteration of backpropagation: network {sizes}{activations}, {cost}, α = {trace.lr:g}, {samples}"
 
 
 def _explanation(trace: Trace, source: str) -> str:
-    of_many = f" L is the mean of m = {trace.y.numel()} costs." if trace.y.numel() > 1 else ""
+    of_many = f" L is the mean of m = {trace.m} costs." if trace.m > 1 else ""
     return (
         f"{source} Samples are rows.{of_many} Each value stands beside the one that PyTorch computes by itself, in float64, "
         "with the largest difference between the two; for the descent it is the difference from torch.optim.SGD."
     )
+
+
+def _given(symbol: str, value: Tensor) -> Table:
+    line = Table.grid()
+    line.add_column(width=89)
+    line.add_column(width=11, justify="right")
+    line.add_row(Text(symbol, "bold cyan"), Text(_shape(value), "dim"))
+    return line
 
 
 def _equation(number: str, what: str, formula: str, value: Tensor) -> Table:

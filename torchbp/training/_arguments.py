@@ -1,23 +1,27 @@
 """What a training command is told of checkpoint and data before all is parsed; and a parser that refuses in one line."""
 
 import argparse
+import contextlib
+import itertools
 import re
-import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from torchbp.cli import in_short, refuse
+from torchbp.activations import import_activation
+from torchbp.cli import OneLine, in_short
 from torchbp.data import RowsDataModule, TabularDataModule
 from torchbp.training._checkpoint import required
 
 STAND_IN = "\0"  # which nobody can say on a command line
 
 
-class OneLineParser(LightningArgumentParser):
-    """A parser that refuses in one line."""
+class ConfigurationParser(OneLine, LightningArgumentParser):
+    """Lightning's parser, which refuses in one line that says which configuration was read."""
 
     more_help = ""
     _reading: Any = None
@@ -28,7 +32,7 @@ class OneLineParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if self._reading is not None:
             message = f"the configuration {self._reading}: {in_short(message)}"
-        sys.exit(refuse(message, 2))
+        super().error(message, ex)
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
         self._reading = path
@@ -49,6 +53,27 @@ def given(args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--help", "-h", "--data.help", "--print_config", dest="help", nargs="?", const=True)
     parser.add_argument("--data.path", "--data.init_args.path", dest="path", nargs="?")
     return parser.parse_known_args(args)[0]
+
+
+def import_named_activations(args: Sequence[str]) -> None:
+    """Import the activations that ``--model.activation`` and the ``--config`` of the command line name by import path.
+
+    It comes before a checkpoint is read: what a checkpoint names is not imported.
+
+    Raises:
+        ValueError: one that cannot be imported.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", "-c", action="append", default=[])
+    parser.add_argument("--model.activation", dest="named", action="append", default=[])
+    said = parser.parse_known_args(args)[0]
+    named = [yaml.safe_load(text) for text in said.named]
+    for path in said.config:
+        with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):  # jsonargparse will tell
+            named.append(yaml.safe_load(Path(path).read_text(encoding="utf-8"))["model"]["activation"])
+    for name in itertools.chain.from_iterable([names] if isinstance(names, str) else names or [] for names in named):
+        if ":" in str(name):
+            import_activation(str(name))
 
 
 def table_by_default(args: Sequence[str]) -> list[str]:

@@ -32,7 +32,8 @@ class Graph(Callback):
 class Histograms(Callback):
     """Histograms of every W, b, ∂L/∂W and ∂L/∂b in TensorBoard, as ``W/1``, ``b/1``, ``dL_dW/1``, ``dL_db/1`` for layer 1.
 
-    Gradients are those of the epoch's last batch; their norms are the scalars ``norm/dL_dW/1`` and so on.
+    Those of a learnable activation's parameters are beside them, by their names. Gradients are those of the epoch's last batch;
+    their norms are the scalars ``norm/dL_dW/1`` and so on.
 
     Args:
         every_n_epochs: how often they are written.
@@ -54,9 +55,8 @@ class Histograms(Callback):
         module.check_finite()
         writer = trainer.logger.experiment  # type: ignore[union-attr]
         for number, layer in enumerate(module.network.layers, 1):
-            for name, parameter in (("W", layer.weight), ("b", layer.bias)):
-                if parameter is None:
-                    continue
+            for kept_as, parameter in layer.named_parameters(recurse=False):
+                name = {"weight": "W", "bias": "b"}.get(kept_as, kept_as)
                 # TensorBoard's bins end at 1e20.
                 writer.add_histogram(f"{name}/{number}", parameter.detach().clamp(-9e19, 9e19), trainer.global_step)
                 if parameter.grad is not None:

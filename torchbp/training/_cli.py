@@ -23,9 +23,10 @@ import torchbp.data
 from torchbp._text import printable
 from torchbp.training._arguments import (
     STAND_IN,
-    OneLineParser,
+    ConfigurationParser,
     asked,
     given,
+    import_named_activations,
     stand_ins,
     table_by_default,
     table_help,
@@ -48,6 +49,7 @@ from torchbp.training._checkpoint import (
     restore,
     saved_data,
 )
+from torchbp.training._curves import ActivationCurves
 from torchbp.training._events import naming_events
 from torchbp.training._folder import SaveConfig, only_if_trained, own_config, run_folder, run_name, run_options
 from torchbp.training._fused import refuse_precision
@@ -73,7 +75,7 @@ def run(args: list[str]) -> None:
         auto_configure_optimizers=False,
         save_config_callback=SaveConfig if args[0] == "fit" else None,
         trainer_defaults={"num_sanity_val_steps": 0, "max_epochs": 100},
-        parser_class=OneLineParser,
+        parser_class=ConfigurationParser,
     )
 
 
@@ -168,6 +170,7 @@ class BPCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """What the arguments do not say of the data is as the checkpoint has it; without one, a file is a table."""
+        import_named_activations(args)
         said = given(args)
         untrained = f"{args[0]} needs a trained network; say --ckpt_path PATH, or best or last for a run's in {LOGS}"
         if args[0] == "fit" and not (said.path or said.data or said.ckpt_path or said.config or said.help):
@@ -270,7 +273,7 @@ class BPCLI(LightningCLI):
         if fit:
             validated = getattr(self.datamodule, "has_validation", True) and trainer["limit_val_batches"] != 0
             monitor = "cost/val" if validated else "cost/train"
-            callbacks += [Graph(), Histograms(), Hyperparameters()]
+            callbacks += [Graph(), Histograms(), Hyperparameters(), ActivationCurves()]
             if trainer["enable_checkpointing"] is not False and not trainer["fast_dev_run"]:
                 # Each is overwritten at once, also by a run that goes on after it was killed.
                 self.best = ModelCheckpoint(None, "best", monitor, enable_version_counter=False)

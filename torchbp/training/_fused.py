@@ -52,12 +52,15 @@ class FusedEngine:
         reduce = _mean_over_processes if several else None
         self.descent = Descent(module.network, module.cost, self.group["lr"], reduce, module.cuda_graph, module.pos_weight)
 
-    def train(self, x: Tensor, y: Tensor, batch_size: int, batch_idx: int) -> tuple[float, Tensor]:
+    def train(
+        self, x: Tensor, y: Tensor, batch_size: int, batch_idx: int, weight: Tensor | None = None
+    ) -> tuple[float, Tensor]:
         """Descend on each ``batch_size`` rows in turn.
 
         Args:
             x, y: the rows of the batches, as the data module gives them.
             batch_idx: the number of batches of this epoch that came before them.
+            weight: what multiplies each row's cost, (B).
 
         Returns:
             The rows' mean cost and their predictions (B, num_outputs).
@@ -70,9 +73,9 @@ class FusedEngine:
         batches = -(-len(x) // batch_size)
         lrs = self._learning_rates(batches, batch_idx)
         ends_epoch = batch_idx + batches >= self.trainer.num_training_batches
-        a, t = module.input_scaling(x), y if module.target_scaling is None else module.target_scaling(y)
+        a, t = module.input_scaling(x), module.network_target(y)
         with torch.no_grad():
-            costs = self.descent.steps(a, t, batch_size, module.keep_gradients and ends_epoch, lrs).tolist()
+            costs = self.descent.steps(a, t, batch_size, module.keep_gradients and ends_epoch, lrs, weight).tolist()
             if not all(map(isfinite, costs)):
                 self._explain(x, a, t, batch_size, lrs, before)
         count_updates(self.trainer, batches)

@@ -12,16 +12,17 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from typing_extensions import Self
 
+from torchbp import equations as eq
 from torchbp import functional as F
 from torchbp.nn import BPNetwork, Standardize
+from torchbp.outputs import OUTPUTS, output_for
+from torchbp.tasks import Task, check_task
 from torchbp.training._epoch import TrainedRows
 from torchbp.training._fused import FusedEngine, automatic_steps, refuse_unsupported, updates_ahead
 from torchbp.training._metrics import metrics_of
 from torchbp.training._schedule import refuse_failing
-from torchbp.training._weights import balanced, weight_of_each
+from torchbp.training._weights import balanced_classes, balanced_positives, weight_of_each
 
-TASKS = ("binary", "multilabel", "multiclass", "regression")
-COSTS = ("cross_entropy", "squared_error")
 ENGINES = ("autograd", "fused")
 MAX_LAYERS = 1000  # hidden ones
 
@@ -29,19 +30,28 @@ MAX_LAYERS = 1000  # hidden ones
 class BPModule(LightningModule):
     """The text's network, trained by backpropagation and gradient descent, W ← W - α ∂L/∂W (equation 3.2g).
 
-    Batches are ``(x, y)``: x (B, num_features), y (B, num_outputs) with values in [0, 1] for classes, one column a class.
+    Batches are ``(x, y)``: x (B, num_features), y (B, num_outputs) with values in [0, 1] for classes, one column a class; or
+    ``(x, y, weight)`` with a weight (B) for the cost of each row.
     Called on x, it gives predictions (B, num_outputs): the outputs' activations, or values in the target's units.
 
     Args:
         num_features: n0, the width of x.
         num_outputs: nL, the width of y.
         hidden_sizes: the widths of the layers between; empty for none.
-        task: ``binary``, ``multilabel`` and ``multiclass`` have a sigmoid for each output (one class against the rest),
-            ``regression`` has linear outputs and a target that is standardised while it trains.
-        cost: ``cross_entropy`` (equation 3.1c; the default for classes) or ``squared_error`` (3.1a; for regression).
+        task: ``binary`` and ``multilabel`` have a sigmoid for each output, ``multiclass`` has softmax outputs, ``regression``
+            has linear outputs and a target that is standardised while it trains.
+        cost: ``cross_entropy`` (equations 3.1c and 4.2; the default for classes) or ``squared_error`` (3.1a; for regression).
+        output: the activation of the last layer where it is not the task's own: ``sigmoid`` gives each class of ``multiclass``
+            a sigmoid, one class against the rest.
+        activation: of the hidden layers, one for all or a list of one each: a name of :mod:`torchbp.activations`, or
+            ``package.module:name`` for one of your own.
+        activation_per_unit: whether each unit learns the parameters of its activation for itself.
         lr: the learning rate α.
         pos_weight: multiplies the cross-entropy's term of the positive class, y ln a, of every output, or of each by a list;
             ``balanced`` takes each output's negatives by its positives in the training split, so that both count alike.
+        class_weight: multiplies softmax's cross-entropy by the weight of the row's class, a list of one each; ``balanced``
+            takes N / (C n_c) of the training split's rows.
+        label_smoothing: the share of softmax's targets that is spread evenly over all classes.
         init: ``glorot`` or ``normal``, as in :class:`torchbp.nn.BPNetwork`.
         lr_scheduler: what makes a scheduler of the optimizer; none keeps α constant.
         lr_scheduler_interval: whether the scheduler is stepped once an ``epoch`` or at every ``step``.
@@ -60,16 +70,22 @@ class BPModule(LightningModule):
     """
 
     pos_weight: Tensor | None
+    class_weight: Tensor | None
 
     def __init__(
         self,
         num_features: int,
         num_outputs: int,
         hidden_sizes: Sequence[int] = (16,),
-        task: Literal["binary", "multilabel", "multiclass", "regression"] = "binary",
-        cost: Literal["cross_entropy", "squared_error"] | None = None,
+        task: Task = "binary",
+        cost: str | None = None,
+        output: str | None = None,
+        activation: str | list[str] = "sigmoid",
+        activation_per_unit: bool = False,
         lr: float = 0.5,
         pos_weight: float | list[float] | Literal["balanced"] | None = None,
+        class_weight: list[float] | Literal["balanced"] | None = None,
+        label_smoothing: float = 0.0,
         init: Literal["glorot", "normal"] = "glorot",
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
@@ -79,17 +95,18 @@ class BPModule(LightningModule):
         cuda_graph: bool = False,
     ) -> None:
         super().__init__()
-        if task not in TASKS:
-            raise ValueError(f"task is {task!r}; it must be one of {', '.join(TASKS)}")
-        cost = cost or ("squared_error" if task == "regression" else "cross_entropy")
-        if cost not in COSTS:
-            raise ValueError(f"cost is {cost!r}; it must be one of {', '.join(COSTS)}")
-        if task == "regression" and cost == "cross_entropy":
-            raise ValueError("cost is 'cross_entropy'; for regression it must be 'squared_error'")
+        check_task(task)
+        entry = output_for(task, cost, output)
         if not 0 < lr <= torch.finfo(torch.float32).max:
             raise ValueError(f"lr is {lr}; it must be a finite number above 0 and below 3.4e38")
-        if pos_weight is not None and cost != "cross_entropy":
-            raise ValueError(f"pos_weight is {pos_weight}; with cost {cost} there is none, it is for cross_entropy")
+        if pos_weight is not None:
+            entry.check_pos_weight()
+        of_classes = entry is OUTPUTS["cross_entropy", "softmax"]
+        if not of_classes and (class_weight is not None or label_smoothing):
+            name, value = ("class_weight", class_weight) if class_weight is not None else ("label_smoothing", label_smoothing)
+            raise ValueError(f"{name} is {value}; it is for softmax outputs, here they are {entry.name}")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1")
         if engine not in ENGINES:
             raise ValueError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
         if steps_per_execution is not None and (engine != "fused" or steps_per_execution < 1):
@@ -104,19 +121,21 @@ class BPModule(LightningModule):
         if len(hidden_sizes) > MAX_LAYERS:
             raise ValueError(f"hidden_sizes has {len(hidden_sizes)} layers; at most {MAX_LAYERS} are allowed")
         self.save_hyperparameters(ignore=["lr_scheduler"], logger=False)
-        self.hparams.update(hidden_sizes=hidden_sizes, cost=cost)
-        self.task, self.cost, self.lr, self.engine = task, cost, lr, engine
+        self.hparams.update(hidden_sizes=hidden_sizes, cost=entry.cost, output=entry.name)
+        self.task, self.cost, self.lr, self.engine = task, entry.cost, lr, engine
+        self.label_smoothing = label_smoothing
         self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
         self.steps_per_execution, self.cuda_graph = steps_per_execution, cuda_graph
         self.train_metrics, self.keep_gradients = train_metrics, False
-        self.register_buffer("pos_weight", weight_of_each(pos_weight, num_outputs))
-        regression = task == "regression"
+        self.register_buffer("pos_weight", weight_of_each("pos_weight", pos_weight, num_outputs))
+        self.register_buffer("class_weight", weight_of_each("class_weight", class_weight, num_outputs))
+        sizes = [num_features, *hidden_sizes, num_outputs]
         try:
-            self.network = BPNetwork([num_features, *hidden_sizes, num_outputs], "linear" if regression else "sigmoid", init)
+            self.network = BPNetwork(sizes, entry.name, init, activation, activation_per_unit)
         except MemoryError as error:
             raise MemoryError(f"hidden_sizes is {hidden_sizes}, so that {error}") from None
         self.input_scaling = Standardize(num_features)
-        self.target_scaling = Standardize(num_outputs) if regression else None
+        self.target_scaling = Standardize(num_outputs) if task == "regression" else None
         self.metrics = nn.ModuleDict(
             {f"{split}_metrics": metrics_of(task, num_outputs, split) for split in ("train", "val", "test")}
         )
@@ -152,11 +171,12 @@ class BPModule(LightningModule):
                 buffer.copy_(self.trainer.strategy.broadcast(buffer))
 
     def fit_scaling(self, data: Any) -> None:
-        """Take a balanced ``pos_weight``, and if it wants it the scaling, from a data module's training split."""
-        if self.hparams["pos_weight"] == "balanced":
-            if not hasattr(data, "split_rows"):
-                raise ValueError("pos_weight is 'balanced'; that takes a data module of torchbp.data, or give the weights")
-            self.pos_weight.copy_(balanced(data.split_rows("train")))  # type: ignore[union-attr]
+        """Take balanced weights, and if it wants it the scaling, from a data module's training split."""
+        for name, balance in (("pos_weight", balanced_positives), ("class_weight", balanced_classes)):
+            if self.hparams[name] == "balanced":
+                if not hasattr(data, "split_rows"):
+                    raise ValueError(f"{name} is 'balanced'; that takes a data module of torchbp.data, or give the weights")
+                getattr(self, name).copy_(balance(data.split_rows("train")))
         if getattr(data, "standardize", False):
             rows = data.split_rows("train")
             self.input_scaling.fit(x for x, _ in rows.chunks())
@@ -167,10 +187,22 @@ class BPModule(LightningModule):
         prediction = self.network(self.input_scaling(x))
         return prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
-    def cost_and_prediction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch's mean cost, a scalar that has a gradient, and its predictions (B, num_outputs), without one."""
-        target = y if self.target_scaling is None else self.target_scaling(y)
-        cost, prediction = self.network.cost(self.input_scaling(x), target, self.cost, pos_weight=self.pos_weight)
+    def network_target(self, y: Tensor) -> Tensor:
+        """The targets (B, num_outputs) as the network's cost takes them: standardised, or smoothed and weighted."""
+        if self.target_scaling is not None:
+            return self.target_scaling(y)
+        if self.label_smoothing:
+            y = eq.smoothed(y, self.label_smoothing)
+        return y if self.class_weight is None else y * self.class_weight
+
+    def cost_and_prediction(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The batch's mean cost, a scalar that has a gradient, and its predictions (B, num_outputs), without one.
+
+        ``weight`` (B) multiplies each row's cost.
+        """
+        cost, prediction = self.network.cost(
+            self.input_scaling(x), self.network_target(y), self.cost, pos_weight=self.pos_weight, weight=weight
+        )
         return cost, prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
     def on_train_start(self) -> None:
@@ -187,14 +219,14 @@ class BPModule(LightningModule):
         values = batch_size * (self.hparams["num_features"] + 2 * self.hparams["num_outputs"])
         return updates_ahead(self.trainer, self.steps_per_execution or automatic_steps(weights, values, batch_size), done)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        x, y = batch[:2]
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        x, y, weight = _parts(batch)
         if self._fused is None:
-            cost, prediction = self.cost_and_prediction(x, y)
+            cost, prediction = self.cost_and_prediction(x, y, weight)
             if not isfinite(value := cost.item()):
                 raise self.not_finite(value, self.global_step, x)
         else:
-            value, prediction = self._fused.train(x, y, getattr(batch, "batch_size", len(x)), batch_idx)
+            value, prediction = self._fused.train(x, y, getattr(batch, "batch_size", len(x)), batch_idx, weight)
             cost = torch.tensor(value)
         self._trained.add(value, prediction, y)
         return cost
@@ -228,10 +260,10 @@ class BPModule(LightningModule):
             super().backward(loss, *args, **kwargs)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._log("val", *self.cost_and_prediction(*batch), batch[1])
+        self._log("val", *self.cost_and_prediction(*_parts(batch)), batch[1])
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._log("test", *self.cost_and_prediction(*batch), batch[1])
+        self._log("test", *self.cost_and_prediction(*_parts(batch)), batch[1])
 
     def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         return self(batch[0])
@@ -306,10 +338,17 @@ class BPModule(LightningModule):
     def _where_not_finite(self, x: Tensor) -> str:
         a = self.input_scaling(x)
         layer: Any
-        for number, layer in enumerate(self.network.layers, 1):
+        *hidden, last = enumerate(self.network.layers, 1)
+        for number, layer in (*hidden, last):
             if not all(parameter.isfinite().all() for parameter in layer.parameters()):
                 return f"where W or b of layer {number} is not finite"
             if not F.linear(a, layer.weight, layer.bias).isfinite().all():
                 return f"where the weighted input of layer {number} is not finite"
             a = layer(a)
-        return f"though the weighted input of the last, layer {len(self.network.layers)}, is finite"
+        return f"though the weighted input of the last, layer {last[0]}, is finite"
+
+
+def _parts(batch: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """x, y, and the weights of the rows' costs where a batch has them."""
+    x, y, *weight = batch[:3]
+    return x, y, weight[0] if weight else None

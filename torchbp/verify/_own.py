@@ -1,8 +1,5 @@
 """The audit of torchbp's own functionals, and of a function that is named by its import path."""
 
-import importlib
-import os
-import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -11,7 +8,8 @@ import torch
 from torch import Tensor
 
 from torchbp import functional
-from torchbp.functions import ENDS
+from torchbp._imports import imported, imported_module
+from torchbp.outputs import OUTPUTS as ENDS
 from torchbp.verify._audit import audit
 from torchbp.verify._result import Result, one_line
 from torchbp.verify._subject import CONSISTENCY
@@ -95,7 +93,11 @@ def gradcheck(
             raise ValueError(
                 f"{function} needs inputs: shapes such as '4,3 2,3 2', or package.module:callable that returns them"
             )
-        samples = [Sample(function, imported(function), inputs_of(inputs), imported(reference) if reference else None)]
+        samples = [
+            Sample(
+                function, imported_callable(function), inputs_of(inputs), imported_callable(reference) if reference else None
+            )
+        ]
     elif function in own:
         samples = [own[function]]
     else:
@@ -119,7 +121,7 @@ def inputs_of(text: str) -> tuple[Any, ...]:
     """
     if ":" in text:
         try:
-            inputs = imported(text)()
+            inputs = imported_callable(text)()
         except Exception as error:  # whatever a callable raises
             raise ValueError(f"{text!r} cannot give inputs: {type(error).__name__}: {one_line(error)}") from error
         if not isinstance(inputs, Tensor | tuple | list):
@@ -132,27 +134,9 @@ def inputs_of(text: str) -> tuple[Any, ...]:
         raise ValueError(f"inputs is {text!r}; it must be shapes such as '4,3 2,3 2', or package.module:callable") from None
 
 
-def imported_module(path: str) -> ModuleType:
-    """The module of this name; those of the working directory are found too."""
-    sys.path.insert(0, os.getcwd())
-    try:
-        return importlib.import_module(path)
-    except Exception as error:  # whatever a module raises
-        kind = "" if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"{path!r} cannot be imported: {kind}{error}") from error
-    finally:
-        sys.path.pop(0)
-
-
-def imported(path: str) -> Callable[..., Any]:
-    """What ``package.module:name`` names."""
-    module, _, name = path.partition(":")
-    found: Any = imported_module(module)
-    try:
-        for part in name.split("."):
-            found = getattr(found, part)
-    except AttributeError as error:
-        raise ValueError(f"{path!r} cannot be imported: {error}") from None
+def imported_callable(path: str) -> Callable[..., Any]:
+    """What ``package.module:name`` names, which can be called."""
+    found = imported(path)
     if not callable(found):
         raise ValueError(f"{path!r} is {type(found).__name__}; it must be callable")
     return found

@@ -1,0 +1,39 @@
+"""What an import path names, for command lines: ``package.module:name``, the working directory's modules too."""
+
+import importlib
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+
+def imported_module(path: str) -> ModuleType:
+    """The module of this name; those of the working directory are found too.
+
+    Raises:
+        ValueError: it cannot be imported.
+    """
+    sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(path)
+    except Exception as error:  # whatever a module raises
+        kind = "" if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{path!r} cannot be imported: {kind}{error}") from error
+    finally:
+        sys.path.pop(0)
+
+
+def imported(path: str) -> Any:
+    """What ``package.module:name`` names.
+
+    Raises:
+        ValueError: it cannot be imported, or there is no such name.
+    """
+    module, _, name = path.partition(":")
+    found: Any = imported_module(module)
+    try:
+        for part in name.split("."):
+            found = getattr(found, part)
+    except AttributeError as error:
+        raise ValueError(f"{path!r} cannot be imported: {error}") from None
+    return found

@@ -1,0 +1,191 @@
+"""The forward and the backward pass of a whole network, each written once: equations 2.1 to 2.4, and 3.2d to 3.2f.
+
+Who runs them says where results go. A layer writes to memory that it was given, or to new memory; gradients go to a
+:class:`Sink`, which collects them, writes them to ``.grad``, or subtracts each from its parameter as it is made.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from torchbp import equations as eq
+from torchbp.activations import ACTIVATIONS, Activation
+from torchbp.outputs import Output
+
+__all__ = ["Collect", "Dense", "Network", "Sink", "backward", "forward", "layers_of"]
+
+
+class Sink(Protocol):
+    """Where gradients go. ``slot`` is a parameter's number in the network."""
+
+    def wants(self, slot: int) -> bool:
+        """Whether this parameter's gradient is asked for."""
+
+    def product(self, slot: int, dzt: Tensor, x: Tensor) -> None:
+        """∂L/∂W = dZᵀ X. Equations 3.2d and 3.2f."""
+
+    def rows(self, slot: int, dz: Tensor, dzt: Tensor) -> None:
+        """∂L/∂b = Σ_rows dZ. Equations 3.2d and 3.2f."""
+
+    def other(self, slot: int, gradient: Tensor) -> None:
+        """∂L/∂θ. Equation 4.1."""
+
+
+class Dense:
+    """One layer in an iteration, z = x Wᵀ + b and a = g(z; θ), with what the backward pass needs of the forward pass.
+
+    Args:
+        g: the activation.
+        slot: the number of W among the network's parameters; b and θ follow.
+        W, b, theta: the parameters. K networks have W (K, m, n), b (K, 1, m) and θ (K, C, u).
+
+    Attributes:
+        x, z, a: the layer's input, weighted input and activation; z and a may be one tensor.
+        reuses: whether results may be written over what is no longer needed; not where autograd has to see them.
+        z_memory, a_memory, dz_memory, da_memory: where z, a, dZ and dA of the layer's input are written; None for new memory.
+        dzt: the view dZᵀ of ``dz_memory``, made once; None to make it as it is needed.
+    """
+
+    reuses = False
+    z_memory: Tensor | None = None
+    a_memory: Tensor | None = None
+    dz_memory: Tensor | None = None
+    da_memory: Tensor | None = None
+    dzt: Tensor | None = None
+
+    def __init__(self, g: Activation, slot: int, W: Tensor, b: Tensor, *theta: Tensor) -> None:
+        self.g, self.slot, self.W, self.Wt, self.b, self.theta = g, slot, W, W.mT, b, theta
+
+    def weigh(self, x: Tensor) -> Tensor:
+        """z = x Wᵀ + b. Equations 2.1 and 2.3."""
+        self.x = x
+        self.z = eq.weighted_input(x, self.Wt, self.b, out=self.z_memory)
+        return self.z
+
+    def activate(self) -> Tensor:
+        """a = g(z; θ), written over z where backward needs only a. Equation 2.2."""
+        g, z = self.g, self.z
+        self.a = g.value(z, *self.theta, out=z if self.reuses and g.keeps == "a" else self.a_memory)
+        return self.a
+
+    def carry(self, dz: Tensor) -> Tensor:
+        """dA of the layer's input, dZ W. In equation 3.2e."""
+        return eq.activation_gradient(dz, self.W, out=self.da_memory)
+
+    def error(self, da: Tensor, sink: Sink) -> Tensor:
+        """dZ = dA * g'(Z), and the gradients of θ. Equations 3.2e and 4.1."""
+        g = self.g
+        kept = self.a if g.keeps == "a" else self.z
+        gradients = self._theta_gradients(da, kept, sink) if self.theta else ()
+        del self.z, self.a  # needed for the last time
+        dz = g.error(da, kept, *self.theta, out=da if self.reuses and self.dz_memory is None else self.dz_memory)
+        for slot, gradient in gradients:
+            sink.other(slot, gradient)  # which may change θ: dZ has been made by then
+        return dz
+
+    def _theta_gradients(self, da: Tensor, z: Tensor, sink: Sink) -> list[tuple[int, Tensor]]:
+        numbered = zip(itertools.count(self.slot + 2), self.theta, self.g.parameters.values(), strict=False)
+        return [
+            (slot, parameter.gradient(da, z, *self.theta).sum_to_size(theta.shape))  # 4.1
+            for slot, theta, parameter in numbered
+            if sink.wants(slot)
+        ]
+
+    def give(self, dz: Tensor, sink: Sink) -> None:
+        """Hand the gradients of W and b to the sink. Equations 3.2d and 3.2f."""
+        dzt = dz.mT if self.dzt is None else self.dzt
+        sink.product(self.slot, dzt, self.x)
+        del self.x  # needed for the last time
+        sink.rows(self.slot + 1, dz, dzt)
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a network is, without its parameters: the activations of its hidden layers, and its output."""
+
+    hidden: tuple[Activation, ...]
+    output: Output
+
+    def __post_init__(self) -> None:
+        # Of every layer; the last one's is the output's, so that here it is the identity.
+        activations = (*self.hidden, ACTIVATIONS["identity"])
+        object.__setattr__(self, "layers", [(g, 2 + len(g.parameters)) for g in activations])
+
+    layers: list[tuple[Activation, int]] = field(init=False, repr=False, compare=False)
+
+
+def layers_of(network: Network, parameters: Sequence[Tensor], kind: type[Dense] = Dense) -> list[Dense]:
+    """The layers of a network with parameters W1, b1, θ1..., W2, b2, ..., in this order.
+
+    Raises:
+        ValueError: another number of parameters.
+    """
+    layers, slot = [], 0
+    if sum(count for _, count in network.layers) != len(parameters):
+        raise ValueError(f"there are {len(parameters)} parameters; they must be W, b and θ of {len(network.hidden) + 1} layers")
+    reuses = not torch.is_grad_enabled()
+    for g, count in network.layers:
+        layer = kind(g, slot, *parameters[slot : slot + count])
+        layer.reuses = reuses
+        layers.append(layer)
+        slot += count
+    return layers
+
+
+def forward(layers: Sequence[Dense], x: Tensor) -> Tensor:
+    """The weighted input of the last layer. Equations 2.1 to 2.3, layer by layer."""
+    *hidden, last = layers
+    for layer in hidden:
+        layer.weigh(x)
+        x = layer.activate()
+    return last.weigh(x)
+
+
+def backward(layers: Sequence[Dense], dz: Tensor, sink: Sink, lowest: int = 0, to_input: bool = False) -> Tensor | None:
+    """Carry the last layer's error down and hand every gradient to the sink. Equations 3.2d to 3.2f, layer by layer.
+
+    Args:
+        layers: after :func:`forward`.
+        dz: the error of the last layer, ∂L/∂z.
+        sink: where gradients go. It may change a layer's W: dA has been made by then.
+        lowest: the number of the lowest layer whose gradients are asked for.
+        to_input: whether the gradient of the network's input is asked for, with ``lowest`` 0.
+
+    Returns:
+        ∂L/∂x, or None.
+    """
+    for number in range(len(layers) - 1, lowest, -1):
+        layer, below = layers[number], layers[number - 1]
+        da = layer.carry(dz)  # 3.2e, by W as it is before its own update
+        layer.give(dz, sink)  # 3.2d, 3.2f
+        dz = below.error(da, sink)  # 3.2e
+    layer = layers[lowest]
+    dx = layer.carry(dz) if to_input else None
+    layer.give(dz, sink)  # 3.2f
+    return dx
+
+
+class Collect:
+    """Keeps the gradients that ``needs`` asks for, by the parameters' numbers."""
+
+    def __init__(self, needs: Sequence[bool]) -> None:
+        self.needs = needs
+        self.gradients: list[Tensor | None] = [None] * len(needs)
+
+    def wants(self, slot: int) -> bool:
+        return self.needs[slot]
+
+    def product(self, slot: int, dzt: Tensor, x: Tensor) -> None:
+        if self.needs[slot]:
+            self.gradients[slot] = eq.weight_gradient(dzt, x)
+
+    def rows(self, slot: int, dz: Tensor, dzt: Tensor) -> None:
+        if self.needs[slot]:
+            self.gradients[slot] = eq.bias_gradient(dz)
+
+    def other(self, slot: int, gradient: Tensor) -> None:
+        self.gradients[slot] = gradient

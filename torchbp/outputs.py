@@ -1,0 +1,214 @@
+"""How a network ends: the activation of its last layer with a cost, one entry each.
+
+An entry gives the cost of each target and the error ∂L/∂z that the backward pass begins with. A new one is one more entry in
+``OUTPUTS``; Functions, engines, options, trace, audit and tests are made from it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as TF
+
+from torchbp import equations as eq
+from torchbp.activations import ACTIVATIONS, Activation
+
+__all__ = ["CROSS_ENTROPY_OF_ACTIVATION", "OUTPUTS", "Output", "output_for", "output_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """The activation of the last layer and the cost of what it predicts.
+
+    Attributes:
+        cost: what options call the cost.
+        name: what options call the activation.
+        formula: of the cost of one target (or of one row), of ``a`` or ``z`` and ``y``, in SymPy's syntax.
+        error_formula: of the cost by z likewise; empty where it is only that of ``of_activation`` times g'(z).
+        activation: (z, out=None) -> a, the prediction.
+        value: (z, a, y) -> the single costs, (B, n) or, of a row, (B, 1).
+        error: (z, a, y, out=None) -> dZ, each cost by z.
+        target_derivative: (z, a, y) -> each cost by y.
+        reference: PyTorch's own differentiable form, (z, y) -> the single costs.
+        targets: the range that a target lies in.
+        mean: what the mean is over, ``elements`` or ``rows``.
+        tasks: which tasks it is for; the first output that names a task is that task's default.
+        g: the activation's entry, where it is elementwise.
+        activation_formula, activation_reference: the activation likewise, and PyTorch's own form of it, where ``g`` is None.
+        of_activation: the same cost of activations that are given, whose error is ∂L/∂a.
+        equations: the numbers of the cost and of its error.
+        gain: what initial weights of the last layer are multiplied by where a hidden layer feeds it; None for
+            ``torch.nn.Linear``'s own initial weights.
+    """
+
+    cost: str
+    name: str
+    formula: str
+    error_formula: str
+    activation: Callable[..., Tensor]
+    value: Callable[[Tensor, Tensor, Tensor], Tensor]
+    error: Callable[..., Tensor]
+    target_derivative: Callable[[Tensor, Tensor, Tensor], Tensor]
+    reference: Callable[[Tensor, Tensor], Tensor]
+    targets: tuple[float, float] = (-float("inf"), float("inf"))
+    mean: Literal["elements", "rows"] = "elements"
+    tasks: Sequence[str] = ()
+    g: Activation | None = None
+    activation_formula: str = ""
+    activation_reference: Callable[[Tensor], Tensor] | None = None
+    of_activation: "Output | None" = None
+    equations: tuple[str, str] = ("3.1", "3.2c")
+    gain: float | None = None
+
+    def __deepcopy__(self, memo: object) -> "Output":
+        return self
+
+    def __reduce__(self) -> Any:
+        return output_of, (self.cost, self.name)
+
+    def __repr__(self) -> str:
+        return f"<output {self.name}, {self.cost}: {self.formula}>"
+
+    @property
+    def predicts_z(self) -> bool:
+        """Whether the prediction is the weighted input itself."""
+        return self.g is ACTIVATIONS["identity"]
+
+    def check_pos_weight(self) -> None:
+        """Refuse a ``pos_weight`` where it has no meaning.
+
+        Raises:
+            ValueError: this is not cross-entropy of sigmoid outputs.
+        """
+        if self is not OUTPUTS["cross_entropy", "sigmoid"]:
+            raise ValueError(
+                f"pos_weight is for cost 'cross_entropy' with sigmoid outputs; here the cost is {self.cost!r} with {self.name} "
+                "outputs"
+            )
+
+    def count(self, y: Tensor) -> int:
+        """How many costs there are of targets ``y``: m of the mean."""
+        return y.numel() if self.mean == "elements" else y.numel() // y.shape[-1]
+
+
+def output_of(cost: str, name: str) -> Output:
+    """The entry of a cost and a last layer's activation.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = OUTPUTS.get((cost, name))
+    if found is None:
+        allowed = ", ".join(f"{c!r} with {n!r}" for c, n in OUTPUTS)
+        raise ValueError(f"cost is {cost!r} with output {name!r}; it must be {allowed}")
+    return found
+
+
+def output_for(task: str, cost: str | None = None, name: str | None = None) -> Output:
+    """The first entry that is for a task, of this cost and this activation where they are given.
+
+    Raises:
+        ValueError: there is none.
+    """
+    of_task = [entry for entry in OUTPUTS.values() if task in entry.tasks]
+    for entry in of_task:
+        if cost in (None, entry.cost) and name in (None, entry.name):
+            return entry
+    asked = " with ".join(f"{what} {value!r}" for what, value in (("cost", cost), ("output", name)) if value is not None)
+    allowed = " or ".join(f"{entry.cost!r} with output {entry.name!r}" for entry in of_task)
+    raise ValueError(f"{asked} is not for task {task}; it must be cost {allowed}")
+
+
+def _squared_error(
+    name: str, g: Activation, targets: tuple[float, float], tasks: Sequence[str], of_activation: Output | None = None
+) -> Output:
+    """3.1a of a = g(z)."""
+    carried = g.error
+    return Output(
+        "squared_error",
+        name,
+        "(a - y)**2",
+        "" if of_activation else "2*(a - y)",
+        activation=g.value,
+        value=lambda z, a, y: eq.squared_error(a, y),  # 3.1a
+        error=lambda z, a, y, out=None: carried(eq.squared_error_derivative(a, y, out=out), a, out=out),  # 3.2b
+        target_derivative=lambda z, a, y: -eq.squared_error_derivative(a, y),
+        reference=lambda z, y: TF.mse_loss(g.reference(z), y, reduction="none"),
+        targets=targets,
+        tasks=tasks,
+        g=g,
+        of_activation=of_activation,
+        equations=("3.1a", "3.2b" if of_activation else "3.1a"),
+        gain=None if g is ACTIVATIONS["identity"] else g.gain,
+    )
+
+
+# Not a network's: the cross-entropy of activations that are given, whatever they were made by.
+CROSS_ENTROPY_OF_ACTIVATION = Output(
+    "cross_entropy",
+    "linear",
+    "-(y*log(a) + (1 - y)*log(1 - a))",
+    "(a - y)/(a*(1 - a))",
+    activation=ACTIVATIONS["identity"].value,
+    value=lambda z, a, y: eq.cross_entropy(a, y),  # 3.1c
+    error=lambda z, a, y: eq.cross_entropy_derivative(a, y),  # 3.2a
+    target_derivative=lambda z, a, y: eq.cross_entropy_target_derivative(a, y),
+    reference=lambda z, y: TF.binary_cross_entropy(z, y, reduction="none"),
+    targets=(0, 1),
+    g=ACTIVATIONS["identity"],
+    equations=("3.1c", "3.2a"),
+)
+
+_SIGMOID_CROSS_ENTROPY = Output(
+    "cross_entropy",
+    "sigmoid",
+    "-(y*log(a) + (1 - y)*log(1 - a))",
+    "a - y",
+    activation=eq.sigmoid,
+    value=lambda z, a, y: eq.cross_entropy_of_weighted_input(z, y),  # 3.1c
+    error=lambda z, a, y, out=None: eq.output_error(a, y, out=out),  # 3.2c
+    target_derivative=lambda z, a, y: eq.cross_entropy_of_weighted_input_target_derivative(z),
+    reference=lambda z, y: TF.binary_cross_entropy_with_logits(z, y, reduction="none"),
+    targets=(0, 1),
+    tasks=("binary", "multilabel", "multiclass"),
+    g=ACTIVATIONS["sigmoid"],
+    of_activation=CROSS_ENTROPY_OF_ACTIVATION,
+    equations=("3.1c", "3.2c"),
+    gain=ACTIVATIONS["sigmoid"].gain,
+)
+
+_SOFTMAX_CROSS_ENTROPY = Output(
+    "cross_entropy",
+    "softmax",
+    "-sum(y*log(a))",
+    "a*sum(y) - y",
+    activation=eq.softmax,
+    value=lambda z, a, y: eq.softmax_cross_entropy(z, y),  # 4.2
+    error=lambda z, a, y, out=None: eq.softmax_output_error(a, y, out=out),  # 4.2
+    target_derivative=lambda z, a, y: eq.softmax_cross_entropy_target_derivative(z),
+    reference=lambda z, y: TF.cross_entropy(z, y, reduction="none").unsqueeze(-1),
+    targets=(0, 1),
+    mean="rows",
+    tasks=("multiclass",),
+    activation_formula="exp(z)/sum(exp(z))",
+    activation_reference=partial(torch.softmax, dim=-1),
+    equations=("4.2", "4.2"),
+    gain=1.0,
+)
+
+_LINEAR_SQUARED_ERROR = _squared_error("linear", ACTIVATIONS["identity"], (-float("inf"), float("inf")), ("regression",))
+
+OUTPUTS: dict[tuple[str, str], Output] = {
+    (output.cost, output.name): output
+    for output in (
+        _SOFTMAX_CROSS_ENTROPY,
+        _SIGMOID_CROSS_ENTROPY,
+        _LINEAR_SQUARED_ERROR,
+        _squared_error(
+            "sigmoid", ACTIVATIONS["sigmoid"], (0, 1), ("binary", "multilabel", "multiclass"), _LINEAR_SQUARED_ERROR
+        ),
+    )
+}

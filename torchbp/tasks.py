@@ -1,0 +1,16 @@
+"""What a network can be asked to learn."""
+
+from typing import Literal, get_args
+
+Task = Literal["binary", "multilabel", "multiclass", "regression"]
+TASKS: tuple[Task, ...] = get_args(Task)
+
+
+def check_task(task: str) -> None:
+    """Refuse what is no task.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task is {task!r}; it must be one of {', '.join(TASKS)}")

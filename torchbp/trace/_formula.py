@@ -1,0 +1,251 @@
+"""Formulas in Python's syntax, as the entries of activations and outputs write them, set as plain text and as LaTeX.
+
+Beside SymPy's functions a formula may have ``x @ y`` for a product of matrices, ``x.T``, ``times(x, y)`` for the elementwise
+product, ``d(x)`` for ∂L/∂x, ``partial(x, y)`` for ∂x/∂y, ``g(z, θ...)``, the sums ``sum(x)`` over a row, ``rows(x)``,
+``total(x)`` and ``Sum(x, k)``, and ``mean(x)``, which is 1/m Σ x.
+"""
+
+import ast
+import re
+import unicodedata
+from collections.abc import Mapping
+
+__all__ = ["greek", "latex", "named", "plain"]
+
+# How tightly a formula holds together; one that stands in a tighter place gets brackets.
+ADD, SIGMA, PREFIX, DIVIDE, PRODUCT, POWER, ATOM = range(7)
+SUPERSCRIPT = {2: "²", 3: "³"}
+FUNCTIONS = {"log": "ln", "atan": "arctan", "asinh": "arcsinh"}
+OF_LATEX = {"ln", "max", "min", "sin", "cos", "tan", "sinh", "cosh", "tanh", "arctan"}
+
+
+def named(formula: str, names: Mapping[str, str]) -> str:
+    """The formula with other names: of ``values`` also where it has an index, as in ``values_k``."""
+
+    def other(found: re.Match[str]) -> str:
+        name, _, index = found[0].partition("_")
+        return names.get(found[0]) or (f"{names[name]}_{index}" if index and name in names else found[0])
+
+    return re.sub(r"[^\W\d]\w*", other, formula)
+
+
+def plain(formula: str) -> str:
+    """As text.
+
+    >>> plain("times(d(Z2) @ W2, A1*(1 - A1))")
+    '(dZ2 W2) * A1(1 - A1)'
+    """
+    return _set(_Plain(), formula)
+
+
+def latex(formula: str) -> str:
+    """As LaTeX; no backslash comes before punctuation, where Markdown would take it for its own.
+
+    >>> print(latex("d(Z2).T @ A1"))
+    \\left(\\frac{\\partial L}{\\partial Z_2}\\right)^\\top A_1
+    """
+    return _set(_Latex(), formula)
+
+
+def _set(setter: "_Plain", formula: str) -> str:
+    try:
+        return " = ".join(setter.part(ast.parse(side, mode="eval").body)[0] for side in formula.split(" = "))
+    except SyntaxError:
+        raise ValueError(f"the formula {formula!r} cannot be read; it must be as SymPy reads it") from None
+
+
+class _Plain:
+    """Sets a formula as plain text; :meth:`part` gives the text of a part, and how tightly it holds together."""
+
+    sigma, over_row, over_rows, mean, times, dot = "Σ", "Σ_row", "Σ_rows", "1/m Σ", "*", "·"
+
+    def within(self, node: ast.expr, least: int) -> str:
+        """A part for a place that asks for something as tight as ``least``."""
+        text, tightness = self.part(node)
+        if tightness >= least:
+            return text
+        return f"[{text}]" if tightness == ADD and "(" in text else f"({text})"
+
+    def part(self, node: ast.expr) -> tuple[str, int]:
+        positive = _without_minus(node)
+        if positive is not None:
+            return f"-{self.within(positive, SIGMA)}", ADD
+        match node:
+            case ast.Name(name):
+                return self.name(name), ATOM
+            case ast.Constant(value):
+                return str(value), ATOM
+            case ast.Attribute(value=inner, attr="T"):
+                return self.transposed(inner), ATOM
+            case ast.Compare(left, [operator], [right]):
+                sign = {ast.Gt: ">", ast.Lt: "<", ast.GtE: "≥", ast.LtE: "≤", ast.Eq: "="}[type(operator)]
+                return f"{self.within(left, ADD)} {self.comparison(sign)} {self.within(right, ADD)}", ADD
+            case ast.BinOp(left, ast.Add() | ast.Sub() as operator, right):
+                sign = "+" if isinstance(operator, ast.Add) else "-"
+                return f"{self.within(left, ADD)} {sign} {self.within(right, SIGMA)}", ADD
+            case ast.BinOp(left, ast.MatMult(), right):
+                return f"{self.within(left, PRODUCT)} {self.within(right, PRODUCT)}", PRODUCT
+            case ast.BinOp(left, ast.Mult(), right):
+                return self.juxtaposed(left, right)
+            case ast.BinOp(left, ast.Div(), right):
+                return self.quotient(left, right)
+            case ast.BinOp(base, ast.Pow(), exponent):
+                return self.power(base, exponent), POWER
+            case ast.Call(ast.Name(name), arguments):
+                return self.call(name, arguments)
+        raise ValueError(f"a formula has {ast.unparse(node)!r}, which cannot be shown")
+
+    def juxtaposed(self, left: ast.expr, right: ast.expr) -> tuple[str, int]:
+        before, after = self.within(left, PRODUCT), self.within(right, PREFIX)
+        between = "" if after[0] in "([" else self.dot if after[0].isdigit() else " "
+        tightness = self.part(right)[1]
+        return before + between + after, tightness if PREFIX <= tightness < PRODUCT else PRODUCT
+
+    def quotient(self, top: ast.expr, bottom: ast.expr) -> tuple[str, int]:
+        return f"{self.within(top, DIVIDE)} / {self.within(bottom, POWER)}", DIVIDE
+
+    def call(self, name: str, arguments: list[ast.expr]) -> tuple[str, int]:
+        first = arguments[0]
+        match name:
+            case "sum" | "rows" | "total" | "Sum" | "mean":
+                return self.sum(name, *arguments), SIGMA
+            case "log" if isinstance(first, ast.Name):
+                return f"{self.function('ln')} {self.part(first)[0]}", PREFIX
+            case "exp":
+                return self.exponential(first), POWER
+            case "times":
+                return f"{self.within(first, POWER)} {self.times} {self.within(arguments[1], PRODUCT)}", PRODUCT
+            case "sqrt":
+                return self.root(first), ATOM
+            case "Abs":
+                return self.absolute(first), ATOM
+            case "d":
+                return self.derivative(first), ATOM
+            case "partial":
+                return self.partial(*(self.part(argument)[0] for argument in arguments)), ATOM
+            case "Piecewise":
+                return f"({'; '.join(self.case(*pair.elts) for pair in arguments if isinstance(pair, ast.Tuple))})", ATOM
+        of, *others = (self.part(argument)[0] for argument in arguments)
+        separator = "; " if name == "g" and others else ", " if others else ""
+        return f"{self.function(FUNCTIONS.get(name, name.lower()))}({of}{separator}{', '.join(others)})", ATOM
+
+    def sum(self, name: str, of: ast.expr, index: ast.expr | None = None) -> str:
+        if name == "mean" and isinstance(of, ast.Call) and ast.unparse(of.func) == "sum":
+            of = of.args[0]  # the mean over rows of a sum over each is one sum
+        signs = {"sum": self.over_row, "rows": self.over_rows, "mean": self.mean}
+        sign = f"{self.sigma}_{self.part(index)[0]}" if index else signs.get(name, self.sigma)
+        return f"{sign} {self.within(of, SIGMA if name != 'mean' else PREFIX)}"
+
+    def case(self, value: ast.expr, condition: ast.expr) -> str:
+        if isinstance(condition, ast.Constant):
+            return self.part(value)[0] + self.word("else")
+        return f"{self.part(value)[0]}{self.word('if')} {self.part(condition)[0]}"
+
+    # What LaTeX sets otherwise.
+
+    def name(self, name: str) -> str:
+        return "π" if name == "pi" else name
+
+    def comparison(self, sign: str) -> str:
+        return sign
+
+    def word(self, word: str) -> str:
+        return f" {word}"
+
+    def function(self, name: str) -> str:
+        return name
+
+    def transposed(self, node: ast.expr) -> str:
+        return f"{self.within(node, ATOM)}ᵀ"
+
+    def derivative(self, node: ast.expr) -> str:
+        return f"d{self.part(node)[0]}"
+
+    def partial(self, of: str, by: str) -> str:
+        return f"∂{of}/∂{by}"
+
+    def power(self, base: ast.expr, exponent: ast.expr) -> str:
+        if isinstance(exponent, ast.Constant) and exponent.value in SUPERSCRIPT:
+            return self.within(base, ATOM) + SUPERSCRIPT[exponent.value]  # type: ignore[index]
+        return f"{self.within(base, ATOM)}^{self.within(exponent, ATOM)}"
+
+    def exponential(self, exponent: ast.expr) -> str:
+        positive = _without_minus(exponent)
+        bare = isinstance(exponent if positive is None else positive, ast.Name)
+        return f"e^{self.part(exponent)[0]}" if bare else f"e^({self.part(exponent)[0]})"
+
+    def root(self, node: ast.expr) -> str:
+        return f"√{self.within(node, ATOM)}"
+
+    def absolute(self, node: ast.expr) -> str:
+        return f"|{self.part(node)[0]}|"
+
+
+class _Latex(_Plain):
+    """Sets a formula as LaTeX."""
+
+    sigma, over_row, over_rows = r"\sum", r"\sum_{\text{row}}", r"\sum_{\text{rows}}"
+    mean, times, dot = r"\frac{1}{m} \sum", r"\odot", r" \cdot "
+
+    def name(self, name: str) -> str:
+        base, number, index = re.fullmatch(r"([^\W\d_]+)(\d*)_?(\w*)", name).groups()  # type: ignore[union-attr]
+        below = ",".join(part for part in (number, index) if part)
+        below = f"_{{{below}}}" if len(below) > 1 else f"_{below}" if below else ""
+        if not base.isascii():
+            return f"\\{unicodedata.name(base).rpartition(' ')[2].lower()}{below}"
+        return r"\pi" if name == "pi" else base + below if len(base) == 1 else rf"\mathrm{{{base}{below}}}"
+
+    def comparison(self, sign: str) -> str:
+        return {"≥": r"\ge", "≤": r"\le"}.get(sign, sign)
+
+    def word(self, word: str) -> str:
+        return rf" \text{{ {word} }}"
+
+    def function(self, name: str) -> str:
+        return f"\\{name}" if name in OF_LATEX else name if len(name) == 1 else rf"\mathrm{{{name}}}"
+
+    def quotient(self, top: ast.expr, bottom: ast.expr) -> tuple[str, int]:
+        if isinstance(bottom, ast.Name | ast.Constant):
+            return super().quotient(top, bottom)
+        return rf"\frac{{{self.part(top)[0]}}}{{{self.part(bottom)[0]}}}", PRODUCT
+
+    def transposed(self, node: ast.expr) -> str:
+        text = self.within(node, ATOM)
+        return (rf"\left({text}\right)" if isinstance(node, ast.Call) else text) + r"^\top"
+
+    def derivative(self, node: ast.expr) -> str:
+        return self.partial("L", self.part(node)[0])
+
+    def partial(self, of: str, by: str) -> str:
+        return rf"\frac{{\partial {of}}}{{\partial {by}}}"
+
+    def power(self, base: ast.expr, exponent: ast.expr) -> str:
+        power = self.part(exponent)[0]
+        return f"{self.within(base, ATOM)}^{power}" if len(power) == 1 else f"{self.within(base, ATOM)}^{{{power}}}"
+
+    def exponential(self, exponent: ast.expr) -> str:
+        return f"e^{{{self.part(exponent)[0]}}}"
+
+    def root(self, node: ast.expr) -> str:
+        return rf"\sqrt{{{self.part(node)[0]}}}"
+
+    def absolute(self, node: ast.expr) -> str:
+        return rf"\vert {self.part(node)[0]} \vert"
+
+
+def _without_minus(node: ast.expr) -> ast.expr | None:
+    """x where a formula is -x, as in -a*b; None where it has no minus before it."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return node.operand
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Div):
+        positive = _without_minus(node.left)
+        return None if positive is None else ast.BinOp(positive, node.op, node.right)
+    return None
+
+
+def greek(name: str) -> str:
+    """The letter of a Greek letter's name, β of ``beta``; any other name as it is."""
+    try:
+        return unicodedata.lookup(f"GREEK SMALL LETTER {name}")
+    except KeyError:
+        return name

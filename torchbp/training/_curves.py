@@ -1,0 +1,80 @@
+"""Learnable activations, drawn: g(z; θ) over z as an image in TensorBoard."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from torchbp.activations import Activation
+
+HEIGHT, WIDTH, Z_MAX = 240, 320, 8.0
+CURVES = 32  # of units with parameters of their own, the first so many
+WHITE, GRID, START, NOW = (255, 255, 255), (215, 215, 215), (150, 150, 150), (31, 119, 180)
+
+
+class ActivationCurves(Callback):
+    """The curve of each learnable activation over z in [-8, 8], epoch by epoch, as ``g/1`` for layer 1; in grey its start.
+
+    Its parameters are scalars beside it, where a layer's units share one.
+
+    Args:
+        every_n_epochs: how often they are drawn.
+    """
+
+    def __init__(self, every_n_epochs: int = 1) -> None:
+        self.every_n_epochs = every_n_epochs
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if due and isinstance(trainer.logger, TensorBoardLogger):
+            self._draw(trainer.logger.experiment, pl_module, trainer.global_step)
+
+    def _draw(self, writer: Any, pl_module: LightningModule, step: int) -> None:
+        network: Any = pl_module.network
+        for number, (g, layer) in enumerate(zip(network.activations, network.layers, strict=False), 1):
+            if not g.parameters:
+                continue
+            writer.add_image(f"g/{number}", curve_image(g, layer.activation_parameters), step)
+            for name, theta in zip(g.parameters, layer.activation_parameters, strict=True):
+                if theta.numel() == 1:
+                    writer.add_scalar(f"{name}/{number}", theta, step)
+
+
+@torch.no_grad()
+def curve_image(g: Activation, theta: list[Tensor]) -> np.ndarray:
+    """g(z; θ) over z in [-8, 8] as pixels (3, height, width), one curve a unit where each has parameters of its own.
+
+    Args:
+        g: the activation.
+        theta: its parameters, (C, 1) or (C, n) each.
+    """
+    units = min(max(t.shape[-1] for t in theta), CURVES)
+    z = torch.linspace(-Z_MAX, Z_MAX, WIDTH).unsqueeze(1)
+    now = g.value(z.repeat(1, units), *(t[:, :units].float().cpu() for t in theta)).numpy()
+    start = g.value(z, *(parameter.start() for parameter in g.parameters.values())).numpy()
+    low, high = min(now.min(), start.min(), 0.0), max(now.max(), start.max(), 1.0)
+    margin = 0.05 * (high - low)
+    low, high = low - margin, high + margin
+
+    def row_of(value: Any) -> np.ndarray:
+        return np.round((high - np.asarray(value)) / (high - low) * (HEIGHT - 1)).astype(int)
+
+    image = np.full((HEIGHT, WIDTH, 3), WHITE, np.uint8)
+    for value in (0.0, 1.0):
+        image[row_of(value)] = GRID
+    image[:, WIDTH // 2] = GRID
+    _line(image, row_of(start[:, 0]), START)
+    for unit in range(units):
+        _line(image, row_of(now[:, unit]), NOW)
+    return image.transpose(2, 0, 1)
+
+
+def _line(image: np.ndarray, rows: np.ndarray, color: tuple[int, int, int]) -> None:
+    """A curve that has one row for each column; steep parts are filled from row to row."""
+    for column, (row, before) in enumerate(zip(rows, [rows[0], *rows[:-1]], strict=True)):
+        image[min(row, before) : max(row, before) + 2, column] = color
