@@ -381,3 +381,20 @@ def test_bad_weights_are_refused_in_one_line(
 def test_networks_side_by_side_are_refused() -> None:
     with pytest.raises(ValueError, match="the network is 3 networks side by side; one can be traced"):
         trace(BPNetwork([2, 1], networks=3), torch.zeros(1, 2), torch.zeros(1, 1))
+
+
+def test_own_activation_by_its_import_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = """import torch
+from torchbp.activations import Activation
+
+cube = Activation("cube", "z**3", "3*z**2", lambda z, out=None: torch.pow(z, 3, out=out), lambda z: 3 * z * z, lambda z: z**3)
+"""
+    (tmp_path / "activations_of_mine.py").write_text(own)
+    monkeypatch.chdir(tmp_path)
+    assert main(["trace", "--x", "0.5,1", "--y", "1", "--activation", "activations_of_mine:cube"]) == 0
+    output = capsys.readouterr().out
+    assert "network 2-2-1 (cube), cross-entropy" in output
+    assert "A1 = g(Z1) = Z1³ " in output
+    assert "dZ1 = (dZ2 W2) * 3 Z1² " in output

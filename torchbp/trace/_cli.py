@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchbp._files import replacing
-from torchbp.activations import ACTIVATIONS, import_activation
+from torchbp.activations import ACTIVATIONS, Activation, activation_of, import_activation
 from torchbp.cli import OneLineParser, console
 from torchbp.nn import BPNetwork
 from torchbp.outputs import OUTPUTS
@@ -44,12 +44,7 @@ def run(args: Sequence[str]) -> int:
 def _from_sample(args: list[str]) -> tuple[Trace, str, Any]:
     options = _parser().parse_args(_joined(args))
     x, y = _matrix("x", options.x), _matrix("y", options.y)
-    activation = options.activation.strip(" []").split(",")
-    names = [name.strip(" '\"") for name in activation]
-    for name in names:
-        if ":" in name:
-            import_activation(name)
-    activations = names if len(names) > 1 else names[0]
+    activations = _activations(options.activation)
     if options.weights is not None:
         if options.hidden_sizes is not None:
             raise ValueError(f"hidden_sizes is {options.hidden_sizes!r}; with --weights it is left out, for the weights say it")
@@ -124,6 +119,13 @@ def _sizes(text: str) -> list[int]:
         return [int(size) for size in text.strip(" []").split(",") if size.strip()]
     except ValueError:
         raise ValueError(f"hidden_sizes is {text!r}; it must be integers such as '[3, 2]'") from None
+
+
+def _activations(text: str) -> Activation | list[Activation]:
+    """One activation for all hidden layers, or those of a list such as ``'[tanh, relu]'``."""
+    names = [name.strip(" '\"") for name in text.strip(" []").split(",")]
+    found = [import_activation(name) if ":" in name else activation_of(name) for name in names]
+    return found if len(found) > 1 else found[0]
 
 
 def _seed(text: str) -> int:
