@@ -261,13 +261,14 @@ def test_markdown_keeps_its_formulas(arguments: list[str], tmp_path: Path, capsy
     assert len(formulas) > 60
     for cell in cells:
         assert "".join(child.content for child in cell.children or [] if child.type == "text") == cell.content
-    for formula in formulas:
+    for formula in set(formulas):
         assert formula.count("$") == 2
         assert formula.count("{") == formula.count("}")
         # Every letter of the plain notation has become LaTeX, and LaTeX that can be set; matrices entry by entry.
         assert formula.isascii()
         entries = re.split(r"&|\\cr", re.sub(r"\\(begin|end){pmatrix}", "", formula.strip("$")))
-        assert all(MathTextParser("path").parse(f"${entry.strip()}$").width > 0 for entry in entries)
+        set_as_text = [entry for entry in map(str.strip, entries) if not re.fullmatch(r"-?[\d.]+", entry)]
+        assert all(MathTextParser("path").parse(f"${entry}$").width > 0 for entry in set_as_text)
     assert r"$\frac{\partial L}{\partial W_2} = \left(\frac{\partial L}{\partial Z_2}\right)^\top A_1$" in formulas
     assert r"$A_1 = g(Z_1) = \frac{1}{1 + e^{-Z_1}}$" in formulas
     assert "| norm " in document

@@ -1,6 +1,7 @@
 """One iteration of the text, equation by equation, each value beside the one that PyTorch computes by itself."""
 
-from torchbp.trace._iteration import Step, Trace, trace
+from torchbp.trace._iteration import trace
+from torchbp.trace._steps import Step, Trace
 from torchbp.trace._text import Report, markdown
 
 __all__ = ["Report", "Step", "Trace", "markdown", "trace"]

@@ -13,7 +13,8 @@ from torchbp.activations import ACTIVATIONS, Activation, activation_of, import_a
 from torchbp.cli import OneLineParser, console
 from torchbp.nn import BPNetwork
 from torchbp.outputs import OUTPUTS
-from torchbp.trace._iteration import Trace, trace
+from torchbp.trace._iteration import trace
+from torchbp.trace._steps import Trace
 from torchbp.trace._text import Report, markdown
 
 SAMPLE = ("--x", "--y")

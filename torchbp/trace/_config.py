@@ -6,7 +6,8 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
-from torchbp.trace._iteration import Trace, trace
+from torchbp.trace._iteration import trace
+from torchbp.trace._steps import Trace
 from torchbp.training import BPModule
 from torchbp.training._arguments import ConfigurationParser, import_named_activations, table_by_default
 from torchbp.training._cli import BPCLI, be_quiet

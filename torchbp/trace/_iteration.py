@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,92 +12,9 @@ from torchbp.iteration import Collect, Dense, Network, Sink, backward, forward, 
 from torchbp.nn import BPNetwork
 from torchbp.trace._formula import greek, latex, named, plain
 from torchbp.trace._pytorch import by_pytorch
+from torchbp.trace._steps import Section, Step, Trace
 
 ARROW = r"\leftarrow"
-Section = Literal["forward", "cost", "backward", "descent"]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One equation: its number in the text, what it gives, ``symbol = formula``, its value, and PyTorch's value for it.
-
-    ``layer`` counts from 1; the cost has none. ``latex`` is the whole equation. ``before`` is what an updated parameter was;
-    only 3.2g has it.
-    """
-
-    section: Section
-    number: str
-    layer: int | None
-    what: str
-    symbol: str
-    formula: str
-    latex: str
-    value: Tensor
-    autograd: Tensor
-    before: Tensor | None = None
-
-    @property
-    def relation(self) -> str:
-        """What stands between symbol and formula."""
-        return "=" if self.before is None else "←"
-
-    @property
-    def sides(self) -> tuple[Tensor, Tensor]:
-        """What a reader compares: the value and PyTorch's, or a parameter before and after."""
-        return (self.value, self.autograd) if self.before is None else (self.before, self.value)
-
-    @property
-    def difference(self) -> float:
-        """Largest |value - autograd|."""
-        return (self.value - self.autograd).abs().max().item()
-
-    def record(self) -> dict[str, Any]:
-        """Every field by name, tensors as nested lists: for JSON."""
-        fields = {name: t.tolist() if isinstance(t, Tensor) else t for name, t in vars(self).items()}
-        return {**fields, "difference": self.difference}
-
-
-@dataclass(frozen=True)
-class Trace:
-    """One iteration on samples ``x`` (B, n0) with targets ``y`` (B, nL).
-
-    ``parameters`` are those before it, by symbol: W1, b1, those of the activation, W2, ...
-    """
-
-    network: Network
-    x: Tensor
-    y: Tensor
-    parameters: Mapping[str, Tensor]
-    lr: float
-    steps: Sequence[Step]
-
-    @property
-    def sizes(self) -> list[int]:
-        """[n0, n1, ..., nL]."""
-        return [self.x.shape[1], *(len(self.parameters[f"b{l}"]) for l in range(1, len(self.network.hidden) + 2))]
-
-    @property
-    def m(self) -> int:
-        """How many costs the mean is over."""
-        return self.network.output.count(self.y)
-
-    @property
-    def given(self) -> dict[str, Tensor]:
-        """What the iteration starts from, by symbol."""
-        return {"X": self.x, "Y": self.y, **self.parameters}
-
-    def record(self) -> dict[str, Any]:
-        """What was given and every step, tensors as nested lists: for JSON."""
-        output = self.network.output
-        return {
-            "sizes": self.sizes,
-            "activations": [g.name for g in self.network.hidden],
-            "output": output.name,
-            "cost": output.cost,
-            "lr": self.lr,
-            "given": {symbol: t.tolist() for symbol, t in self.given.items()},
-            "steps": [step.record() for step in self.steps],
-        }
 
 
 def trace(network: BPNetwork, x: Tensor, y: Tensor, cost: str | None = None, lr: float = 0.1) -> Trace:

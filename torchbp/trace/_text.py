@@ -10,7 +10,8 @@ from rich.text import Text
 from torch import Tensor
 
 from torchbp.trace._formula import latex
-from torchbp.trace._iteration import Trace, cost_in_words
+from torchbp.trace._iteration import cost_in_words
+from torchbp.trace._steps import Trace
 
 # Larger tensors are told by their norm alone.
 MAX_ROWS, MAX_COLUMNS = 8, 4
