@@ -248,3 +248,28 @@ def test_integer_target(cost: Any) -> None:
 @pytest.mark.parametrize(("args", "message"), BAD_CLASSES.values(), ids=BAD_CLASSES)
 def test_bad_classes(args: tuple[Any, ...], message: str) -> None:
     assert message_of(ValueError, F.cross_entropy, *args) == message
+
+
+def test_bad_weights_of_classes() -> None:
+    z, y = t(2, 3), t(2, dtype=torch.int64)
+    assert message_of(ValueError, F.cross_entropy, z, y, "mean", t(2)) == "weight has shape (2,); it must be one a class, (3,)"
+    assert message_of(ValueError, F.cross_entropy, z, y, "mean", None, 1.5) == "label_smoothing is 1.5; it must be from 0 to 1"
+
+
+def test_bad_parameters_of_an_activation() -> None:
+    assert message_of(ValueError, F.activate, t(2, 3), "swish") == "there are 0 parameters; swish has 1"
+    assert message_of(ValueError, F.activate, t(2, 3), "tanh", t(1, 1)) == "there are 1 parameters; tanh has 0"
+    message = "beta of swish has shape (1, 2); it must be (1, 1) or (1, 3)"
+    assert message_of(ValueError, F.activate, t(2, 3), "swish", t(1, 2)) == message
+    assert message_of(TypeError, F.activate, t(2, dtype=torch.int64), "tanh").startswith("input is torch.int64")
+
+
+@each_device
+def test_networks_side_by_side_are_single_ones(device: str) -> None:
+    x, W, b = (torch.randn(shape, dtype=torch.float64, device=device) for shape in ((3, 5, 4), (3, 2, 4), (3, 2)))
+    beta = torch.rand(3, 1, 1, dtype=torch.float64, device=device)
+    for rows in (x, x[0]):
+        found = F.activated_linear(rows, W, b, "swish", beta)
+        each = [F.activated_linear(rows[k] if rows.dim() == 3 else rows, W[k], b[k], "swish", beta[k]) for k in range(3)]
+        assert_close(found, torch.stack(each))
+    assert "input has shape (2, 5, 4) and weight (3, 2, 4)" in message_of(ValueError, F.linear, x[:2], W)

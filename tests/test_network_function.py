@@ -308,6 +308,10 @@ def test_saturated_units_and_empty_batches_are_finite() -> None:
         ({"cost": "absolute"}, "cost is 'absolute' with output 'sigmoid'"),
         ({"output": "linear"}, "cost is 'cross_entropy' with output 'linear'; it must be .*'squared_error' with 'linear'"),
         ({"reduction": "max"}, "reduction is 'max'"),
+        ({"activation": "swish"}, "there are 4 parameters; they must be W, b and θ of"),
+        ({"activation": ["tanh", "tanh"]}, "there are 4 parameters; they must be W, b and θ of 3 layers"),
+        ({"activation": "step"}, "activation is 'step'; it must be one of sigmoid, "),
+        ({"output": "softmax", "pos_weight": torch.ones(2)}, "pos_weight is for cost 'cross_entropy' with sigmoid outputs"),
     ],
 )
 def test_bad_arguments(change: dict[str, Any], message: str) -> None:
