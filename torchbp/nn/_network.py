@@ -94,10 +94,16 @@ class BPNetwork(nn.Module):
         self._draw(init, outputs[0])
 
     def _repeat(self, networks: int) -> None:
-        """A leading K for every parameter."""
+        """A leading K for every parameter, each network's drawn for itself."""
+        layer: Any
         for layer in self.layers:
-            for name, parameter in list(layer.named_parameters(recurse=False)):
-                layer.register_parameter(name, nn.Parameter(parameter.detach().expand(networks, *parameter.shape).clone()))
+            drawn: dict[str, list[Tensor]] = {name: [] for name, _ in layer.named_parameters(recurse=False)}
+            for _ in range(networks):
+                layer.reset_parameters()
+                for name, values in drawn.items():
+                    values.append(getattr(layer, name).detach().clone())
+            for name, values in drawn.items():
+                layer.register_parameter(name, nn.Parameter(torch.stack(values)))
 
     def _draw(self, init: str, output: Output) -> None:
         layer: Any
@@ -108,8 +114,8 @@ class BPNetwork(nn.Module):
                 nn.init.normal_(layer.weight)
                 nn.init.normal_(layer.bias)
             return
-        for number, layer in enumerate(hidden):
-            draw_weights(layer.weight, layer.activation, layer.activation.gain if number else 1.0)
+        for layer in hidden[1:]:  # the first is as its constructor has drawn it
+            draw_weights(layer.weight, layer.activation, layer.activation.gain)
         if output.gain is not None:
             draw_weights(last.weight, activation_of("sigmoid"), output.gain if hidden else 1.0)
             nn.init.zeros_(last.bias)
