@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from torchbp.cli import main
 
@@ -63,6 +64,7 @@ def checkpoints() -> list[Path]:
     paths = list(Path("logs").rglob("*.ckpt"))
     for path in paths:
         assert set(RESULT) < set(torch.load(path, weights_only=True)), path
+        assert yaml.safe_load((path.parent.parent / "config.yaml").read_text())["model"], path
     return paths
 
 
@@ -103,8 +105,8 @@ if __name__ == "__main__":
         while True:
             there = checkpoints()
             resumed += bool(there)
-            process = fit(*options, *(["--ckpt_path", "last"] if there else []))
-            epoch = draw.randint(0, epochs)
+            process = fit(*(["--ckpt_path", "last"] if there else options))  # its own config.yaml has the options
+            epoch = 0 if there and draw.random() < 0.4 else draw.randint(0, epochs)  # many while they go on
             seconds = draw.random() * (step if epoch else begin)
             if dead == kills or deaths == 6:
                 assert ended(process)

@@ -51,7 +51,7 @@ from torchbp.training._checkpoint import (
 )
 from torchbp.training._curves import ActivationCurves
 from torchbp.training._events import naming_events
-from torchbp.training._folder import SaveConfig, only_if_trained, own_config, run_folder, run_name, run_options
+from torchbp.training._folder import SaveConfig, folder_name, only_if_trained, own_config, run_folder, run_name, run_options
 from torchbp.training._fused import refuse_precision
 from torchbp.training._limits import refuse_limits
 from torchbp.training._module import BPModule
@@ -108,6 +108,7 @@ class BPCLI(LightningCLI):
         self.checkpoint: dict[str, Any] | None = None
         self.notes: list[str] = []
         self.another_file: str | None = None  # not that which was trained on
+        self.run: tuple[Path, str, str | None] | None = None  # where it is written
         self.trained_data: type[LightningDataModule] | None = None  # of the checkpoint
         self.trained_arguments: dict[str, Any] = {}  # of it, where nothing else is asked for
         self.best: ModelCheckpoint | None = None
@@ -120,7 +121,6 @@ class BPCLI(LightningCLI):
             parser.link_arguments(f"data.{attribute}", f"model.{attribute}", apply_on="instantiate")
 
     def _add_instantiators(self) -> None:
-        super()._add_instantiators()
         instantiate = _InstantiatorFn(cli=self, key="data")
 
         # With a checkpoint nothing is fitted again: what the network is told of the data is what it was told in training.
@@ -134,14 +134,8 @@ class BPCLI(LightningCLI):
             restore(data, self.checkpoint or {})
             return data
 
-        make = _InstantiatorFn(cli=self, key="model")
-
-        def trained(
-            class_type: type[BPModule], *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any
-        ) -> BPModule:
-            if self.checkpoint is None:
-                return make(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
-            saved = model_arguments(self.checkpoint)
+        def trained(class_type: type[BPModule], applied_instantiation_links: dict[str, Any], **kwargs: Any) -> BPModule:
+            saved = model_arguments(self.checkpoint) if self.checkpoint else {}
             refuse_other_data(kwargs, saved)
             return class_type(**{**kwargs, **saved})
 
@@ -183,7 +177,7 @@ class BPCLI(LightningCLI):
                 config = parser.parse_args(args)
                 name = run_name(config[config.subcommand])
             elif args[0] == "fit" and said.path:  # a run goes on with its own network, not with another table's
-                name = Path(said.path).stem
+                name = folder_name(said.path)
             said.ckpt_path = newest_checkpoint(name, said.ckpt_path)
             if name is None:
                 self.notes.append(f"the newest run's checkpoint is {said.ckpt_path}")
@@ -266,8 +260,8 @@ class BPCLI(LightningCLI):
         shown = sys.stderr if config.get("output") == "-" else sys.stdout
         callbacks: list[Callback] = []
         if trainer["logger"] is None:
-            board = TensorBoardLogger(*run_folder(config), default_hp_metric=False)
-            trainer["logger"] = board if fit else False
+            self.run = run_folder(config) if fit else None
+            trainer["logger"] = TensorBoardLogger(*self.run, default_hp_metric=False) if self.run else False
         elif not trainer["logger"]:
             self.save_config_callback = None  # without a run's folder it would take the place of a config.yaml right here
         if fit:
@@ -331,7 +325,7 @@ class BPCLI(LightningCLI):
 
     def fit(self, **kwargs: Any) -> None:
         """Train; of a run that has not begun to train, nothing is left."""
-        with only_if_trained(self.trainer), naming_events(self.trainer):
+        with only_if_trained(self.trainer, self.run), naming_events(self.trainer):
             self.trainer.fit(**kwargs)
 
     def after_fit(self) -> None:

@@ -1,6 +1,8 @@
 """The folder of a run in ``logs/``."""
 
+import itertools
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +23,24 @@ from torchbp.training._checkpoint import LOGS
 def run_name(config: Namespace) -> str:
     """What the run's folder in logs/ is called: the data set's name, or its file's."""
     arguments = config.data.get("init_args", {})
-    return arguments.get("name") or Path(arguments.get("path") or "run").stem
+    return folder_name(arguments.get("name") or arguments.get("path") or "")
+
+
+def folder_name(path: str) -> str:
+    """What a file's or a data set's runs are called: a folder right in logs/, whatever the path."""
+    stem = Path(path).stem
+    return "run" if stem in ("", ".", "..") else stem
+
+
+def claimed(root: Path) -> str:
+    """Make the folder of the next run in ``root``, version_N; runs that start at the same moment get one each."""
+    root.mkdir(parents=True, exist_ok=True)
+    found = [re.fullmatch(r"version_(\d+)", path.name) for path in root.iterdir()]
+    for number in itertools.count(max((int(version[1]) + 1 for version in found if version), default=0)):
+        with suppress(FileExistsError):
+            (root / f"version_{number}").mkdir()
+            break
+    return f"version_{number}"
 
 
 def own_run(path: str | None) -> Path | None:
@@ -73,8 +92,8 @@ class SaveConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        config["model"].update(self.trained["model"])
-        config["data"].get("init_args", {}).update(self.trained["data"])
+        for section, trained in ((config["model"], "model"), (config["data"].get("init_args", {}), "data")):
+            section.update({name: value for name, value in self.trained[trained].items() if name in section})
         assert trainer.log_dir is not None
         path = Path(trainer.log_dir) / self.config_filename
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,12 +102,19 @@ class SaveConfig(SaveConfigCallback):
 
 
 @contextmanager
-def only_if_trained(trainer: Trainer) -> Iterator[None]:
-    """At the block's end, remove the folder that the run made, where it has not begun to train."""
+def only_if_trained(trainer: Trainer, run: tuple[Path, str, str | None] | None) -> Iterator[None]:
+    """Claim the run's folder; at the block's end, remove what the run made where it has not begun to train.
+
+    Args:
+        run: of torchbp's own logger, where it writes: (logs, name, version), without a version for a new run.
+    """
     new, batches = [], []
     if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
         folder = Path(trainer.logger.log_dir)
         new = [path for path in (folder, *folder.parents) if not path.exists()]
+        if run and run[2] is None:
+            trainer.logger = TensorBoardLogger(*run[:2], claimed(folder.parent), default_hp_metric=False)
+            new[:1] = [Path(trainer.logger.log_dir)]
     # Of a module's hooks on_train_start is the last that refuses. An epoch that is gone on with is not started again.
     trainer.callbacks.append(LambdaCallback(on_train_batch_start=lambda *_: batches.append(1)))  # type: ignore[attr-defined]
     try:
