@@ -126,8 +126,8 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     "call",
     [
         ["fit", "--ckpt_path", "last", "--trainer.max_epochs", "9"],
-        ["predict", "--ckpt_path", "last.ckpt", "--output", "o.csv"],
-        ["predict", "--ckpt_path", "last.ckpt", "--output", "o.parquet"],
+        ["predict", "--ckpt_path", "last.ckpt", "--data.path", "table.csv", "--output", "o.csv"],
+        ["predict", "--ckpt_path", "last.ckpt", "--data.path", "table.csv", "--output", "o.parquet"],
         ["export", "--ckpt_path", "last.ckpt", "--output", "o.pt2"],
         ["fit", "--data.path", "table.csv", "--data.target", "y", "--data.memory", "0", "--data.cache_dir", "cache"],
     ],

@@ -37,7 +37,7 @@ TRAINING = ("fit", "validate", "test", "predict")
 COMMANDS = (*TRAINING, "export", "gradcheck", "trace", "benchmark")
 
 # What jsonargparse says of a class that is none, and what may be named.
-NO_CLASS = "Expected a dot import path|Import path does not|Problem with given class_path .*(No module|no attrib)|Type typing"
+NO_CLASS = "Expected a dot import path|Import path does not|Problem with given class_path .*(No module|no attrib|not allowed)|Type typing"
 CLASSES = {
     "data": "ArrayDataModule, BuiltinDataModule, TabularDataModule or another LightningDataModule as package.module.Class",
     "model.lr_scheduler": "a scheduler of torch.optim.lr_scheduler, or another as package.module.Class",
