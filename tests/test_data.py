@@ -36,11 +36,12 @@ def test_builtin_shapes(name: str, rows: int, features: int, outputs: int, task:
         assert x.dtype == y.dtype == torch.float32
 
 
-def test_builtin_values_are_scikit_learns() -> None:
-    x, y = BuiltinDataModule("digits").rows.all()
-    expected_x, expected_y = datasets.load_digits(return_X_y=True)
-    np.testing.assert_array_equal(x.numpy(), expected_x)
-    np.testing.assert_array_equal(y.argmax(1).numpy(), expected_y)
+@pytest.mark.parametrize("name", ["breast_cancer", "digits", "diabetes"])
+def test_builtin_values_are_scikit_learns(name: str) -> None:
+    x, y = BuiltinDataModule(name).rows.all()
+    expected_x, expected_y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    np.testing.assert_array_equal(x.numpy(), expected_x.astype(np.float32))
+    np.testing.assert_array_equal((y.argmax(1) if name == "digits" else y[:, 0]).numpy(), expected_y)
 
 
 def test_split_is_whole_disjoint_and_stratified() -> None:

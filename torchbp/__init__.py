@@ -4,8 +4,23 @@
 ``torchbp.nn`` the forms to call. ``torchbp.training`` and ``torchbp.data`` need Lightning and are imported where they are used.
 """
 
-from torchbp import equations, functional, functions, nn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torchbp import equations, functional, functions, nn
 
 __version__ = "0.1.0"
 
 __all__ = ["equations", "functional", "functions", "nn"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: the command's help and version need no PyTorch, which takes a second."""
+    if name in __all__:
+        return import_module(f"torchbp.{name}")
+    raise AttributeError(f"module 'torchbp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,12 +1,19 @@
 """The ``torchbp`` command: what it is told, and how it says no."""
 
+import gc
 import os
 import re
+import signal
 import sys
+import threading
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
+from itertools import takewhile
 from typing import TYPE_CHECKING, NoReturn
 
+from torchbp._deferred import deferred
 from torchbp._text import printable
 
 if TYPE_CHECKING:
@@ -34,7 +41,22 @@ torchbp COMMAND --help lists a command's options; TORCHBP_TRACEBACK=1 shows the 
 
 WHITESPACE = "\n\r\t"
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINING, "export", "gradcheck", "trace", "benchmark")
+# Where each command is, and the first words of its options, such as model of --model.lr.
+MODULES = {
+    **dict.fromkeys(TRAINING, "torchbp.training._cli"),
+    "export": "torchbp.export",
+    "gradcheck": "torchbp.verify._cli",
+    "trace": "torchbp.trace._cli",
+    "benchmark": "torchbp.benchmark._cli",
+}
+OPTIONS = {
+    **dict.fromkeys(TRAINING, "config print_config seed_everything trainer model data patience ckpt_path output verbose help"),
+    "export": "ckpt_path output help",
+    "gradcheck": "device function inputs reference only module verbose json help",
+    "trace": "config print_config seed_everything trainer data model samples"
+    " x y hidden_sizes cost output init lr seed markdown help",
+    "benchmark": "threads only rounds quick json plot help",
+}
 
 # What jsonargparse says of a class that is none, and what may be named.
 NO_CLASS = "Expected a dot import path|Import path does not|Problem with given class_path .*(No module|no attrib|not allowed)|Type typing"
@@ -66,12 +88,17 @@ class OneLineParser(OneLine, ArgumentParser):
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 for a run that failed, 2 for a call that cannot be run."""
+    """Run one command, by default the one that this process was started with.
+
+    Returns:
+        The exit status: 0, 1 for a run that failed, 2 for a call that cannot be run, 130 and 143 for one that was stopped.
+    """
+    alone = args is None
     args = list(sys.argv[1:] if args is None else args)
     if sys.stdout is None:
         return refuse("standard output is closed", 1)
     try:
-        return _run(args)
+        return _run(args, alone)
     except KeyboardInterrupt:
         return refuse("interrupted", 130)
     except BrokenPipeError:  # whoever read the output has seen enough
@@ -89,38 +116,57 @@ def main(args: Sequence[str] | None = None) -> int:
         return refuse(_one_line(error), 1)
 
 
-def _run(args: list[str]) -> int:
+def _run(args: list[str], alone: bool) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         print(HELP, flush=True)
         return 0 if args else 2
-    if args[0] == "--version":
+    command = args[0]
+    if command == "--version":
         from torchbp import __version__
 
         print(f"torchbp {__version__}", flush=True)
         return 0
-    if args[0] not in COMMANDS:
-        return refuse(f"{args[0]!r} is no command; the commands are {', '.join(COMMANDS)}", 2)
-    # Lightning takes seconds to import, so only the commands that need it do.
-    if args[0] == "gradcheck":
-        from torchbp.verify._cli import run as gradcheck
+    if command not in MODULES:
+        return refuse(f"{command!r} is no command; the commands are {', '.join(MODULES)}", 2)
+    if unknown := _unknown_option(args):
+        return refuse(f"unrecognized arguments: {unknown}; torchbp {command} --help lists the options", 2)
+    with _importing(alone), deferred() if command in TRAINING else nullcontext():
+        run = import_module(MODULES[command]).run
+    return run(args if command in TRAINING else args[1:])
 
-        return gradcheck(args[1:])
-    if args[0] == "export":
-        from torchbp.export import run as export
 
-        return export(args[1:])
-    if args[0] == "trace":
-        from torchbp.trace._cli import run as trace
+def _unknown_option(args: list[str]) -> str | None:
+    """An option, with its value, that the command's parser is sure to refuse, but takes a second to import."""
+    for position, arg in enumerate(args):
+        if arg in ("--help", "-h", "--"):
+            break
+        name = re.match(r"--(\w+)", arg)
+        if name and not any(option.startswith(name[1]) for option in OPTIONS[args[0]].split()):
+            return " ".join([arg, *takewhile(lambda value: not value.startswith("-"), args[position + 1 :])])
+    return None
 
-        return trace(args[1:])
-    if args[0] == "benchmark":
-        from torchbp.benchmark._cli import run as benchmark
 
-        return benchmark(args[1:])
-    from torchbp.training._cli import run
+@contextmanager
+def _importing(alone: bool) -> Iterator[None]:
+    """While modules are imported, an interrupt ends the process at once: some modules would make another error of it, or none.
 
-    run(args)
-    return 0
+    Args:
+        alone: whether nothing else was done in this process. Then what is imported is never garbage, and not searched for it.
+    """
+    usual = signal.default_int_handler
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is usual
+    if mine:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(refuse("interrupted", 130)))
+    if alone:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if alone:
+            gc.freeze()
+            gc.enable()
+        if mine:
+            signal.signal(signal.SIGINT, usual)
 
 
 def refuse(message: str, status: int) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchbp._deferred import deferred
 from torchbp._files import replacing
 from torchbp.cli import OneLineParser
 
@@ -127,9 +128,10 @@ def run(args: Sequence[str]) -> int:
     parser.add_argument("--output", required=True, help="the file to write: .onnx, or .pt2 for torch.export.load")
     options = parser.parse_args(args)
 
-    from torchbp.training._checkpoint import load_checkpoint, load_data, load_module, newest_checkpoint
-    from torchbp.training._cli import be_quiet
-    from torchbp.training._prediction import output_names
+    with deferred():
+        from torchbp.training._checkpoint import load_checkpoint, load_data, load_module, newest_checkpoint
+        from torchbp.training._cli import be_quiet
+        from torchbp.training._prediction import output_names
 
     be_quiet()
     path = options.ckpt_path

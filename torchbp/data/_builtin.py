@@ -1,10 +1,12 @@
 """Data that ship with scikit-learn, or that a formula makes: nothing is downloaded."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
-from sklearn import datasets
 from torch import Tensor
 
 from torchbp.data._base import BatchSize, RowsDataModule
@@ -12,6 +14,9 @@ from torchbp.data._rows import Rows
 from torchbp.tasks import Task
 
 BuiltinName = Literal["xor", "moons", "sines", "breast_cancer", "digits", "diabetes"]
+
+# Files of scikit-learn, and how many lines come before the numbers, of which a row's last is its class.
+FILES = {"breast_cancer": ("breast_cancer.csv", 1), "digits": ("digits.csv.gz", 0)}
 
 
 class BuiltinDataModule(RowsDataModule):
@@ -62,14 +67,7 @@ class BuiltinDataModule(RowsDataModule):
     def load(self) -> Rows:
         x: Any
         y: Any
-        if self.name == "xor":
-            x, y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
-        elif self.name == "moons":
-            x, y = datasets.make_moons(1000, noise=0.1, random_state=self.seed)
-        elif self.name == "sines":
-            x, y = _sines(torch.Generator().manual_seed(self.seed))
-        else:
-            x, y = getattr(datasets, f"load_{self.name}")(return_X_y=True)
+        x, y = _sines(torch.Generator().manual_seed(self.seed)) if self.name == "sines" else _read(self.name, self.seed)
         inputs, targets = torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y)
         if self.task == "multiclass":
             return Rows(inputs, torch.nn.functional.one_hot(targets).float())
@@ -80,3 +78,21 @@ def _sines(generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """x from N(0, 1), (2000, 4), and Σ_j v_j sin(w_j · x + c_j) of four drawn hidden units, (2000)."""
     x, W, c, v = (torch.randn(shape, generator=generator) for shape in ((2000, 4), (4, 4), 4, 4))
     return x, torch.sin(1.25 * x @ W.t() + c) @ v
+
+
+def _read(name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """As ``sklearn.datasets`` gives it. That takes nearly as long to import as PyTorch: what it only reads is read here."""
+    if name == "xor":
+        return np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0])
+    spec = find_spec("sklearn")
+    if name in FILES and spec and spec.origin:
+        file, lines = FILES[name]
+        path = Path(spec.origin).parent / "datasets" / "data" / file
+        if path.is_file():
+            values = np.loadtxt(path, delimiter=",", skiprows=lines)
+            return values[:, :-1], values[:, -1].astype(int)
+    from sklearn import datasets
+
+    if name == "moons":
+        return datasets.make_moons(1000, noise=0.1, random_state=seed)
+    return getattr(datasets, f"load_{name}")(return_X_y=True)

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.tree import DecisionTreeClassifier
 from torch import Tensor
 
 from torchbp.data._columns import Column
@@ -49,6 +48,8 @@ def _separates(features: np.ndarray, classes: np.ndarray) -> bool:
         changes = np.count_nonzero(np.diff(classes[features[:, 0].argsort()]))
         if changes > leaves - 1 + 2 * (1 - ALL_BUT) * len(classes):
             return False
+    from sklearn.tree import DecisionTreeClassifier  # which takes half a second to import
+
     tree = DecisionTreeClassifier(max_leaf_nodes=leaves, random_state=0).fit(features, classes)
     return bool(tree.score(features, classes) > ALL_BUT)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchbp._deferred import deferred
 from torchbp._files import replacing
 from torchbp.activations import ACTIVATIONS, Activation, activation_of, import_activation
 from torchbp.cli import OneLineParser, console
@@ -24,7 +25,8 @@ def run(args: Sequence[str]) -> int:
     """Trace an iteration on a sample given by ``--x``, or on one of a configuration's, and print it."""
     args = list(args)
     if "--config" in " ".join(args) or any(arg.startswith(("--data", "--model")) for arg in args):
-        from torchbp.trace._config import from_config  # Lightning, which takes seconds to import
+        with deferred():
+            from torchbp.trace._config import from_config  # with Lightning
 
         traced, source, options = from_config(args)
     else:

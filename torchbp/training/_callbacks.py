@@ -1,32 +1,37 @@
 """What a run shows: histograms and hyperparameters in TensorBoard, plain lines where there is no terminal."""
 
-import warnings
 from time import monotonic
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
-from torch.utils.tensorboard.summary import hparams
 
 
 class Graph(Callback):
-    """The network's graph in TensorBoard, one node a layer."""
+    """The network's graph in TensorBoard, one node a layer: its kind, the shapes of W and b, and that of its output."""
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(trainer.logger, TensorBoardLogger):
-            network: Any = pl_module.network
-            weight = network.layers[0].weight
-            with warnings.catch_warnings():
-                # The tracer is deprecated, but TensorBoard has no other; and it takes the checks of shapes for computation.
-                warnings.filterwarnings("ignore", category=DeprecationWarning)
-                warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-                trainer.logger.experiment.add_graph(network, weight.new_zeros(1, weight.shape[1]))
+        if not isinstance(trainer.logger, TensorBoardLogger):
+            return
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.graph_pb2 import GraphDef
+
+        # SummaryWriter.add_graph traces the network, for which it imports as much again as PyTorch.
+        from torch.utils.tensorboard._proto_graph import node_proto
+
+        layers: Any = pl_module.network.layers  # type: ignore[union-attr]
+        nodes = [node_proto("input", "Input", outputsize=(-1, layers[0].in_features))]
+        for number, layer in enumerate(layers, 1):
+            kind, size = type(layer).__name__, (-1, layer.out_features)
+            shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in layer.named_parameters())
+            nodes.append(node_proto(f"{number}_{kind}", kind, nodes[-1].name, outputsize=size, attributes=shapes))
+        graph = GraphDef(node=[*nodes, node_proto("output", "Output", nodes[-1].name)])
+        trainer.logger.experiment._get_file_writer().add_event(Event(graph_def=graph.SerializeToString()))
 
 
 class Histograms(Callback):
@@ -79,6 +84,8 @@ class Hyperparameters(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(trainer.logger, TensorBoardLogger):
             return
+        from torch.utils.tensorboard.summary import hparams
+
         module: Any = pl_module
         data = getattr(trainer, "datamodule", None)
         values: dict[str, Any] = {**module.hparams, **(data.hparams if data else {})}

@@ -61,8 +61,8 @@ from torchbp.training._schedule import refuse_failing
 CKPT_PATH = "A run's checkpoint: a path, or best or last for those of the newest run that is meant."
 
 
-def run(args: list[str]) -> None:
-    """Run one subcommand from its command line."""
+def run(args: list[str]) -> int:
+    """Run one subcommand from its command line; returns the exit status."""
     be_quiet()
     # Whatever is named where any value is allowed stays as it is said, and no program or file is opened by its import path.
     set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_allowlist=[])
@@ -77,6 +77,7 @@ def run(args: list[str]) -> None:
         trainer_defaults={"num_sanity_val_steps": 0, "max_epochs": 100},
         parser_class=ConfigurationParser,
     )
+    return 0
 
 
 def be_quiet() -> None:
