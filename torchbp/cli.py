@@ -50,16 +50,22 @@ MODULES = {
     "benchmark": "torchbp.benchmark._cli",
 }
 OPTIONS = {
-    **dict.fromkeys(TRAINING, "config print_config seed_everything trainer model data patience ckpt_path output verbose help"),
+    **dict.fromkeys(
+        TRAINING, "config print_config seed_everything trainer model data patience ckpt_path output quote_formulas verbose help"
+    ),
     "export": "ckpt_path output help",
-    "gradcheck": "device function inputs reference only module verbose json help",
+    "gradcheck": "device function inputs reference surrogate tolerance only module fail-on baseline verbose json junit markdown"
+    " explain scan help",
     "trace": "config print_config seed_everything trainer data model samples"
-    " x y hidden_sizes cost output init lr seed markdown help",
+    " x y hidden_sizes activation weights cost output init lr seed markdown json help",
     "benchmark": "threads only rounds quick json plot help",
 }
 
 # What jsonargparse says of a class that is none, and what may be named.
-NO_CLASS = "Expected a dot import path|Import path does not|Problem with given class_path .*(No module|no attrib|not allowed)|Type typing"
+NO_CLASS = (
+    "Expected a dot import path|Import path does not"
+    "|Problem with given class_path .*(No module|no attrib|not allowed)|Type typing"
+)
 CLASSES = {
     "data": "ArrayDataModule, BuiltinDataModule, TabularDataModule or another LightningDataModule as package.module.Class",
     "model.lr_scheduler": "a scheduler of torch.optim.lr_scheduler, or another as package.module.Class",
