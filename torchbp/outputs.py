@@ -73,6 +73,24 @@ class Output:
         return f"<output {self.name}, {self.cost}: {self.formula}>"
 
     @property
+    def takes_any(self) -> bool:
+        """Whether a target may be any number: then it may be standardised."""
+        return self.targets == (-float("inf"), float("inf"))
+
+    def check_targets(self, y: Tensor) -> None:
+        """Refuse targets outside the range that this output takes.
+
+        Raises:
+            ValueError: there is one.
+        """
+        low, high = self.targets
+        if y.numel() and not (y.min() >= low and y.max() <= high):
+            raise ValueError(
+                f"y reaches from {y.min().item():g} to {y.max().item():g}; for {self.name} outputs with cost {self.cost} it "
+                f"must lie in [{low:g}, {high:g}]"
+            )
+
+    @property
     def predicts_z(self) -> bool:
         """Whether the prediction is the weighted input itself."""
         return self.g is ACTIVATIONS["identity"]

@@ -123,7 +123,7 @@ class BPModule(LightningModule):
         self.save_hyperparameters(ignore=["lr_scheduler"], logger=False)
         self.hparams.update(hidden_sizes=hidden_sizes, cost=entry.cost, output=entry.name)
         self.task, self.cost, self.lr, self.engine = task, entry.cost, lr, engine
-        self.label_smoothing = label_smoothing
+        self.entry, self.label_smoothing = entry, label_smoothing
         self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
         self.steps_per_execution, self.cuda_graph = steps_per_execution, cuda_graph
         self.train_metrics, self.keep_gradients = train_metrics, False
@@ -135,7 +135,7 @@ class BPModule(LightningModule):
         except MemoryError as error:
             raise MemoryError(f"hidden_sizes is {hidden_sizes}, so that {error}") from None
         self.input_scaling = Standardize(num_features)
-        self.target_scaling = Standardize(num_outputs) if task == "regression" else None
+        self.target_scaling = Standardize(num_outputs) if task == "regression" and entry.takes_any else None
         self.metrics = nn.ModuleDict(
             {f"{split}_metrics": metrics_of(task, num_outputs, split) for split in ("train", "val", "test")}
         )
@@ -177,6 +177,9 @@ class BPModule(LightningModule):
                 if not hasattr(data, "split_rows"):
                     raise ValueError(f"{name} is 'balanced'; that takes a data module of torchbp.data, or give the weights")
                 getattr(self, name).copy_(balance(data.split_rows("train")))
+        if self.task == "regression" and not self.entry.takes_any and hasattr(data, "split_rows"):
+            for (y,) in data.split_rows("train").only(1).chunks():
+                self.entry.check_targets(y)
         if getattr(data, "standardize", False):
             rows = data.split_rows("train")
             self.input_scaling.fit(x for x, _ in rows.chunks())
