@@ -230,6 +230,17 @@ _LEAKY_RELU = Activation(
     init="he",
 )
 
+_ELU = Activation(
+    "elu",
+    "Max(z, 0) + exp(Min(z, 0)) - 1",
+    "exp(Min(z, 0))",
+    value=lambda z, out=None: torch.add(z.clamp(min=0), torch.expm1(z.clamp(max=0)), out=out),
+    slope=lambda z: torch.exp(z.clamp(max=0)),
+    reference=TF.elu,
+    gain=math.sqrt(2),
+    init="he",
+)
+
 _IDENTITY = Activation(
     "identity",
     "z",
@@ -433,6 +444,7 @@ ACTIVATIONS: dict[str, Activation] = {
         _TANH,
         _RELU,
         _LEAKY_RELU,
+        _ELU,
         _IDENTITY,
         _SOFTPLUS,
         _SILU,
