@@ -217,6 +217,22 @@ _SOFTMAX_CROSS_ENTROPY = Output(
     gain=1.0,
 )
 
+_POISSON = Output(
+    "poisson",
+    "exp",
+    "exp(z) - y*z",
+    "a - y",
+    activation=lambda z, out=None: torch.exp(z, out=out),
+    value=lambda z, a, y: a - y * z,  # -ln of Poisson's probability of y at rate a, without what depends on y alone
+    error=lambda z, a, y, out=None: eq.output_error(a, y, out=out),
+    target_derivative=lambda z, a, y: -z,
+    reference=partial(TF.poisson_nll_loss, log_input=True, reduction="none"),
+    targets=(0, float("inf")),
+    tasks=("regression",),
+    activation_formula="exp(z)",
+    activation_reference=torch.exp,
+)
+
 _LINEAR_SQUARED_ERROR = _squared_error("linear", ACTIVATIONS["identity"], (-float("inf"), float("inf")), ("regression",))
 
 OUTPUTS: dict[tuple[str, str], Output] = {
@@ -225,6 +241,7 @@ OUTPUTS: dict[tuple[str, str], Output] = {
         _SOFTMAX_CROSS_ENTROPY,
         _SIGMOID_CROSS_ENTROPY,
         _LINEAR_SQUARED_ERROR,
+        _POISSON,
         _squared_error(
             "sigmoid", ACTIVATIONS["sigmoid"], (0, 1), ("binary", "multilabel", "multiclass"), _LINEAR_SQUARED_ERROR
         ),
