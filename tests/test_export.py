@@ -112,9 +112,15 @@ def test_a_checkpoint_becomes_programs_that_say_what_predict_says(
     written = {entry.key: json.loads(entry.value) for entry in onnx.load("model.onnx").metadata_props}
     expected = {"task": "binary", "feature_names": ["age"], "output_names": ["false", "true"]}
     assert {key: written[key] for key in expected} == expected
+    [age] = written["columns"]
+    train = data.split_rows("train").all()[0][:, 0]
+    assert (age["name"], age["fill"]) == ("age", train.quantile(0.5).item())
     extra = {"metadata.json": ""}
     torch.export.load("model.pt2", extra_files=extra)
-    assert {key: json.loads(value) for key, value in json.loads(extra["metadata.json"]).items()} == expected
+    assert {key: json.loads(value) for key, value in json.loads(extra["metadata.json"]).items()} == {
+        **expected,
+        "columns": [age],
+    }
 
 
 def test_a_program_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,23 @@ def test_a_column_by_which_a_tree_makes_no_mistake(task: Any) -> None:
     assert 30 < sum(found) < 120
 
 
+@pytest.mark.parametrize("positives", [3, 12])
+def test_of_a_rare_class_only_what_tells_it(positives: int) -> None:
+    random = np.random.default_rng(0)
+    target = np.zeros(4000, int)
+    target[random.choice(4000, positives, replace=False)] = 1
+    for _ in range(10):
+        assert not warned(random.normal(size=(4000, 1)), target, "binary")
+    assert warned((target + random.normal(0, 0.01, 4000))[:, None], target, "binary") == (positives > 5)
+
+
+@pytest.mark.parametrize("of", [np.exp, lambda y: -(y**3), np.arctan])
+def test_a_column_that_orders_the_rows_as_a_quantity_does(of: Any) -> None:
+    target = np.random.default_rng(0).normal(size=1000)
+    assert warned(of(target)[:, None], target, "regression")
+    assert not warned(np.abs(target)[:, None], target, "regression")
+
+
 @pytest.mark.parametrize(("noise", "tells"), [(0.0, True), (0.01, True), (0.1, False)])
 def test_a_column_that_is_proportional_to_a_quantity(noise: float, tells: bool) -> None:
     random = np.random.default_rng(0)

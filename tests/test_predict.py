@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import polars as pl
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import ModelCheckpoint
+from onnx.reference import ReferenceEvaluator
 from training_runs import quiet_trainer
 
 from torchbp.cli import main
@@ -332,3 +334,43 @@ def test_classes_have_numbers_where_they_have_no_names() -> None:
     columns = prediction_columns(torch.tensor([[0.2, 0.7], [0.9, 0.1]]), "multiclass", ["0", "1"])
     assert columns["class"].to_list() == ["1", "0"]
     assert columns["p_1"].tolist() == pytest.approx([0.7, 0.1])
+
+
+def test_what_a_configuration_has_otherwise_than_the_checkpoint_is_said_and_not_taken(
+    checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = {"path": "old.csv", "target": "good", "missing": "refuse", "seed": 5, "ignore": IGNORED}
+    config = {"model": {"hidden_sizes": [3]}, "data": {"class_path": "TabularDataModule", "init_args": arguments}}
+    Path("config.yaml").write_text(json.dumps(config))
+    assert main(["test", "--ckpt_path", checkpoint, "--data.path", "old.csv"]) == 0
+    expected = capsys.readouterr()
+    assert main(["test", "--ckpt_path", checkpoint, "--config", "config.yaml"]) == 0
+    shown, said = capsys.readouterr()
+    assert shown == expected.out
+    assert said == expected.err + (
+        "torchbp: of the configuration, these are not taken: missing refuse (the checkpoint's is impute), seed 5 (the "
+        "checkpoint's is 0), hidden_sizes [3] (the checkpoint's is [16])\n"
+    )
+
+
+def test_numbers_far_from_0_are_predicted_and_exported_to_the_digit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    time_, other = 1_700_000_000 + draw.permutation(200), draw.random(200)
+    frame = pl.DataFrame({"time": time_, "other": other, "y": 2e9 + (time_ - 1_700_000_000) / 100 + other})
+    frame.write_csv("far.csv")
+    data = TabularDataModule("far.csv", "y")
+    _, path = trained(data, 60)
+    frame.drop("y").write_parquet("new.parquet")
+    for new in ("far.csv", "new.parquet"):
+        assert main(["predict", "--ckpt_path", path, "--data.path", new, "--output", "out.parquet"]) == 0
+        prediction = pl.read_parquet("out.parquet")["prediction"]
+        assert prediction.to_numpy() == pytest.approx(frame["y"].to_numpy(), abs=1, rel=0)
+        assert (prediction - prediction.mean()).std() > 0.5
+    x = torch.from_numpy(frame.select("time", "other").cast(pl.Float64).to_numpy())
+    assert main(["export", "--ckpt_path", path, "--output", "model.pt2"]) == 0
+    assert main(["export", "--ckpt_path", path, "--output", "model.onnx"]) == 0
+    of_pt2 = torch.export.load("model.pt2").module()(x)[:, 0].numpy()
+    [of_onnx] = ReferenceEvaluator(onnx.load("model.onnx")).run(None, {"x": x.numpy()})
+    assert of_pt2 == pytest.approx(prediction.to_numpy(), abs=1e-5, rel=0)
+    assert of_onnx[:, 0] == pytest.approx(prediction.to_numpy(), abs=1e-5, rel=0)

@@ -71,6 +71,7 @@ CLASSES = {
     "model.lr_scheduler": "a scheduler of torch.optim.lr_scheduler, or another as package.module.Class",
 }
 OWN_WORDS = {
+    "^the following arguments are required: target$": "target is null, or is not there; say --data.target COLUMN",
     "^Unexpected config:.*": "it must hold options by name, such as model: {lr: 0.5}",
     '^Problems parsing config: (.*?)( in "<unicode string>")?(, line|$)': r"it is no YAML: \1\3",
     '^Parser key "(.*?)": ': r"\1: ",

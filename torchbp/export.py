@@ -6,6 +6,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,35 @@ class Predictor(nn.Module):
     """What :class:`torchbp.training.BPModule` computes when it is called, without what trains it.
 
     Shapes: (B, num_features) in the columns' own units -> (B, num_outputs).
+
+    Args:
+        module: a :class:`torchbp.training.BPModule`.
+        offsets: what was taken from each column of x before the module saw it; if any is not 0, x is float64.
+        target_offsets: likewise of the targets, with float64 predictions.
     """
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, offsets: Sequence[float] = (), target_offsets: Sequence[float] = ()) -> None:
         super().__init__()
         self.input_scaling, self.network, self.target_scaling = module.input_scaling, module.network, module.target_scaling
+        self.offsets = torch.tensor(offsets, dtype=torch.float64) if any(offsets) else None
+        self.target_offsets = torch.tensor(target_offsets, dtype=torch.float64) if any(target_offsets) else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.offsets is not None:
+            x = (x - self.offsets).to(self.input_scaling.mean.dtype)
         prediction = self.network(self.input_scaling(x))
-        return prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
+        if self.target_scaling is not None:
+            prediction = self.target_scaling.inverse(prediction)
+        return prediction if self.target_offsets is None else prediction.double() + self.target_offsets
 
 
-def export(module: Any, path: str | Path, metadata: dict[str, Any] | None = None) -> None:
+def export(
+    module: Any,
+    path: str | Path,
+    metadata: dict[str, Any] | None = None,
+    offsets: Sequence[float] = (),
+    target_offsets: Sequence[float] = (),
+) -> None:
     """Write a trained network's predictions as a program that takes any number of rows.
 
     Input ``x`` (B, num_features) in the columns' own units, output ``prediction`` (B, num_outputs); the scaling of columns and
@@ -44,6 +62,8 @@ def export(module: Any, path: str | Path, metadata: dict[str, Any] | None = None
         module: a :class:`torchbp.training.BPModule`.
         path: the file, ``.onnx`` or ``.pt2``.
         metadata: plain values that go with it, as JSON: an ONNX file's metadata, or an archive's extra file ``metadata.json``.
+        offsets, target_offsets: those of a :class:`torchbp.data.TabularDataModule` that the module was trained on, since
+            columns or targets are so far from 0 that float32 would not do: the program's x, or its prediction, is then float64.
 
     Raises:
         ValueError: another extension, or a program that does not compute what the network does.
@@ -53,12 +73,12 @@ def export(module: Any, path: str | Path, metadata: dict[str, Any] | None = None
     path = Path(path)
     if path.suffix not in WRITERS:
         raise ValueError(f"the output {path} has the extension {path.suffix!r}; it must be one of {', '.join(WRITERS)}")
-    predictor = copy.deepcopy(Predictor(module)).cpu().eval().requires_grad_(False)
+    predictor = copy.deepcopy(Predictor(module, offsets, target_offsets)).cpu().eval().requires_grad_(False)
     with replacing(path) as partial, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what PyTorch's exporters are to become
-        weight = predictor.network.layers[0].weight
+        example = torch.zeros(2, predictor.network.layers[0].weight.shape[1], dtype=x_dtype(predictor))
         batch = {0: torch.export.Dim("batch", min=1)}
-        program = torch.export.export(predictor, (weight.new_zeros(2, weight.shape[1]),), dynamic_shapes={"x": batch})
+        program = torch.export.export(predictor, (example,), dynamic_shapes={"x": batch})
         for node in program.graph.nodes:  # where in which files it was made is nobody's concern
             node.meta.pop("stack_trace", None)
         run = WRITERS[path.suffix](program, partial, {name: json.dumps(value) for name, value in (metadata or {}).items()})
@@ -78,8 +98,11 @@ def check(run: Callable[[Tensor], Tensor], predictor: Predictor) -> None:
         draw = torch.randn(rows, len(mean), dtype=mean.dtype, generator=generator)
         # Far out, the terms of a weighted input are large and may cancel.
         for size, tolerance in ((0.0, 1e-4), (1.0, 1e-4), (1e4, 1e-2), (1e30, 1e-2)):
-            x = mean + scale * draw * size
+            x = (mean + scale * draw * size).to(x_dtype(predictor))
+            x = x if predictor.offsets is None else x + predictor.offsets
             expected, got = predictor(x), run(x)
+            if predictor.target_offsets is not None:
+                expected, got = (values - predictor.target_offsets for values in (expected, got))
             largest = max(spread, expected.nan_to_num(0, 0, 0).abs().max().item())
             if got.shape != expected.shape or not got.allclose(expected, tolerance, tolerance * largest, equal_nan=True):
                 size_of = f"{rows} row{'s' * (rows > 1)} of size {size:g}"
@@ -88,6 +111,10 @@ def check(run: Callable[[Tensor], Tensor], predictor: Predictor) -> None:
                     f"the exported program does not compute what the network does: for {size_of} "
                     f"the outputs have shape {shapes}, sum {got.sum().item():g} and {expected.sum().item():g}; none is kept"
                 )
+
+
+def x_dtype(predictor: Predictor) -> torch.dtype:
+    return predictor.input_scaling.mean.dtype if predictor.offsets is None else torch.float64
 
 
 def write_pt2(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, str]) -> Callable[[Tensor], Tensor]:
@@ -142,5 +169,7 @@ def run(args: Sequence[str]) -> int:
         "feature_names": getattr(data, "feature_names", None),
         "output_names": output_names(module.task, module.hparams["num_outputs"], data),
     }
-    export(module, options.output, metadata)
+    if schema := getattr(data, "schema", None):
+        metadata["columns"] = [asdict(column) for column in schema.columns if column.type != "ignored"]
+    export(module, options.output, metadata, getattr(data, "offsets", ()), getattr(data, "target_offsets", ()))
     return 0

@@ -1,14 +1,24 @@
 """CSV files, parsed part by part: no more of the text than a few MiB is in memory, and reading can begin at any row."""
 
+import atexit
+import codecs
 import csv
+import shutil
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, TextIO
 
 import polars as pl
+from lightning.pytorch.utilities import rank_zero_only
+from polars.selectors import by_name
 
-from torchbp.data._values import is_number, no_numbers
+from torchbp.data._values import begin_with_zero, counted, far, is_number
+from torchbp.data._written import MARKS, Mark, decimal_of
 
 ROWS = 2**14  # in a part: the allocator gives memory back only after so many parts
 INFERRED = 2_000  # rows that types are judged by
@@ -28,42 +38,80 @@ class NotNumbersError(Exception):
         self.names = names
 
 
+@dataclass(frozen=True)
+class Dialect:
+    """How a CSV file is written.
+
+    Args:
+        separator: what is between two values.
+        decimal: the decimal mark, ``.`` or ``,``; None for that which the first rows show.
+        encoding: of the text, as Python calls it; None for UTF-8, or UTF-16 where the file begins with its mark.
+    """
+
+    separator: str = ","
+    decimal: Mark | None = None
+    encoding: str | None = None
+
+
 class CsvFile:
     """A CSV file whose first line that is not blank names the columns.
 
+    A name that is not there twice is ``Unnamed: 3`` where it is the fourth, as pandas has it.
+
     Args:
-        path: the file, of UTF-8 text.
-        separator: what is between two values.
+        path: the file.
+        dialect: how it is written.
         null_values: the texts that stand for a missing value.
 
     Raises:
-        ValueError: two columns of one name.
+        ValueError: two columns of one name; text of another encoding.
         OSError: the file cannot be read.
     """
 
-    def __init__(self, path: Path, separator: str, null_values: Sequence[str]) -> None:
-        self.path = path
-        self.separator, self.null_values = separator, list(null_values)
+    def __init__(self, path: Path, dialect: Dialect, null_values: Sequence[str]) -> None:
+        self.path, self.dialect = path, [dialect.separator, dialect.encoding]  # plain values
+        self.separator, self.null_values = dialect.separator, list(null_values)
+        self._text = utf8(path, dialect.encoding)
         # To compare each value with the texts among them takes a sixth of the time: they are looked for once there is one.
         self._looked_for = [value for value in null_values if is_number(value)]
         # Polars would give the second column of a name another name.
         with self._open() as file:
-            names = next((line for line in csv.reader(file, delimiter=separator) if line), [])
+            names = next((line for line in csv.reader(file, delimiter=self.separator) if line), [])
+        unnamed = [number for number, name in enumerate(names) if not name]
+        for number in unnamed[1:]:
+            names[number] = f"Unnamed: {number}"
         for name, count in Counter(names).most_common(1):
             if count > 1:
                 raise ValueError(f"{path} has {count} columns named {name!r}; each name must be there once")
-
-    def names(self) -> list[str]:
-        return self._scan(infer_schema=False).collect_schema().names()
+        refuse_patterns(path, names)
+        self.names = names
+        self._decimal = dialect.decimal
+        self.decimal: Mark = dialect.decimal or "."  # that of most columns of numbers with one, once types were asked for
+        self._short_rows: list[int] = []
 
     def types(self, exact: Collection[str], texts: Collection[str]) -> dict[str, type[pl.DataType]]:
-        """What the first rows suggest: String, or where all values are numbers Float32, Float64 for a column in ``exact``.
+        """What the first rows suggest: String, or where all values are numbers Float32.
 
-        Columns in ``texts`` are String, whatever they hold.
+        It is Float64 for a column in ``exact``, and where the numbers are far from 0. Columns in ``texts`` are String,
+        whatever they hold, and so are numbers that begin with a 0. Where the decimal mark is a comma, a column that is not of
+        integers is String, for 1.234 may be a thousand.
         """
-        schema = self._scan(infer_schema_length=INFERRED, null_values=self.null_values).collect_schema()
-        number = {name: pl.Float64 if name in exact else pl.Float32 for name in schema}
-        return {n: number[n] if type.is_numeric() and n not in texts else pl.String for n, type in schema.items()}
+        rows = self._scan(infer_schema=False, null_values=self.null_values, truncate_ragged_lines=True, n_rows=INFERRED)
+        with self._saying_encoding():
+            head = rows.collect().select(pl.all().str.strip_chars())
+        if self._decimal is None:
+            preferred: Mark = "," if self.separator == ";" else "."
+            found = Counter(decimal_of(values.drop_nulls(), MARKS, preferred) for values in head)
+            self.decimal = "," if found[","] > found["."] else "."
+        result = dict[str, type[pl.DataType]]()
+        number: type[pl.DataType] = pl.Float64 if self.decimal == "." else pl.Int64
+        for values in head:
+            numbers = values.cast(number, strict=False)
+            if values.name in texts or numbers.count() < values.count() or not values.count() or begin_with_zero(values):
+                result[values.name] = pl.String
+            else:
+                result[values.name] = number if number == pl.Int64 or values.name in exact or far(numbers) else pl.Float32
+        return result
 
     def parts(self, types: Types | None = None, start: int = 0) -> Iterator[pl.DataFrame]:
         """The rows, part by part; blank lines at the end are none, and among texts missing values stand as they are written.
@@ -80,18 +128,41 @@ class CsvFile:
         options = {"schema_overrides": types, "skip_rows_after_header": start, "null_values": self._looked_for}
         rows = self._scan(infer_schema=False, **options)
         try:
-            for part in without_blank_end(rows.collect_batches(chunk_size=ROWS), blank_lines_at_end(self.path)):
-                yield part.rechunk()  # it comes in a dozen pieces, each of which costs whoever reads it
+            gaps = False  # in the last column, as a row that is too short has one
+            with self._saying_encoding():
+                for part in without_blank_end(rows.collect_batches(chunk_size=ROWS), blank_lines_at_end(self._text)):
+                    gaps = gaps or part.get_column(self.names[-1]).null_count() > 0
+                    yield part.rechunk()  # it comes in a dozen pieces, each of which costs whoever reads it
+            if gaps:
+                self._short_rows = self._find_short_rows()
         except pl.exceptions.ComputeError as error:
             if "found more fields" in str(error):
                 self._refuse_too_long()
             if self._looked_for != self.null_values:
                 self._looked_for = self.null_values
                 raise NotNumbersError([]) from None
-            numeric = [name for name, type in (types or {}).items() if type != pl.String]
-            if bad := self._not_numbers(numeric):
+            if bad := self._not_numbers({name: type for name, type in (types or {}).items() if type != pl.String}):
                 raise NotNumbersError(bad) from None
             raise
+
+    def warn_of_short_rows(self) -> None:
+        """Say how many of the rows that were read have fewer values than there are columns, which reads as gaps."""
+        if short := self._short_rows:
+            rank_zero_only(warnings.warn)(
+                f"{self.path} has {counted(len(short), 'row', 'rows')} with fewer values than there are columns, row "
+                f"{short[0]} first; those that are not there are taken for missing",
+                stacklevel=2,
+            )
+
+    def _find_short_rows(self) -> list[int]:
+        separator, needed = self.separator.encode(), len(self.names) - 1
+        with self._text.open("rb") as lines:  # to count takes a fifth of the time of parsing
+            if all(line.count(separator) >= needed and b'"' not in line for line in lines if line.strip(b"\r\n")):
+                return []
+        with self._open() as file:
+            rows = csv.reader(file, delimiter=self.separator)
+            next(row for row in rows if row)
+            return [number for number, row in enumerate(rows, 1) if 0 < len(row) < len(self.names)]
 
     def _refuse_too_long(self) -> None:
         """Refuse the first row that has more values than there are columns."""
@@ -105,16 +176,87 @@ class CsvFile:
                         f"separated by {self.separator!r}, which --data.separator can change"
                     )
 
-    def _not_numbers(self, names: Sequence[str]) -> list[str]:
-        texts = self._scan(infer_schema=False, null_values=self.null_values)
-        found = texts.select(no_numbers(pl.col(names)).any()).collect(engine="streaming")
-        return [name for name in names if found[name].item()]
+    @contextmanager
+    def _saying_encoding(self) -> Iterator[None]:
+        """Where the text is no UTF-8, say in which row, and how to say what it is."""
+        try:
+            yield
+        except pl.exceptions.ComputeError as error:
+            if "utf-8" not in str(error).lower():
+                raise
+            with self._text.open("rb") as file:
+                for number, line in enumerate(file):
+                    try:
+                        line.decode()
+                    except UnicodeDecodeError as wrong:
+                        where = f"row {number}" if number else "the line of column names"
+                        raise ValueError(
+                            f"{self.path} cannot be read as CSV: {where} has {line[wrong.start : wrong.start + 8]!r}, which is "
+                            "no UTF-8; say --data.encoding cp1252 (of Windows), latin-1 or what else it is"
+                        ) from None
+            raise
+
+    def _not_numbers(self, types: Types) -> list[str]:
+        """The columns with a value that is not of their type."""
+        texts = self._scan(infer_schema=False, null_values=self.null_values).select(by_name(*types))
+        bad = texts.select(
+            (
+                by_name(name).is_not_null()
+                & by_name(name).cast(pl.Int64 if type == pl.Int64 else pl.Float64, strict=False).is_null()
+            ).any()
+            for name, type in types.items()
+        )
+        found = bad.collect(engine="streaming").row(0)
+        return [name for name, is_bad in zip(types, found, strict=True) if is_bad]
 
     def _open(self) -> TextIO:
-        return self.path.open(encoding="utf-8-sig", errors="replace", newline="")
+        return self._text.open(encoding="utf-8-sig", errors="replace", newline="")
 
     def _scan(self, **options: Any) -> pl.LazyFrame:
-        return pl.scan_csv(self.path, separator=self.separator, glob=False, **options)
+        # Polars would leave names with quotes as they are written.
+        names = lambda _: self.names  # noqa: E731
+        return pl.scan_csv(self._text, separator=self.separator, with_column_names=names, glob=False, **options)
+
+
+def refuse_patterns(path: Path, names: Sequence[str]) -> None:
+    """Refuse names that polars takes for patterns, wherever they are.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name in names:
+        if name.startswith("^") and name.endswith("$"):
+            raise ValueError(f"{path} has a column named {name!r}, which reads as a pattern of names; give it another one")
+
+
+def utf8(path: Path, encoding: str | None) -> Path:
+    """The file, or a copy as UTF-8, gone when this process ends, of text that is another.
+
+    Raises:
+        ValueError: the text is not of that encoding, or there is none of that name.
+    """
+    with path.open("rb") as file:
+        mark = file.read(2)
+    encoding = encoding or ("utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8")
+    try:
+        if codecs.lookup(encoding).name in ("utf-8", "ascii"):
+            return path
+    except LookupError:
+        raise ValueError(
+            f"encoding is {encoding!r}; it must be one that Python knows, such as utf-8, utf-16 or cp1252"
+        ) from None
+    folder = Path(mkdtemp(prefix="torchbp-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    copy, lines = folder / path.name, 0
+    try:
+        with path.open(encoding=encoding, newline="") as text, copy.open("w", encoding="utf-8", newline="") as written:
+            for line in text:
+                written.write(line)
+                lines += 1
+    except UnicodeError as error:
+        where = f"from row {lines} on" if lines else "at its beginning"
+        raise ValueError(f"{path} cannot be read as CSV: {where} it is no {encoding}: {error}") from None
+    return copy
 
 
 def without_blank_end(parts: Iterator[pl.DataFrame], blank: int) -> Iterator[pl.DataFrame]:

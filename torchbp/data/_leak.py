@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 from torch import Tensor
 
 from torchbp.data._columns import Column
@@ -13,13 +14,15 @@ from torchbp.tasks import Task
 SAMPLE = 2000  # rows that are looked at
 FEWEST = 30  # with fewer, a column may fit the target by chance
 ALL_BUT = 0.999
+FEWEST_OTHERS = 5  # rows of other classes than the most frequent; fewer may be told apart by chance
+OF_OTHERS = 0.1  # of which this many at most may be mistaken
 
 
 def warn_of_leaks(x: Tensor, y: Tensor, task: Task, columns: Sequence[Column]) -> None:
     """Warn of each column that tells the target by itself, as a copy of it would, or what is known only afterwards.
 
-    For classes that is one by which a decision tree with a leaf a class makes no mistake, for a quantity one that is
-    proportional to it.
+    For classes that is one by which a decision tree with a leaf a class makes next to no mistake, and far fewer than to say the
+    most frequent class each time; for a quantity one that orders the rows as it does.
 
     Args:
         x, y: training rows, as encoded by ``columns``, and their targets, as the task has them.
@@ -27,7 +30,7 @@ def warn_of_leaks(x: Tensor, y: Tensor, task: Task, columns: Sequence[Column]) -
     if len(x) < FEWEST:
         return
     targets = [y.argmax(1)] if task == "multiclass" else y.unbind(1)
-    tells = _is_proportional if task == "regression" else _separates
+    tells = _orders if task == "regression" else _separates
     first = 0
     for column in columns:
         width = len(column.features)
@@ -41,7 +44,10 @@ def warn_of_leaks(x: Tensor, y: Tensor, task: Task, columns: Sequence[Column]) -
 
 
 def _separates(features: np.ndarray, classes: np.ndarray) -> bool:
-    leaves = max(len(np.unique(classes)), 2)
+    _, counts = np.unique(classes, return_counts=True)
+    others, leaves = len(classes) - counts.max(), max(len(counts), 2)
+    if others < FEWEST_OTHERS:
+        return False
     if features.shape[1] == 1:
         # In the order of a single feature the class changes between leaves, and twice more for each mistake; to see that
         # there are more changes takes a tenth of the time of a tree.
@@ -51,11 +57,13 @@ def _separates(features: np.ndarray, classes: np.ndarray) -> bool:
     from sklearn.tree import DecisionTreeClassifier  # which takes half a second to import
 
     tree = DecisionTreeClassifier(max_leaf_nodes=leaves, random_state=0).fit(features, classes)
-    return bool(tree.score(features, classes) > ALL_BUT)
+    mistakes = np.count_nonzero(tree.predict(features) != classes)
+    return bool(mistakes < (1 - ALL_BUT) * len(classes) and mistakes <= OF_OTHERS * others)
 
 
-def _is_proportional(features: np.ndarray, target: np.ndarray) -> bool:
+def _orders(features: np.ndarray, target: np.ndarray) -> bool:
     varies = features[:, features.std(0) > 0]
     if not varies.size or target.std() == 0:
         return False
-    return bool(np.abs(np.corrcoef(varies, target, rowvar=False)[-1, :-1]).max() > ALL_BUT)
+    ranks = np.column_stack([pl.Series(values).rank().to_numpy() for values in (*varies.T, target)])
+    return bool(np.abs(np.corrcoef(ranks, rowvar=False)[-1, :-1]).max() > ALL_BUT)

@@ -1,14 +1,17 @@
 """What was seen of a table in training, which is all that is needed to make features of another."""
 
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -21,7 +24,10 @@ from torchbp.data._rows import Mapped, Rows
 from torchbp.data._table import Table
 from torchbp.data._target import Target
 from torchbp.data._threads import each
-from torchbp.data._values import clean, counted
+from torchbp.data._values import clean, counted, label, listed
+from torchbp.data._written import Mark
+
+SHOWN = 50  # columns, or classes
 
 AT_ONCE = 2**24  # values of x and y that are made of a part of a table
 
@@ -42,11 +48,16 @@ class Schema:
         target: how the target's columns become y.
         columns: how each other column becomes features, or why it does not.
         null_values: the texts that stand for a missing value.
+        decimals: the decimal mark of each column, the target's among them, of numbers as people write them.
     """
 
     target: Target
     columns: list[Column]
     null_values: list[str]
+    decimals: dict[str, Mark] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.unseen: list[tuple[str, Counter[str]]] = []  # which several threads may add to
 
     @property
     def used(self) -> list[str]:
@@ -60,15 +71,26 @@ class Schema:
 
     @property
     def exact(self) -> list[str]:
-        """The columns whose numbers are names, so that no digit may be lost."""
-        return [*self.target.names, *(column.name for column in self.columns if column.type == "categorical")]
+        """The columns of which no digit may be lost: their numbers are names, or far from 0."""
+        columns = [column.name for column in self.columns if column.type == "categorical" or column.offset]
+        return [*self.target.names, *columns]
 
     @property
     def texts(self) -> list[str]:
         """The columns of texts, which are to stay texts in a file where all of them look like numbers."""
         columns = [(column.name, column.categories) for column in self.columns]
         columns += [(name, self.target.classes) for name in self.target.names]
-        return [name for name, known in columns if known and isinstance(known[0], str)]
+        dates = [column.name for column in self.columns if column.type == "date"]
+        return [name for name, known in columns if known and isinstance(known[0], str)] + [*self.decimals, *dates]
+
+    @property
+    def offsets(self) -> list[float]:
+        """What was taken from each of x's columns, in float64; it is 0 but where float32 would not do."""
+        return [column.offset * (number == 0) for column in self.columns for number in range(len(column.features))]
+
+    def clean(self, values: pl.Series) -> pl.Series:
+        """A column's values, as :func:`torchbp.data._values.clean` gives them."""
+        return clean(values, self.null_values, self.decimals.get(values.name))
 
     def x(self, rows: pl.DataFrame, first: int = 0, out: np.ndarray | None = None) -> np.ndarray:
         """Features (N, num_features) of rows of which ``first`` came before in their table.
@@ -81,14 +103,37 @@ class Schema:
         start = 0
         for column in self.columns:
             if width := len(column.features):
-                values = clean(rows[column.name], self.null_values)
-                column.encode(values, out[:, start : start + width], first)
+                if unseen := column.encode(self.clean(rows.get_column(column.name)), out[:, start : start + width], first):
+                    self.unseen.append((column.name, unseen))
                 start += width
         return out
 
-    def y(self, rows: Mapping[str, pl.Series] | pl.DataFrame, first: int = 0) -> np.ndarray:
+    def y(self, rows: pl.DataFrame, first: int = 0) -> np.ndarray:
         """Targets (N, num_outputs), likewise."""
-        return self.target.encode({name: clean(rows[name], self.null_values) for name in self.target.names}, first)
+        return self.target.encode({name: self.clean(rows.get_column(name)) for name in self.target.names}, first)
+
+    def xy(self, rows: pl.DataFrame, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Both; a row that is dropped has y NaN and the features of another, for its own may be no values."""
+        y = self.y(rows, first)
+        if self.target.drops and (dropped := np.isnan(y[:, 0])).any():
+            if dropped.all():
+                return np.zeros((len(rows), len(self.feature_names)), np.float32), y
+            rows = rows[np.where(dropped, (~dropped).argmax(), np.arange(len(rows)))]
+        return self.x(rows, first), y
+
+    def warn_of_unseen(self) -> None:
+        """Warn of each column with categories that training did not see, in the rows encoded since this was last asked."""
+        found: dict[str, Counter[str]] = {}
+        for name, unseen in self.unseen:
+            found.setdefault(name, Counter()).update(unseen)
+        self.unseen.clear()
+        for name, unseen in found.items():
+            rows = counted(unseen.total(), "row", "rows")
+            values = listed([value for value, _ in unseen.most_common()], 3)
+            rank_zero_only(warnings.warn)(
+                f"column {name!r} holds values that training did not see, in {rows}: {values}; they are 0 in all its features",
+                stacklevel=2,
+            )
 
     def rows(self, table: Table, memory: float, cache: Cache) -> Rows:
         """All rows of a table, in memory, or in files of a cache where x and y have more than ``memory`` bytes.
@@ -105,8 +150,11 @@ class Schema:
         def encode(part: tuple[int, pl.DataFrame]) -> None:
             first, columns = part
             rows = slice(first, first + len(columns))
-            self.x(columns, first, x[rows])
-            y[rows] = self.y(columns, first)
+            if self.target.drops:
+                x[rows], y[rows] = self.xy(columns, first)
+            else:
+                self.x(columns, first, x[rows])
+                y[rows] = self.y(columns, first)
 
         each(with_first(self._parts(table)), encode)
         table.source.refuse_changed()
@@ -125,8 +173,8 @@ class Schema:
                 x.seek(first)
                 y.seek(first)
                 for part in self._parts(table, first):
-                    x.append(self.x(part, first))
-                    y.append(self.y(part, first))
+                    for file, values in zip((x, y), self.xy(part, first), strict=True):
+                        file.append(values)
                     first += len(part)
                     done(first)
 
@@ -145,25 +193,54 @@ class Schema:
             "target": asdict(self.target),
             "columns": [asdict(column) for column in self.columns],
             "null_values": self.null_values,
+            "decimals": self.decimals,
         }
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Any]) -> "Schema":
         refuse_misfit("what the checkpoint holds of the columns", state_dict, cls)
-        columns = [Column(**column) for column in state_dict["columns"]]
-        return cls(Target(**state_dict["target"]), columns, state_dict["null_values"])
+        columns, target = [Column(**column) for column in state_dict["columns"]], Target(**state_dict["target"])
+        if target.offsets and len(target.offsets) != len(target.names):
+            raise ValueError(f"the checkpoint is damaged: it has {len(target.offsets)} offsets of {len(target.names)} targets")
+        return cls(target, columns, state_dict["null_values"], dict(state_dict.get("decimals", {})))
 
-    def as_table(self, path: Path) -> RichTable:
-        """The columns, their types and what the training rows hold, to be printed by rich."""
+    def as_table(self, path: Path, left_out: int = 0) -> RichTable:
+        """The columns, their types and what the training rows hold, to be printed by rich.
+
+        Args:
+            path: the table's file.
+            left_out: how many of its rows are in no split.
+        """
         features = counted(len(self.feature_names), "feature", "features")
+        if left_out:
+            features += f"; {counted(left_out, 'row', 'rows')} without a target or of rare classes left out"
         table = RichTable(title=Text(printable(f"{path}: {self.target.task}, {features}")), title_justify="left")
         for heading in ("column", "type", "missing", "training rows", "features"):
             table.add_column(heading, justify="right" if heading in ("missing", "features") else "left")
-        for name in self.target.names:
-            seen = ", ".join(self.target.class_names) if self.target.classes else ""
+        offsets = self.target.offsets or [0.0] * len(self.target.names)
+        for name, offset in zip(self.target.names, offsets, strict=True):
+            seen = ", ".join([*map(label, self.target.classes[:SHOWN])])
+            if self.target.task == "binary":
+                seen += " (positive)"
+            elif (rest := len(self.target.classes) - SHOWN) > 0:
+                seen += f" and {rest} more"
+            elif offset:
+                seen = f"far from 0: held less {offset:.15g}"
+            seen = f"{seen}{self._written(name)}".removeprefix(", ")
             table.add_row(Text(printable(name)), "target", "", Text(printable(seen)), "")
-        for column in self.columns:
+        for column in self.columns[:SHOWN]:
             missing = f"{column.missing:.1%}" if column.missing else ""
-            name, seen = printable(column.name), printable(column.seen)
+            seen = f"{column.seen}{self._written(column.name)}"
+            name, seen = printable(column.name), printable(seen)
             table.add_row(Text(name), Text(printable(column.type)), missing, Text(seen), str(len(column.features)))
+        if more := self.columns[SHOWN:]:
+            kinds = Counter(column.type for column in more)
+            seen = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+            table.add_row(
+                f"and {len(more)} more", "", "", Text(printable(seen)), str(sum(len(column.features) for column in more))
+            )
         return table
+
+    def _written(self, name: str) -> str:
+        marks = {".": "decimal point", ",": "decimal comma"}
+        return f", written with a {marks[self.decimals[name]]}" if name in self.decimals else ""

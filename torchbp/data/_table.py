@@ -1,6 +1,5 @@
 """The rows of a CSV or Parquet file, column by column or part by part."""
 
-import codecs
 import csv
 import difflib
 import json
@@ -11,10 +10,11 @@ from itertools import islice
 from pathlib import Path
 
 import polars as pl
+from polars.selectors import by_name  # names as they are, where pl.col takes * and ^...$ for patterns
 
 from torchbp._files import NotWrittenError
 from torchbp.data._cache import Cache, Source, write_whole
-from torchbp.data._csv import CsvFile, NotNumbersError, Types
+from torchbp.data._csv import CsvFile, Dialect, NotNumbersError, Types, refuse_patterns
 from torchbp.data._parquet import most_bytes, sizes
 from torchbp.data._progress import progress
 from torchbp.data._values import listed, unsupported
@@ -24,8 +24,6 @@ SUFFIXES = (".csv", ".tsv", ".parquet")
 NOT_CSV = {
     b"PAR1": "a Parquet file; its name must end in .parquet",
     b"PK\x03\x04": "a ZIP archive, as Excel's files are, not text",
-    codecs.BOM_UTF16_LE: "UTF-16 text; it must be UTF-8",
-    codecs.BOM_UTF16_BE: "UTF-16 text; it must be UTF-8",
 }
 FILE = 64  # parts of a CSV file that become one file of a cache
 ROWS = 2**16  # in a part of a Parquet file
@@ -40,20 +38,27 @@ class Table:
     Args:
         paths: the Parquet files.
         source: what they were made of, or the one file itself.
+        file: that, where it is a CSV file.
     """
 
-    def __init__(self, paths: Sequence[Path], source: Source) -> None:
-        self.source = source
+    def __init__(self, paths: Sequence[Path], source: Source, file: CsvFile | None = None) -> None:
+        self.source, self.file = source, file
         self._file = source.path if [*paths] == [source.path] else paths[0].parent  # what is wrong if one cannot be read
         with in_one_line(self._file):
             self._frame = pl.scan_parquet(list(paths), glob=False)
             self.schema = dict(self._frame.collect_schema())
+            refuse_patterns(source.path, [*self.schema])
             self._length = int(self._frame.select(pl.len()).collect().item())
         # A CSV file, of which others are made, is as large as what it holds.
         self._texts = sizes(source.path)[1] if [*paths] == [source.path] else Counter[str]()
 
     def __len__(self) -> int:
         return self._length
+
+    def warn(self) -> None:
+        """Warn of what is wrong with the rows that were read."""
+        if self.file:
+            self.file.warn_of_short_rows()
 
     def column(self, name: str) -> pl.Series:
         """All rows of a column.
@@ -65,12 +70,12 @@ class Table:
         with in_one_line(self._file):
             size = 8 * len(self)
             if self.schema[name] in TEXTS:  # held as it is, and as what is made of it
-                lengths = pl.col(name).cast(pl.String).str.len_bytes().cast(pl.UInt64)
+                lengths = by_name(name).cast(pl.String).str.len_bytes().cast(pl.UInt64)
                 size = 2 * (size + self._frame.select(lengths.sum()).collect(engine="streaming").item())
         if size > most_bytes():
             self._refuse(name, size)
         with in_one_line(self._file):
-            return self._frame.select(name).collect().to_series()
+            return self._frame.select(by_name(name)).collect().to_series()
 
     def parts(self, names: Sequence[str], start: int = 0) -> Iterator[pl.DataFrame]:
         """All rows of some columns, part by part, from the row with number ``start`` on.
@@ -81,7 +86,7 @@ class Table:
         self._refuse_too_large(names)
         for first in range(start, len(self), ROWS):
             with in_one_line(self._file):
-                part = self._frame.select(names).slice(first, ROWS).collect()
+                part = self._frame.select(by_name(names)).slice(first, ROWS).collect()
             yield from _of_few_bytes(part)
 
     def _refuse_too_large(self, names: Sequence[str]) -> None:
@@ -101,7 +106,7 @@ class Table:
 def _of_few_bytes(part: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """The same rows, in parts that hold few bytes of texts: of a text that is there many times, each time counts."""
     texts = [
-        pl.col(name).cast(pl.String).str.len_bytes().cast(pl.UInt64) for name, type in part.schema.items() if type in TEXTS
+        by_name(name).cast(pl.String).str.len_bytes().cast(pl.UInt64) for name, type in part.schema.items() if type in TEXTS
     ]
     total = part.select(pl.sum_horizontal(texts, ignore_nulls=True).cum_sum()).to_series() if texts else None
     if total is None or not len(total) or total[-1] <= TEXT:
@@ -120,29 +125,30 @@ class TableInMemory(Table):
     Args:
         parts: all rows.
         types: their columns' types.
-        source: the file.
+        source: what they were made of.
+        file: the file.
     """
 
-    def __init__(self, parts: Iterable[pl.DataFrame], types: Types, source: Source) -> None:
-        self.source, self.schema = source, {name: type() for name, type in types.items()}
+    def __init__(self, parts: Iterable[pl.DataFrame], types: Types, source: Source, file: CsvFile) -> None:
+        self.source, self.file, self.schema = source, file, {name: type() for name, type in types.items()}
         self._parts = list(parts)
         self._length = sum(map(len, self._parts))
 
     def column(self, name: str) -> pl.Series:
-        return pl.concat([part[name] for part in self._parts])
+        return pl.concat([part.get_column(name) for part in self._parts])
 
     def parts(self, names: Sequence[str], start: int = 0) -> Iterator[pl.DataFrame]:
         self._parts.reverse()
         while self._parts:
             part = self._parts.pop()
             if start < len(part):
-                yield part[start:].select(names)
+                yield part[start:].select(by_name(names))
             start = max(start - len(part), 0)
 
 
 def read(
     path: Path,
-    separator: str,
+    dialect: Dialect,
     null_values: Sequence[str],
     exact: Collection[str],
     texts: Collection[str],
@@ -153,7 +159,7 @@ def read(
 
     Args:
         path: ``.csv``, ``.tsv`` or ``.parquet``.
-        separator, null_values: as for :class:`torchbp.data._csv.CsvFile`.
+        dialect, null_values: as for :class:`torchbp.data._csv.CsvFile`.
         exact: the columns whose numbers are wanted as they are written, since they may be names.
         texts: the columns of a CSV file to be read as text, whatever they hold.
         large: a CSV file of more bytes is not read into memory, but first made a Parquet file.
@@ -168,7 +174,7 @@ def read(
         table = Table([path], Source.of(path))
     else:
         with in_one_line(path):
-            source, file = Source.of(path), CsvFile(path, separator, null_values)
+            source, file = Source.of(path), CsvFile(path, dialect, null_values)
             table = _read_csv(file, source, file.types(exact, texts), large, cache)
     if not table.schema:
         raise ValueError(f"{path} has no columns")
@@ -177,7 +183,7 @@ def read(
     return table
 
 
-def stream(path: Path, separator: str, needed: Sequence[str]) -> Iterator[pl.DataFrame]:
+def stream(path: Path, dialect: Dialect, needed: Sequence[str]) -> Iterator[pl.DataFrame]:
     """The file's rows part by part, a CSV file's values as their text; columns of types that are not supported are left out.
 
     Raises:
@@ -186,32 +192,35 @@ def stream(path: Path, separator: str, needed: Sequence[str]) -> Iterator[pl.Dat
     check_file(path)
     with in_one_line(path):
         if path.suffix.lower() == ".parquet":
-            table = Table([path], Source.of(path))
+            file, table = None, Table([path], Source.of(path))
             refuse_unknown(path, needed, [*table.schema])
             parts = table.parts([name for name, type in table.schema.items() if name in needed or not unsupported(type)])
         else:
-            file = CsvFile(path, separator, null_values=())
-            refuse_unknown(path, needed, file.names())
+            file = CsvFile(path, dialect, null_values=())
+            refuse_unknown(path, needed, file.names)
             parts = file.parts()
         part = None
         for part in parts:
             yield part
+        if isinstance(file, CsvFile):
+            file.warn_of_short_rows()
     if part is None:
         raise ValueError(f"{path} has no rows; at least one is needed")
 
 
 def refuse_unknown(path: Path, names: Sequence[str], there: Sequence[str]) -> None:
-    """Refuse names that no column has, and columns with names that polars takes for patterns.
+    """Refuse names that no column has.
 
     Raises:
         ValueError: there is one.
     """
-    for name in there:
-        if name == "*" or (name.startswith("^") and name.endswith("$")):
-            raise ValueError(f"{path} has a column named {name!r}, which reads as a pattern of names; give it another one")
     for name in names:
         if name not in there:
-            raise ValueError(f"{path} has no column {name!r}; it has {listed(closest_first(name, there))}")
+            hint = ""
+            if len(there) == 1 and (other := next((mark for mark in ";\t|," if mark in there[0]), "")):
+                option = "tab" if other == "\t" else f"'{other}'"
+                hint = f"; if its values are separated by {other!r}, say --data.separator {option}"
+            raise ValueError(f"{path} has no column {name!r}; it has {listed(closest_first(name, there))}{hint}")
 
 
 def closest_first(name: str, names: Sequence[str]) -> list[str]:
@@ -243,8 +252,8 @@ def _read_csv(file: CsvFile, source: Source, types: Types, large: float, cache: 
     while True:
         try:
             if source.state[0] > large:
-                return Table(_as_parquet(file, source, types, cache), source)
-            return TableInMemory(file.parts(types), types, source)
+                return Table(_as_parquet(file, source, types, cache), source, file)
+            return TableInMemory(file.parts(types), types, source, file)
         except NotNumbersError as found:  # after the first part
             types = {**types, **dict.fromkeys(found.names, pl.String)}
 
@@ -266,7 +275,7 @@ def _as_parquet(file: CsvFile, source: Source, types: Types, cache: Cache) -> li
         if not rows:
             raise ValueError(f"{file.path} has no rows; at least one is needed")
 
-    made_by = [{name: str(type) for name, type in types.items()}, file.separator, file.null_values]
+    made_by = [{name: str(type) for name, type in types.items()}, file.dialect, file.decimal, file.null_values]
     return _parts(cache.folder("columns", source, made_by, make))
 
 

@@ -9,51 +9,70 @@ import numpy as np
 import polars as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from polars.selectors import by_name
 from rich.table import Table as RichTable
 from torch import Tensor
 
 from torchbp.data._base import BatchSize, RowsDataModule, Split
 from torchbp.data._cache import Cache
-from torchbp.data._columns import Column, ColumnType, Missing, fit_column
+from torchbp.data._columns import CoarseError, Column, ColumnType, Dates, Missing, fit_column
+from torchbp.data._csv import Dialect
 from torchbp.data._leak import SAMPLE, warn_of_leaks
-from torchbp.data._rows import Rows
+from torchbp.data._rows import Rows, with_target
 from torchbp.data._schema import Schema
 from torchbp.data._split import PARTS, draw_split, parts_named
 from torchbp.data._table import Table, TableInMemory, read, refuse_unknown, stream
-from torchbp.data._target import Target, fit_target
+from torchbp.data._target import MissingTarget, RareClasses, Target, fit_target
 from torchbp.data._threads import num_threads
 from torchbp.data._values import clean, listed
+from torchbp.data._written import MARKS, Mark, decimal_of
 from torchbp.tasks import Task, check_task
 
 NULL_VALUES = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "?")
 GIB = 2**30
+TAB = {"tab": "\t", "\\t": "\t"}  # as it is typed
+DROPPED = 255  # the part of rows that are in none
 
 
 class TabularDataModule(RowsDataModule):
     """The rows of a CSV or Parquet file, encoded as numbers by what their training split holds.
 
-    Numeric columns are taken as they are, in float32's seven digits, booleans as 0 and 1, categories one-hot. Column types are
-    inferred: constant columns, columns without a value, counts of the rows and texts that nearly all differ (identifiers) are
-    ignored. Columns and classes are part of a checkpoint: rows of another file, with or without the target, are encoded as
-    those trained on.
+    Numeric columns are taken as they are, in float32's seven digits, or where these would not do less their median
+    (:attr:`offsets`), booleans as 0 and 1, categories one-hot, dates as days. Column types are inferred: constant columns,
+    columns without a value, counts of the rows and texts that nearly all differ (identifiers) are ignored; numbers that begin
+    with 0, such as 01234, are names. Columns and classes are part of a checkpoint: rows of another file, with or without the
+    target, are encoded as those trained on.
 
     Args:
         path: the file, ``.csv``, ``.tsv`` or ``.parquet``. The first line of a CSV file names its columns.
-        target: the column to learn, or several: of 0 and 1 for ``multilabel``, of any numbers for ``regression``.
+        target: the column to learn, or several: of 0 and 1 for ``multilabel``, of any numbers for ``regression``. Truths are
+            the same in any case, so that Yes and yes are one class.
         task: what is learned. Inferred if None: two distinct values are ``binary``; a few integers (20 at most) or texts
             are ``multiclass``; other numbers are ``regression``; several targets of 0 and 1 are ``multilabel``.
-        types: the types of columns not to be inferred, ``numeric``, ``boolean``, ``categorical`` or ``ignored``.
+        positive: of two classes, that which F1, precision and recall are of, and the one whose probability is learned; None
+            for 1, true or yes, else the rarer.
+        missing_target: what becomes of rows without a target: ``refuse``, an error; ``drop``, they are left out.
+        rare_classes: what becomes of classes of too few rows for each part of the split to have one: ``refuse``, an error;
+            ``drop``, their rows are left out; ``merge``, they are one class, ``other``.
+        types: the types of columns not to be inferred, ``numeric``, ``boolean``, ``categorical``, ``date`` or ``ignored``.
+        dates: what a date becomes: ``ordinal``, its days since 1970, with the time as their fraction; ``cyclic``, sine and
+            cosine of its place in the year, the week and, where there are times, the day as well.
         missing: what a missing value gets: ``impute``, the training rows' median, or their most frequent value where the column
             is not numeric; ``indicator``, the same and a feature that says so; ``refuse``, an error.
         ignore: columns not to be used, whatever ``types`` says.
         split: a column that names each row's part, ``train``, ``val`` or ``test``, in place of a split by seed.
         val_path: a file of rows to validate on, in place of a part of ``path``.
         test_path: a file of rows to test on, likewise.
-        batch_size, val_size, test_size, standardize, seed: as for :class:`RowsDataModule`.
+        val_size, test_size: the parts held out to validate and to test on, as fractions of all rows; 0.2 where there is no
+            ``split`` and no file for that part.
+        batch_size, standardize, seed: as for :class:`RowsDataModule`.
         max_categories: the most features that one column's categories get. Rarer categories share the last of them, with those
             that training did not see; where there are none that rare, an unseen category is 0 in every feature.
         null_values: the texts that stand for a missing value, besides ``nan``.
-        separator: what is between the values of a CSV file; None for a comma, or a tab in ``.tsv``.
+        separator: what is between the values of a CSV file, one character or ``tab``; None for a comma, or a tab in ``.tsv``.
+        decimal: the decimal mark in texts, ``.`` or ``,``; None for that which a file's numbers show. The other mark may
+            separate thousands; a currency or per cent is understood too ($1,234.50, 45% for 0.45).
+        encoding: of a CSV file's text, such as ``cp1252`` or ``utf-16``; None for UTF-8.
         memory: so many GiB, of a CSV file or of features and targets, are held in memory; what is larger is made a file in
             ``cache_dir`` first, once, and read from there, so that tables may be larger than memory.
         cache_dir: where such files are. They are kept for the next run of the same user on the same content.
@@ -68,22 +87,28 @@ class TabularDataModule(RowsDataModule):
     def __init__(
         self,
         path: str | Path,
-        target: list[str] | str,
+        target: list[str] | str | None,
         task: Task | None = None,
+        positive: str | None = None,
+        missing_target: MissingTarget = "refuse",
+        rare_classes: RareClasses = "refuse",
         types: dict[str, ColumnType] | None = None,
         missing: Missing = "impute",
         ignore: Sequence[str] = (),
+        dates: Dates = "ordinal",
         split: str | None = None,
         val_path: str | Path | None = None,
         test_path: str | Path | None = None,
         batch_size: BatchSize = 32,
-        val_size: float = 0.2,
-        test_size: float = 0.2,
+        val_size: float | None = None,
+        test_size: float | None = None,
         standardize: bool = True,
         seed: int = 0,
         max_categories: int = 250,
         null_values: Sequence[str] = NULL_VALUES,
         separator: str | None = None,
+        decimal: Mark | None = None,
+        encoding: str | None = None,
         memory: float = 1.0,
         cache_dir: str | Path = "logs/cache",
         keep_cache: bool = True,
@@ -92,39 +117,58 @@ class TabularDataModule(RowsDataModule):
         path, types, ignore, null_values = str(path), dict(types or {}), list(ignore), list(null_values)
         val_path, test_path = (None if other is None else str(other) for other in (val_path, test_path))
         cache_dir = str(cache_dir)
+        sizes = {"val": val_size, "test": test_size}
+        for part, other in (("val", val_path), ("test", test_path)):
+            if sizes[part] and (split or other):
+                how = f"split {split!r}" if split else f"{part}_path {other!r}"
+                raise ValueError(f"{part}_size is {sizes[part]}; with {how} that part is not drawn, so that it has no size")
+        val_size, test_size = (
+            (0.0 if split or other else 0.2) if size is None else size
+            for size, other in ((val_size, val_path), (test_size, test_path))
+        )
         super().__init__(batch_size, val_size, test_size, standardize, seed)
+        self.hparams.update(val_size=val_size, test_size=test_size)  # as they turned out
         if task is not None:
             check_task(task)
-        if missing not in get_args(Missing):
-            raise ValueError(f"missing is {missing!r}; it must be one of {', '.join(get_args(Missing))}")
+        for option, value, allowed in (
+            ("missing", missing, Missing),
+            ("missing_target", missing_target, MissingTarget),
+            ("rare_classes", rare_classes, RareClasses),
+            ("dates", dates, Dates),
+        ):
+            if value not in get_args(allowed):
+                raise ValueError(f"{option} is {value!r}; it must be one of {', '.join(get_args(allowed))}")
+        if decimal not in (None, ".", ","):
+            raise ValueError(f"decimal is {decimal!r}; it must be '.' or ','")
+        separator = TAB.get(separator or "", separator)
         if max_categories < 2:
             raise ValueError(f"max_categories is {max_categories}; it must be at least 2")
         if separator is not None and (len(separator) != 1 or not separator.isascii() or separator in '"\r\n'):
-            raise ValueError(f"separator is {separator!r}; it must be a single ASCII character, and no quote or line break")
+            raise ValueError(f"separator is {separator!r}; it must be a single ASCII character, no quote or line break; or tab")
         if not memory >= 0:
             raise ValueError(f"memory is {memory}; it must be 0 GiB or more")
         if split is not None and (val_path or test_path):
             raise ValueError(f"split is {split!r}; with a column that names the parts there can be no val_path or test_path")
         self.path: Path = Path(path)
-        self.targets = [target] if isinstance(target, str) else list(target)
+        self.targets = [target] if isinstance(target, str) else list(target or ())
         self.types: dict[str, ColumnType] = {**types, **dict.fromkeys(ignore, "ignored")}
         self.missing, self.max_categories = missing, max_categories
         self.split, self.other_paths = split, {"val": val_path, "test": test_path}
-        self.separator = separator
-        if split or val_path:
-            self.val_size = 0.0
-        if split or test_path:
-            self.test_size = 0.0
+        self.separator, self.decimal, self.encoding = separator, decimal, encoding
+        self.positive, self.missing_target, self.rare_classes, self.dates = positive, missing_target, rare_classes, dates
         self.memory, self.keep_cache = memory, keep_cache
         self._cache = Cache(Path(cache_dir), keep_cache)
         self._null_values = null_values
         self._given_task = task
+        self._exact: set[str] = set()  # columns that float32 is known not to do for
         self._schema: Schema | None = None
         self._part_of: Tensor | None = None
         self._others: dict[str, Rows] = {}
         for name, type in self.types.items():
             if type not in get_args(ColumnType):
                 raise ValueError(f"types has {type!r} for {name!r}; it must be one of {', '.join(get_args(ColumnType))}")
+        if target is None:
+            raise ValueError("target is null; it must name a column, or several; one that is called null is '[\"null\"]'")
         if not self.targets or len(set(self.targets)) < len(self.targets):
             raise ValueError(f"target is {target!r}; it must name at least one column, and each once")
         for what, names in (("types or ignore", self.types), ("split", [split])):
@@ -170,28 +214,70 @@ class TabularDataModule(RowsDataModule):
             return bool((self.part_of() == PARTS.index("val")).any())  # type: ignore[union-attr]
         return bool(self.other_paths["val"]) or self.val_size > 0 or (self.test_size == 0 and not self.other_paths["test"])
 
+    @property
+    def offsets(self) -> list[float]:
+        """What was taken from each of x's columns in float64, 0 but where float32 would lose what differs in them."""
+        return self.schema.offsets
+
+    @property
+    def target_offsets(self) -> Sequence[float]:
+        """Likewise of the targets, to be added to predictions; empty where there is none."""
+        return self.schema.target.offsets
+
     def load(self) -> Rows:
-        table = self._read(self.path)
-        targets = {name: clean(table.column(name), self._null_values) for name in self.targets}
+        while True:
+            table = self._read(self.path)
+            try:
+                rows = self._load(table)
+            except CoarseError as found:  # after the first rows
+                self._exact.update(found.names)
+            else:
+                table.warn()
+                return rows
+
+    def _load(self, table: Table) -> Rows:
+        decimals = self._schema.decimals if self._schema else {}
+        targets = {name: self._cleaned(table, name, decimals) for name in self.targets}
         self._part_of = parts_named(clean(table.column(self.split), self._null_values)) if self.split else None
+        dropped = None
+        if (self._schema.target.missing if self._schema else self.missing_target) == "drop":
+            dropped = pl.Series(np.logical_or.reduce([values.is_null().to_numpy() for values in targets.values()]))
         # A split that is drawn is drawn by the classes of all rows, and has some of each to train on.
-        train = self._to_train_on(table)
-        target = self._schema.target if self._schema else fit_target(targets, self.targets, self._given_task, train)
+        train = self._to_train_on(table, dropped)
+        target = self._schema.target if self._schema else self._fit_target(targets, train)
+        if target.classes and target.drops:
+            dropped = pl.Series(target.codes(targets) < 0)
         if not self.split:
-            self._part_of = self._draw(target, targets)
-        return self._schema.rows(table, self.memory * GIB, self._cache) if self._schema else self._fitted(table, target)
+            self._part_of = self._draw(target, targets, dropped)
+        if dropped is not None and self._part_of is not None:
+            self._part_of[dropped.to_numpy()] = DROPPED
+        if self._schema is None:
+            return self._fitted(table, target, decimals, dropped)
+        rows = self._schema.rows(table, self.memory * GIB, self._cache)
+        if self._part_of is None:  # a file to test, whole
+            self._schema.warn_of_unseen()
+        return rows
 
     def part_of(self) -> Tensor | None:
         _ = self.rows  # it is settled as they are loaded
         return self._part_of
 
     def split_rows(self, name: Split) -> Rows:
-        path = self.other_paths.get(name)
+        path, schema = self.other_paths.get(name), self.schema
         if path is None:
-            return super().split_rows(name)
+            rows = super().split_rows(name)
+            if name == "predict" or self._part_of is not None or not schema.target.drops:
+                return rows
+            path = str(self.path)  # which is every split, without the rows that are in none
+        else:
+            rows = None
         if name not in self._others:
-            schema = self.schema
-            self._others[name] = schema.rows(self._read(Path(path)), self.memory * GIB, self._cache)
+            if rows is None:
+                table = self._read(Path(path))
+                rows = schema.rows(table, self.memory * GIB, self._cache)
+                table.warn()
+                schema.warn_of_unseen()
+            self._others[name] = with_target(rows) if schema.target.drops else rows
         return self._others[name]
 
     def predict_dataloader(self) -> Iterable[tuple[Tensor, pl.DataFrame]]:  # type: ignore[override]
@@ -202,51 +288,95 @@ class TabularDataModule(RowsDataModule):
         return _PartsToPredict(self)
 
     def _read(self, path: Path) -> Table:
-        exact = [*self.targets, *(name for name, type in self.types.items() if type == "categorical")]
+        exact = [*self.targets, *self._exact, *(name for name, type in self.types.items() if type == "categorical")]
         wanted, texts = [*self.targets, *self.types], []
         if self._schema is not None:
             exact, texts, wanted = self._schema.exact, self._schema.texts, [*self._schema.used, *self.targets]
-        table = read(path, self._separator(path), self._null_values, exact, texts, self.memory * GIB, self._cache)
+        table = read(path, self._dialect(path), self._null_values, exact, texts, self.memory * GIB, self._cache)
         refuse_unknown(path, [*wanted, *([self.split] if self.split else [])], [*table.schema])
         return table
 
     def _separator(self, path: Path) -> str:
         return self.separator or ("\t" if path.suffix.lower() == ".tsv" else ",")
 
-    def _to_train_on(self, table: Table) -> pl.Series:
+    def _dialect(self, path: Path) -> Dialect:
+        return Dialect(self._separator(path), self.decimal, self.encoding)
+
+    def _cleaned(self, table: Table, name: str, decimals: dict[str, Mark]) -> pl.Series:
+        """A column's values, with ``decimals`` as for :class:`Schema`, to which this column's is added unless it is settled."""
+        values = table.column(name)
+        if self._schema is None and values.dtype == pl.String and self.types.get(name) in (None, "numeric"):
+            known = clean(values, self._null_values).drop_nulls()
+            if (
+                decimal := decimal_of(
+                    known, (self.decimal,) if self.decimal else MARKS, table.file.decimal if table.file else "."
+                )
+            ) is not None:
+                decimals[name] = decimal
+        return clean(values, self._null_values, decimals.get(name))
+
+    def _to_train_on(self, table: Table, dropped: pl.Series | None) -> pl.Series:
         """Whether each row is one to train on, as far as parts are known."""
         part_of = torch.zeros(len(table)) if self._part_of is None else self._part_of
-        return pl.Series((part_of == 0).numpy())
+        train = pl.Series((part_of == 0).numpy())
+        return train if dropped is None else train & ~dropped
 
-    def _draw(self, target: Target, targets: Mapping[str, pl.Series]) -> Tensor | None:
+    def _fit_target(self, targets: Mapping[str, pl.Series], train: pl.Series) -> Target:
+        fewest = 1 if self.split else 1 + (self.val_size > 0) + (self.test_size > 0)
+        return fit_target(
+            targets, self.targets, self._given_task, train, self.positive, self.missing_target, self.rare_classes, fewest
+        )
+
+    def _draw(self, target: Target, targets: Mapping[str, pl.Series], dropped: pl.Series | None) -> Tensor | None:
         """Each row's part, as :meth:`part_of` gives it, drawn by the seed."""
+        length = len(targets[self.targets[0]])
         if self.val_size == self.test_size == 0:  # each split is the whole set, or what another file has
-            return torch.zeros(len(targets[self.targets[0]]), dtype=torch.uint8) if any(self.other_paths.values()) else None
-        codes = target.codes(targets) if target.classes else np.zeros(len(targets[self.targets[0]]), np.uint8)
-        return draw_split(torch.from_numpy(codes), (self.val_size, self.test_size), self.seed, target.class_names)
+            return torch.zeros(length, dtype=torch.uint8) if any(self.other_paths.values()) else None
+        codes = target.codes(targets) if target.classes else np.zeros(length, np.uint8)
+        kept = slice(None) if dropped is None else ~dropped.to_numpy()
+        result = torch.full((length,), DROPPED, dtype=torch.uint8)
+        sizes = (self.val_size, self.test_size)
+        try:
+            result[kept] = draw_split(torch.from_numpy(codes[kept]), sizes, self.seed, target.class_names)
+        except ValueError as error:
+            options = "; --data.rare_classes drop leaves such rows out, merge makes one class of those of such classes"
+            raise ValueError(f"{error}{options if target.classes else ''}") from None
+        return result
 
-    def _fitted(self, table: Table, target: Target) -> Rows:
+    def _fitted(self, table: Table, target: Target, decimals: dict[str, Mark], dropped: pl.Series | None) -> Rows:
         """All rows, by what those to train on say of the columns."""
-        train = self._to_train_on(table)
-        self._schema = Schema(target, self._fit(table, train), self._null_values)
+        train = self._to_train_on(table, dropped)
+        columns = self._fit(table, train, decimals, dropped)
+        self._schema = Schema(target, columns, self._null_values, dict(sorted(decimals.items())))
         rows = self._schema.rows(table, self.memory * GIB, self._cache)
+        self._schema.unseen.clear()  # of rows held out of the same file
         to_train_on = rows.part(train.arg_true().to_torch())
         x, y = to_train_on.take(to_train_on.order(torch.Generator().manual_seed(0))[:SAMPLE])
         rank_zero_only(warn_of_leaks)(x, y, target.task, self._schema.columns)
         return rows
 
-    def _fit(self, table: Table, train: pl.Series) -> list[Column]:
+    def _fit(self, table: Table, train: pl.Series, decimals: dict[str, Mark], dropped: pl.Series | None) -> list[Column]:
+        coarse = set[str]()
+
         def fit(name: str) -> Column:
             if name == self.split:
                 return Column(name, "ignored", "names the split")
             if self.types.get(name) == "ignored":
                 return Column(name, "ignored", "as told")
-            values = clean(table.column(name), self._null_values)
-            return fit_column(values, train, self.types.get(name), self.missing, self.max_categories)
+            values = self._cleaned(table, name, decimals)
+            if dropped is not None:
+                values = values.set(dropped, None)
+            try:
+                return fit_column(values, train, self.types.get(name), self.missing, self.max_categories, self.dates)
+            except CoarseError:
+                coarse.add(name)
+                return Column(name, "numeric", "")
 
         # A column each; one at a time of a table that need not fit memory.
         with ThreadPoolExecutor(num_threads() if isinstance(table, TableInMemory) else 1) as threads:
             columns = list(threads.map(fit, [name for name in table.schema if name not in self.targets]))
+        if coarse:
+            raise CoarseError(coarse)
         if all(column.type == "ignored" for column in columns):
             why = ", ".join(f"{column.name!r} ({column.seen})" for column in columns[:5]) or "there is none besides the target"
             raise ValueError(f"{self.path} has no column to learn from; ignored: {why}; the argument types overrules that")
@@ -272,13 +402,23 @@ class TabularDataModule(RowsDataModule):
             raise ValueError(f"the checkpoint's target is {listed(schema.target.names)}, here it is {listed(self.targets)}")
         if self._given_task not in (None, schema.target.task):
             raise ValueError(f"the checkpoint's task is {schema.target.task}, here it is {self._given_task}")
+        if self.missing_target == "drop":
+            schema.target.missing = "drop"
+        if self.decimal:  # of this file
+            numbers = [column.name for column in schema.columns if column.type == "numeric"]
+            numbers += schema.target.names if schema.target.task == "regression" else []
+            schema.decimals = dict.fromkeys(sorted({*numbers, *schema.decimals}), self.decimal)
         if schema != self._schema:
             self._rows, self._parts, self._others = None, {}, {}
             self._schema, self._null_values = schema, schema.null_values
 
     def schema_table(self) -> RichTable:
         """The columns, their types and what the training rows hold, to be printed by rich."""
-        return self.schema.as_table(self.path)
+        rows = self.rows
+        left_out = 0 if self._part_of is None else int((self._part_of == DROPPED).sum())
+        if self._part_of is None and self.schema.target.drops:
+            left_out = len(rows) - len(with_target(rows))
+        return self.schema.as_table(self.path, left_out)
 
 
 class _PartsToPredict:
@@ -290,6 +430,8 @@ class _PartsToPredict:
     def __iter__(self) -> Iterator[tuple[Tensor, pl.DataFrame]]:
         data, schema, first = self._data, self._data.schema, 0
         used = {*schema.used, *schema.target.names}
-        for part in stream(data.path, data._separator(data.path), schema.used):
-            yield torch.from_numpy(schema.x(part, first)), part.select(pl.exclude(used))
+        for part in stream(data.path, data._dialect(data.path), schema.used):
+            rest = part.select(by_name(*(name for name in part.columns if name not in used)))
+            yield torch.from_numpy(schema.x(part, first)), rest
             first += len(part)
+        schema.warn_of_unseen()

@@ -1,28 +1,40 @@
 """From the columns of a table that are to be learned to y, by what was seen of them in the training rows."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+from lightning.pytorch.utilities import rank_zero_only
 
 from torchbp.data._values import (
+    TRUTHS,
+    are_truths,
+    as_categories,
+    as_text,
     booleans,
+    by_frequency,
     codes,
     counted,
+    counted_values,
+    far,
     is_boolean,
     label,
     listed,
+    no_numbers,
     numbers,
-    refuse_gap,
     refuse_unsupported,
     shown,
-    text_of_target,
-    truth_as_text,
 )
 from torchbp.tasks import Task
 
 FEW_INTEGERS, FEW_TEXTS = 20, 1000  # up to so many distinct values are taken for classes
+OTHER = "other"
+
+MissingTarget = Literal["refuse", "drop"]
+RareClasses = Literal["refuse", "drop", "merge"]
 
 
 @dataclass
@@ -32,12 +44,18 @@ class Target:
     Args:
         names: the columns'.
         task: what is learned.
-        classes: of ``binary`` and ``multiclass``, sorted: numbers where all are, else texts.
+        classes: of ``binary`` and ``multiclass``: numbers where all are, else texts; sorted, but of two the positive one last.
+        offsets: of ``regression``, what is taken from each target, in float64, before it becomes y in float32.
+        missing: what becomes of a row without a value: an error, or the row is in no split.
+        rare: what becomes of a row of another class: an error, the row is in no split, or it is of the last class, ``other``.
     """
 
     names: list[str]
     task: Task
     classes: Sequence[float | str] = ()
+    offsets: Sequence[float] = ()
+    missing: MissingTarget = "refuse"
+    rare: RareClasses = "refuse"
 
     @property
     def class_names(self) -> list[str]:
@@ -47,18 +65,26 @@ class Target:
     def num_outputs(self) -> int:
         return len(self.classes) if self.task == "multiclass" else len(self.names)
 
+    @property
+    def drops(self) -> bool:
+        """Whether there may be rows that are in no split."""
+        return self.missing == "drop" or self.rare == "drop"
+
     def codes(self, table: Mapping[str, pl.Series], first: int = 0) -> np.ndarray:
-        """The number of each row's class, (N), for ``binary`` and ``multiclass``; ``first`` rows of the table came before.
+        """The number of each row's class, (N), -1 for a row that is dropped; ``first`` rows of the table came before.
 
         Raises:
             ValueError: a missing value, or one of a class that was not there when the classes were named.
         """
         values = table[self.names[0]]
         refuse_unsupported(values)
-        refuse_gap(values, first)
-        code = codes((text_of_target if isinstance(self.classes[0], str) else truth_as_text)(values), self.classes)
-        if (code < 0).any():
-            row = int((code < 0).argmax())
+        if self.missing == "refuse":
+            refuse_gap(values, first)
+        code = codes(as_text(values) if isinstance(self.classes[0], str) else as_categories(values), self.classes)
+        if self.rare == "merge":
+            code[(code < 0) & values.is_not_null().to_numpy()] = len(self.classes) - 1
+        elif self.rare == "refuse" and (bad := (code < 0) & values.is_not_null().to_numpy()).any():
+            row = int(bad.argmax())
             raise ValueError(
                 f"the target {self.names[0]!r} holds {shown(values[row])} in row {first + row + 1}; "
                 f"the classes are {listed(self.classes)}"
@@ -68,28 +94,48 @@ class Target:
     def encode(self, table: Mapping[str, pl.Series], first: int = 0) -> np.ndarray:
         """y (N, num_outputs): a class's number for ``binary``, one column a class for ``multiclass``, else one a target.
 
+        It is NaN in rows that are dropped.
+
         Raises:
             ValueError: as for :meth:`codes`; a value that is no number, or no truth.
         """
         if self.classes:
             code = self.codes(table, first)
-            return (code[:, None] if self.task == "binary" else code[:, None] == np.arange(len(self.classes))).astype("f4")
+            y = (code[:, None] if self.task == "binary" else code[:, None] == np.arange(len(self.classes))).astype("f4")
+            y[code < 0] = np.nan
+            return y
         convert, columns = booleans if self.task == "multilabel" else numbers, []
-        for values in (table[name] for name in self.names):
+        for number, values in enumerate(table[name] for name in self.names):
             refuse_unsupported(values)
-            refuse_gap(values, first)
-            columns.append(convert(values, f"the target {values.name!r}", first))
-        return np.column_stack(columns).astype(np.float32)
+            if self.missing == "refuse":
+                refuse_gap(values, first)
+            column = convert(values, f"the target {values.name!r}", first)
+            columns.append(column - self.offsets[number] if self.offsets else column)
+        y = np.column_stack([column.to_numpy() for column in columns]).astype(np.float32)
+        y[np.isnan(y).any(1)] = np.nan
+        return y
 
 
-def fit_target(table: Mapping[str, pl.Series], names: list[str], task: Task | None, train: pl.Series) -> Target:
+def fit_target(
+    table: Mapping[str, pl.Series],
+    names: list[str],
+    task: Task | None,
+    train: pl.Series,
+    positive: str | None = None,
+    missing: MissingTarget = "refuse",
+    rare: RareClasses = "refuse",
+    fewest: int = 1,
+) -> Target:
     """The task and the classes that the target's values in the training rows stand for.
 
     Args:
-        table: the target's columns, of all rows; each needs a value in all of them.
+        table: the target's columns, of all rows.
         names: the columns'.
         task: where it is given, not inferred.
         train: whether each row is one to train on.
+        positive: the class that counts as positive, of two; None for true, yes or 1, else the rarer.
+        missing, rare: as for :class:`Target`.
+        fewest: the rows that a class must have not to be rare.
 
     Raises:
         ValueError: values that do not suit the task, or of which none can be learned.
@@ -97,45 +143,118 @@ def fit_target(table: Mapping[str, pl.Series], names: list[str], task: Task | No
     known = {}
     for name in names:
         refuse_unsupported(table[name])
-        refuse_gap(table[name])
-        known[name] = truth_as_text(table[name].filter(train))
+        if missing == "refuse":
+            refuse_gap(table[name])
+        known[name] = as_categories(in_one_case(table[name].filter(train).drop_nulls()))
+        if known[name].is_empty():
+            raise ValueError(f"the target {name!r} has no value in the training rows; at least two are needed")
         if known[name].min() == known[name].max():
             raise ValueError(
                 f"the target {name!r} has a single class, {shown(known[name][0])}; there is nothing to tell apart, "
                 "at least two are needed"
             )
+    values = known[names[0]]
     if len(names) > 1 or task == "multilabel":
         if task in ("binary", "multiclass"):
             raise ValueError(f"task {task} has one target column, not {len(names)}: {listed(names)}")
         labels = all(is_boolean(known[name]) for name in names)
-        return Target(names, task or ("multilabel" if labels else "regression"))
-    values = known[names[0]]
-    distinct = values.unique()
-    task = task or infer_task(values, distinct, table[names[0]])
-    if values.dtype == pl.Float64:
-        numbers(values, f"the target {names[0]!r}")
-    if task == "regression":
-        return Target(names, task)
-    classes = sorted(distinct.to_list())
-    if task == "binary" and len(classes) != 2:
+        target = Target(names, task or ("multilabel" if labels else "regression"), missing=missing)
+    else:
+        target = Target(names, task or infer_task(values, table[names[0]]), missing=missing)
+    if target.task in ("binary", "multiclass"):
+        if values.dtype == pl.Float64:
+            numbers(values, f"the target {names[0]!r}")
+        counts = counted_values(values)
+        target.classes, target.rare = without_rare(counts, rare, fewest)
+        if len(target.classes) < 2:
+            raise ValueError(f"the target {names[0]!r} has a single class of {fewest} rows or more; at least two are needed")
+        if task is None and len(target.classes) == 2:
+            target.task = "binary"
+        if target.task == "binary":
+            target.classes = positive_last(target, counts, positive)
+    elif target.task == "regression":
+        exact = [numbers(values, f"the target {name!r}") for name, values in known.items()]
+        offsets = [float(values.mean()) if far(values) else 0.0 for values in exact]  # type: ignore[arg-type]
+        target.offsets = offsets if any(offsets) else ()
+    if positive is not None and target.task != "binary":
+        raise ValueError(f"positive is {positive!r}; of two classes one is positive, and the task is {target.task}")
+    return target
+
+
+def without_rare(counts: Mapping[Any, int], rare: RareClasses, fewest: int) -> tuple[list[Any], RareClasses]:
+    """The classes, sorted, without those of fewer rows, or with ``other`` in their place; and what a value of none becomes."""
+    few = [value for value, count in counts.items() if count < fewest]
+    if rare == "refuse" or not few:
+        return sorted(counts), "drop" if rare == "drop" else "refuse"
+    classes = sorted(value for value in counts if value not in few)
+    if rare == "drop":
+        return classes, rare
+    names = [label(value) for value in classes]
+    return [*names, OTHER if OTHER not in names else f"{OTHER} classes"], rare
+
+
+def positive_last(target: Target, counts: Mapping[Any, int], positive: str | None) -> list[Any]:
+    """The two classes, the positive one last: that named, else true, yes or 1, else the rarer."""
+    classes = list(target.classes)
+    if len(classes) != 2:
         some = counted(len(classes), "class", "classes")
-        raise ValueError(f"the target {names[0]!r} has {some}, {listed(classes)}; task binary has two")
-    return Target(names, task, classes)
+        raise ValueError(f"the target {target.names[0]!r} has {some}, {listed(classes)}; task binary has two")
+    if positive is None:
+        if are_truths(classes):
+            return sorted(classes, key=str.lower)
+        return classes if classes in ([0, 1], [-1, 1]) else sorted(classes, key=lambda value: -counts[value])
+    of_name = {label(value): value for value in classes}
+    if are_truths(classes) and positive not in of_name:
+        of_name, positive = {name.lower(): value for name, value in of_name.items()}, positive.lower()
+    if positive not in of_name:
+        raise ValueError(f"positive is {positive!r}; the classes of the target {target.names[0]!r} are {listed(classes)}")
+    return sorted(classes, key=lambda value: value == of_name[positive])
 
 
-def infer_task(values: pl.Series, distinct: pl.Series, of_all_rows: pl.Series) -> Task:
+def infer_task(values: pl.Series, of_all_rows: pl.Series) -> Task:
     """Two distinct values are classes, and so are a few integers or texts; other numbers are a quantity."""
-    text = values.dtype == pl.String
+    text, distinct = values.dtype == pl.String, values.unique()
     if len(distinct) == 2:
         return "binary"
     whole = text or bool((distinct == distinct.round()).all())
     if whole and len(distinct) <= min(FEW_TEXTS if text else FEW_INTEGERS, len(values) / 2):
         return "multiclass"
     if text:
-        some = values.filter(values.cast(pl.Float64, strict=False).is_null())[0]
-        row = (of_all_rows == some).arg_true()[0]
+        bad = no_numbers(values)
+        some = values.filter(bad)[0] if bad.any() else values[0]
+        row = (as_text(of_all_rows) == some).arg_true()[0]
         raise ValueError(
             f"the target {values.name!r} has {len(distinct)} distinct texts in {len(values)} rows, {shown(some)} in row "
-            f"{row + 1} among them: neither numbers nor classes; if they are classes, say task='multiclass'"
+            f"{row + 1} among them: neither numbers nor classes; if they are classes, say --data.task multiclass; if some "
+            "stand for no target, see --data.null_values and --data.missing_target"
         )
     return "regression"
+
+
+def refuse_gap(values: pl.Series, first: int = 0) -> None:
+    if values.null_count():
+        row = values.is_null().arg_true()[0]
+        raise ValueError(
+            f"the target {values.name!r} has no value in row {first + row + 1}; every row needs one, or say "
+            "--data.missing_target drop to leave such rows out"
+        )
+
+
+def in_one_case(values: pl.Series) -> pl.Series:
+    """Text of truths, such as yes, Yes and no, with each in the spelling that is there most often; others as they are.
+
+    Classes that differ by case alone are otherwise warned of.
+    """
+    if values.dtype != pl.String:
+        return values
+    spellings = by_frequency(values)
+    usual = {text.lower(): text for text in reversed(spellings)}
+    if len(usual) == len(spellings) or len(spellings) > FEW_TEXTS:
+        return values
+    if {*usual} in TRUTHS:
+        return values.replace({text: usual[text.lower()] for text in spellings})
+    rare = next(text for text in spellings if usual[text.lower()] != text)
+    rank_zero_only(warnings.warn)(
+        f"the target {values.name!r} holds {usual[rare.lower()]!r} and {rare!r}, which are taken for two classes", stacklevel=2
+    )
+    return values

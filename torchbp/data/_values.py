@@ -3,8 +3,8 @@
 Rows count from 1, the first below the header, wherever a message names one.
 """
 
-from collections import Counter
 from collections.abc import Sequence
+from datetime import time
 from functools import cache
 from math import isfinite
 from typing import Any, TypeVar
@@ -12,15 +12,25 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 
+from torchbp.data._written import Mark, plain
+
 AT_ONCE = 2**16  # values that are worked on together, where what is made of them takes much more memory
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+FAR = 2**10  # deviations from 0: of so large numbers float32 keeps less than four digits of what differs
 
 BOOLEANS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
+TRUTHS = [{"false", "true"}, {"no", "yes"}, {"f", "t"}, {"n", "y"}]  # the larger word is the true one
 
 
-def clean(values: pl.Series, null_values: Sequence[str]) -> pl.Series:
-    """The values as Float64, Float32, Boolean or String, null where one is missing; other types, not supported, stay."""
-    if values.dtype == pl.Boolean or unsupported(values.dtype):
+def clean(values: pl.Series, null_values: Sequence[str], decimal: Mark | None = None) -> pl.Series:
+    """The values as Float64, Float32, Boolean, Date, Datetime or String, null where one is missing; other types stay.
+
+    Args:
+        values: as they are in the file.
+        null_values: the texts that stand for a missing value.
+        decimal: the decimal mark where texts are numbers as people write them, as for :func:`torchbp.data._written.plain`.
+    """
+    if values.dtype == pl.Boolean or is_date(values.dtype) or unsupported(values.dtype):
         return values
     if values.dtype.is_numeric():
         if missing := numbers_among(tuple(null_values)):
@@ -30,7 +40,19 @@ def clean(values: pl.Series, null_values: Sequence[str]) -> pl.Series:
         return values.cast(pl.Float64).fill_nan(None)
     text = values.cast(pl.String).str.strip_chars()
     missing = text.is_in(list(null_values)) | text.cast(pl.Float64, strict=False).is_nan().fill_null(False)
-    return text.zip_with(missing.fill_null(True).not_(), pl.Series([None], dtype=pl.String))
+    text = text.zip_with(missing.fill_null(True).not_(), pl.Series([None], dtype=pl.String))
+    return text if decimal is None else plain(text, decimal)
+
+
+def is_date(dtype: pl.DataType) -> bool:
+    return dtype == pl.Date or dtype == pl.Datetime
+
+
+def far(values: pl.Series) -> bool:
+    """Whether numbers are so far from 0 that float32 loses what differs among them."""
+    ends: tuple[Any, Any] = values.min(), values.max()
+    deviation: Any = values.std()
+    return ends[0] is not None and max(-ends[0], ends[1]) > FAR * (deviation or 0.0)
 
 
 def all_finite(values: pl.Series) -> bool:
@@ -62,8 +84,8 @@ def is_number(text: str) -> bool:
 
 
 def unsupported(dtype: pl.DataType) -> bool:
-    text = (pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime, pl.Time, pl.Null)
-    return not (dtype == pl.Boolean or dtype.is_numeric() or any(dtype == kind for kind in text))
+    text = (pl.String, pl.Categorical, pl.Enum, pl.Time, pl.Null)
+    return not (dtype == pl.Boolean or dtype.is_numeric() or is_date(dtype) or any(dtype == kind for kind in text))
 
 
 def refuse_unsupported(values: pl.Series) -> None:
@@ -100,16 +122,19 @@ def booleans(values: pl.Series, what: str, first: int = 0) -> pl.Series:
 
 
 def codes(values: pl.Series, categories: Sequence[float | str]) -> np.ndarray:
-    """Each value's place among the categories, which are sorted, -1 where it has none."""
+    """Each value's place among the categories, -1 where it has none; truths are told apart whatever their case."""
     if isinstance(categories[0], float):
-        known, code = np.array(categories), np.empty(len(values), np.int32)
+        order, code = np.argsort(categories), np.empty(len(values), np.int32)
+        known = np.array(categories)[order]
         values = as_categories(values) if values.dtype == pl.Float32 else values
         for first in range(0, len(values), AT_ONCE):
             sought = values[first : first + AT_ONCE].cast(pl.Float64, strict=False).to_numpy()
             place = np.searchsorted(known[:-1], sought)  # a gap is NaN, which equals nothing
-            code[first : first + AT_ONCE] = np.where(known[place] == sought, place, -1)
+            code[first : first + AT_ONCE] = np.where(known[place] == sought, order[place], -1)
         return code
     values = as_text(values)
+    if are_truths(categories):
+        values, categories = values.str.to_lowercase(), [str(category).lower() for category in categories]
     places = dict(zip(categories, range(len(categories)), strict=True))
     # A gap is put in by hand: what becomes of one in replace_strict has changed between versions.
     return values.replace_strict(places, default=-1, return_dtype=pl.Int32).fill_null(-1).to_numpy().copy()
@@ -126,33 +151,37 @@ def natural(values: pl.Series) -> pl.Series:
 
 
 def as_categories(values: pl.Series) -> pl.Series:
-    """Float64 where all values are numbers, so that 1 and 1.0 are one category; else String."""
+    """Float64 where all values are numbers, so that 1 and 1.0 are one category; else String.
+
+    Numbers that begin with a 0, such as 01234, are names.
+    """
     if values.dtype == pl.Float32:  # as they are written, which is what other formats of the file have
         return values.cast(pl.String).cast(pl.Float64)
     if values.dtype == pl.String:
         parsed = values.cast(pl.Float64, strict=False)
-        return parsed if parsed.null_count() == values.null_count() else values
-    return as_text(values) if values.dtype == pl.Boolean else values
+        names = parsed.null_count() > values.null_count() or begin_with_zero(values)
+        return values if names else parsed
+    return values if values.dtype.is_numeric() else as_text(values)
 
 
-def truth_as_text(values: pl.Series) -> pl.Series:
-    """A target's values as Float64 or String, its booleans as 'false' and 'true' whatever their spelling."""
-    return _truth_in_lower_case(as_categories(values))
+def begin_with_zero(values: pl.Series) -> bool:
+    """Whether there are texts such as 01234 among the values."""
+    return bool(values.str.contains("^0[0-9]+$").any())
 
 
-def text_of_target(values: pl.Series) -> pl.Series:
-    """The same, but String whatever the texts look like."""
-    return _truth_in_lower_case(as_text(values))
-
-
-def _truth_in_lower_case(values: pl.Series) -> pl.Series:
-    if values.dtype == pl.String and (lower := values.str.to_lowercase()).is_in(["false", "true"]).all():
-        return lower
-    return values
+def are_truths(categories: Sequence[float | str]) -> bool:
+    """Whether categories are yes and no, or the like, in any case and no more than once each."""
+    words = {str(category).lower() for category in categories}
+    return len(words) == len(categories) and words in TRUTHS
 
 
 def as_text(values: pl.Series) -> pl.Series:
     """String, with whole numbers written as such."""
+    if values.dtype == pl.Boolean:
+        return values.cast(pl.String).replace({"true": "True", "false": "False"})
+    if values.dtype == pl.Datetime:
+        whole_days = bool((values.dt.time() == time()).all())
+        return values.dt.to_string("%Y-%m-%d" if whole_days else "%Y-%m-%d %H:%M:%S")
     if not values.dtype.is_float():
         return values.cast(pl.String)
     whole = values.cast(pl.Int64, strict=False)
@@ -165,20 +194,20 @@ def is_boolean(values: pl.Series) -> bool:
 
 def by_frequency(values: pl.Series) -> list[Any]:
     """The distinct values, the most frequent first, of equally frequent ones the smaller first."""
-    counts = Counter(values.to_list())
+    counts = counted_values(values)
     return sorted(counts, key=lambda value: (-counts[value], value))
+
+
+def counted_values(values: pl.Series) -> dict[Any, int]:
+    """How often each distinct value is there."""
+    counts = values.alias("value").value_counts(name="count")
+    return dict(zip(counts["value"].to_list(), counts["count"].to_list(), strict=True))
 
 
 def refuse(values: pl.Series, bad: pl.Series, what: str, allowed: str, first: int = 0) -> None:
     if bad.any():
         row = bad.arg_true()[0]
         raise ValueError(f"{what} holds {shown(values[row])} in row {first + row + 1}; {allowed}")
-
-
-def refuse_gap(values: pl.Series, first: int = 0) -> None:
-    if values.null_count():
-        row = values.is_null().arg_true()[0]
-        raise ValueError(f"the target {values.name!r} has no value in row {first + row + 1}; every row needs one")
 
 
 def label(value: float | str) -> str:

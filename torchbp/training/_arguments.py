@@ -13,11 +13,13 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from torchbp.activations import import_activation
-from torchbp.cli import OneLine, in_short
+from torchbp.cli import CLASSES, OneLine, in_short
 from torchbp.data import RowsDataModule, TabularDataModule
 from torchbp.training._checkpoint import required
 
 STAND_IN = "\0"  # which nobody can say on a command line
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".xlsx")
 
 
 class ConfigurationParser(OneLine, LightningArgumentParser):
@@ -74,6 +76,28 @@ def import_named_activations(args: Sequence[str]) -> None:
     for name in itertools.chain.from_iterable([names] if isinstance(names, str) else names or [] for names in named):
         if ":" in str(name):
             import_activation(str(name))
+
+
+def configured(args: Sequence[str], part: str) -> set[str]:
+    """The names of the options of a part, ``data`` or ``model``, that are in the configurations among the arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", "-c", action="append", default=[])
+    names: set[str] = set()
+    for path in parser.parse_known_args(args)[0].config:
+        with contextlib.suppress(
+            OSError, yaml.YAMLError, UnicodeDecodeError
+        ):  # what is wrong with it is said where it is parsed
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            of_part = content.get(part) if isinstance(content, dict) else None
+            if isinstance(of_part, dict):
+                names |= {*of_part.get("init_args", of_part)}
+    return names
+
+
+def refuse_file_as_class(parser: ArgumentParser, data: str | None) -> None:
+    """Refuse a table that is given as ``--data``, whose content would be taken for a configuration."""
+    if data is not None and Path(data).suffix.lower() in SUFFIXES:
+        parser.error(f"data is {data}; it must be {CLASSES['data']}; for a file of rows say --data.path {data}")
 
 
 def table_by_default(args: Sequence[str]) -> list[str]:

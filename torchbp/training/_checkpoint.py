@@ -26,7 +26,10 @@ from torchbp.training._module import MAX_LAYERS, BPModule
 
 LOGS = Path("logs")
 # In training, once and for all; and of the file that was trained on, which of its rows were held out.
-SETTLED = {"types", "missing", "ignore", "max_categories", "null_values", "standardize"}
+SETTLED = {
+    *("types", "missing", "ignore", "max_categories", "null_values", "standardize"),
+    *("positive", "rare_classes", "dates"),
+}
 HELD_OUT = {"val_size", "test_size", "split", "seed"}
 WHOLE = {"val_size": 0.0, "test_size": 0.0, "split": None, "val_path": None, "test_path": None}  # no part is held out
 TO_GO_ON = ("optimizer_states", "lr_schedulers", "loops")  # what is needed to go on training

@@ -25,8 +25,10 @@ from torchbp.training._arguments import (
     STAND_IN,
     ConfigurationParser,
     asked,
+    configured,
     given,
     import_named_activations,
+    refuse_file_as_class,
     stand_ins,
     table_by_default,
     table_help,
@@ -58,6 +60,7 @@ from torchbp.training._module import BPModule
 from torchbp.training._prediction import PredictionWriter, table_file
 from torchbp.training._schedule import refuse_failing
 
+NETWORK = ("hidden_sizes", "cost", "output", "activation", "activation_per_unit")  # what makes it, and what it is measured by
 CKPT_PATH = "A run's checkpoint: a path, or best or last for those of the newest run that is meant."
 
 
@@ -90,6 +93,7 @@ def be_quiet() -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*have no `val_dataloader`")
+    warnings.filterwarnings("ignore", message="Total length of `RowLoader`")  # nothing was held out to validate on
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message="The dirpath has changed")  # the checkpoint was moved
     warnings.filterwarnings("ignore", message=".*could not find the monitored key")  # a run that ended before it was validated
@@ -167,6 +171,7 @@ class BPCLI(LightningCLI):
         """What the arguments do not say of the data is as the checkpoint has it; without one, a file is a table."""
         import_named_activations(args)
         said = given(args)
+        refuse_file_as_class(parser, said.data)
         untrained = f"{args[0]} needs a trained network; say --ckpt_path PATH, or best or last for a run's in {LOGS}"
         if args[0] == "fit" and not (said.path or said.data or said.ckpt_path or said.config or said.help):
             parser.error("fit needs data; say --data.path FILE --data.target COLUMN, or --config FILE")
@@ -242,12 +247,33 @@ class BPCLI(LightningCLI):
             if settled:
                 refuse_other(name, arguments.get(name), saved[name])
 
+    def _say_what_is_not_taken(self, checkpoint: dict[str, Any]) -> None:
+        """Take the checkpoint's settings where a configuration beside it has others, and say so."""
+        config, other = self.config[self.command], []
+        if self.trained_data:
+            _, saved = saved_data(checkpoint)
+            settled = SETTLED | (set() if self.another_file else HELD_OUT)
+            for name in sorted(configured(self.arguments, "data") & settled & saved.keys() - asked(self.arguments, "data")):
+                self.trained_arguments[name] = saved[name]
+                value, config.data.init_args[name] = config.data.init_args.get(name), saved[name]
+                if value not in (None, saved[name]):
+                    other.append(f"{name} {value} (the checkpoint's is {saved[name]})")
+        trained = model_arguments(checkpoint)
+        for name in sorted(configured(self.arguments, "model") & trained.keys() - asked(self.arguments, "model")):
+            # How it was trained is of no account where it is not.
+            value = config.model.get(name)
+            if value not in (None, trained[name]) and (self.command == "fit" or name in NETWORK):
+                other.append(f"{name} {value} (the checkpoint's is {trained[name]})")
+        if other:
+            self.notes.append(f"of the configuration, these are not taken: {printable(', '.join(other))}")
+
     def _parse_ckpt_path(self) -> None:
         # Not as Lightning does, which parses what the checkpoint says. Its network stands before a configuration's, but options
         # that differ are refused.
         if self.checkpoint is None or "subcommand" not in self.config:
             return
         self._refuse_settled()
+        self._say_what_is_not_taken(self.checkpoint)
         saved = model_arguments(self.checkpoint)
         for name in asked(self.arguments, "model") & saved.keys():
             refuse_other(name, self.config[self.command].model.get(name), saved[name])

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import numpy as np
 import polars as pl
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -123,12 +124,15 @@ class PredictionWriter(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self._task: str = pl_module.hparams["task"]
         self._names = output_names(self._task, pl_module.hparams["num_outputs"], data)
+        self._offsets: Sequence[float] = getattr(data, "target_offsets", ())
         self._row = 0
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         refuse_not_finite("x", batch[0], self._row)
+        if self._offsets:
+            outputs = outputs.double() + outputs.new_tensor(self._offsets, dtype=torch.float64)
         columns = prediction_columns(outputs, self._task, self._names)
         rows: dict[str, Any] = {"row": np.arange(self._row, self._row + len(outputs)) + 1}
         if isinstance(batch[-1], pl.DataFrame):
@@ -153,7 +157,7 @@ def prediction_columns(prediction: Tensor, task: str, names: Sequence[str]) -> d
     For ``binary`` and ``multiclass`` the likeliest, ``class``, and each one's probability, ``p_NAME``; for ``multilabel`` each
     label's; for ``regression`` the value, ``prediction``, or the values, ``prediction_NAME``.
     """
-    values = prediction.float().cpu().numpy()
+    values = prediction.cpu().numpy() if prediction.dtype == torch.float64 else prediction.float().cpu().numpy()
     if task == "regression":
         titles = ["prediction"] if len(names) == 1 else [f"prediction_{name}" for name in names]
     else:
