@@ -1,6 +1,7 @@
 """Runs that are killed at random moments of their lives and resumed: python killed_runs.py KILLS SEED EPOCHS OPTIONS OF FIT...
 
-In the working folder. It ends with an error where a checkpoint is not whole or a run ends elsewhere than the uninterrupted one.
+In the working folder. It ends with an error where a checkpoint is not whole, or a run's best or last is another than the
+uninterrupted one's.
 A run is a fork of this process, which has everything imported, so that most of its life is training.
 """
 
@@ -17,8 +18,11 @@ from typing import Any
 import torch
 import yaml
 
+import torchbp.training._cli
 from torchbp.cli import main
 
+# Checkpoints are saved after some epochs only, as those of a longer run are.
+torchbp.training._cli.LIMITS["checkpoints"] = (0.0, 0.02)
 RESULT = ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step")
 
 
@@ -69,9 +73,9 @@ def checkpoints() -> list[Path]:
 
 
 def result() -> dict[str, Any]:
-    path = max(Path("logs").rglob("last.ckpt"), key=os.path.getmtime)
-    checkpoint = torch.load(path, weights_only=True)
-    return {part: checkpoint[part] for part in RESULT}
+    last = max(Path("logs").rglob("last.ckpt"), key=os.path.getmtime)
+    checkpoints = {kind: torch.load(last.with_stem(kind), weights_only=True) for kind in ("last", "best")}
+    return {kind: {part: checkpoint[part] for part in RESULT} for kind, checkpoint in checkpoints.items()}
 
 
 def equal(a: Any, b: Any) -> bool:

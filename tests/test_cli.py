@@ -46,7 +46,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which breast_cancer was trained for six epochs, from the command line."""
     folder = tmp_path_factory.mktemp("run")
     config = str(CONFIGS / "breast_cancer.yaml")
-    done = torchbp("fit", "--config", config, "--trainer.max_epochs", "6", "--data.batch_size", "full", cwd=folder)
+    options = ["--trainer.max_epochs", "6", "--data.batch_size", "full", "--every_epoch", "true"]
+    done = torchbp("fit", "--config", config, *options, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "epoch 6/6" in done.stdout
     assert "best checkpoint: logs/breast_cancer/version_0/checkpoints/best.ckpt" in done.stdout

@@ -23,7 +23,7 @@ from training_runs import quiet_trainer
 
 from torchbp.data import BuiltinDataModule
 from torchbp.training import BPModule, Histograms
-from torchbp.training._callbacks import ProgressBar
+from torchbp.training._progress import ProgressBar
 
 # 569 rows, 343 of them to train on: 11 batches of 32, the last of 23.
 BATCHES = 11
@@ -207,7 +207,7 @@ def test_the_progress_bar_tells_the_speed_of_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("torchbp.training._callbacks.monotonic", lambda: now[0])
+    monkeypatch.setattr("torchbp.training._progress.monotonic", lambda: now[0])
     told: list[str] = []
 
     class Bar(ProgressBar):

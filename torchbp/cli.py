@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from itertools import takewhile
+from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
 from torchbp._deferred import deferred
@@ -18,6 +19,8 @@ from torchbp._text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+STARTED = monotonic()  # when the command did, but for the interpreter
 
 HELP = """usage: torchbp COMMAND [options]
 
@@ -51,7 +54,8 @@ MODULES = {
 }
 OPTIONS = {
     **dict.fromkeys(
-        TRAINING, "config print_config seed_everything trainer model data patience ckpt_path output quote_formulas verbose help"
+        TRAINING,
+        "config print_config seed_everything trainer model data patience every_epoch ckpt_path output quote_formulas verbose help",
     ),
     "export": "ckpt_path output help",
     "gradcheck": "device function inputs reference surrogate tolerance only module fail-on baseline verbose json junit markdown"

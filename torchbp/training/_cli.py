@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import warnings
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rich.console import Console
 
 import torchbp.data
 from torchbp._text import printable
+from torchbp.cli import STARTED
 from torchbp.training._arguments import (
     STAND_IN,
     ConfigurationParser,
@@ -33,14 +35,14 @@ from torchbp.training._arguments import (
     table_by_default,
     table_help,
 )
-from torchbp.training._callbacks import Graph, Histograms, Hyperparameters, PlainProgress, ProgressBar
+from torchbp.training._board import BoardLogger, Graph, Histograms, Hyperparameters
+from torchbp.training._budget import Budget
 from torchbp.training._checkpoint import (
     DATA,
     HELD_OUT,
     LOGS,
     SETTLED,
     WHOLE,
-    CheckpointIO,
     another_file,
     load_checkpoint,
     model_arguments,
@@ -58,9 +60,13 @@ from torchbp.training._fused import refuse_precision
 from torchbp.training._limits import refuse_limits
 from torchbp.training._module import BPModule
 from torchbp.training._prediction import PredictionWriter, table_file
+from torchbp.training._progress import PlainProgress, ProgressBar
+from torchbp.training._saving import Best, Last, WaitingCheckpointIO
 from torchbp.training._schedule import refuse_failing
 
 NETWORK = ("hidden_sizes", "cost", "output", "activation", "activation_per_unit")  # what makes it, and what it is measured by
+# Shares of the run's time for what is not done every epoch, and after how many seconds it is done whatever it takes.
+LIMITS = {"histograms": (0.01, inf), "curves": (0.01, inf), "metrics": (0.01, inf), "checkpoints": (0.02, 10.0)}
 CKPT_PATH = "A run's checkpoint: a path, or best or last for those of the newest run that is meant."
 
 
@@ -157,6 +163,8 @@ class BPCLI(LightningCLI):
         # A run's own config.yaml, which has it, can be given to the other commands.
         help = "Stop early, when cost/val has not fallen for this many epochs."
         parser.add_argument("--patience", type=PositiveInt | None, help=help if subcommand == "fit" else argparse.SUPPRESS)
+        help = "Metrics besides the cost, histograms and checkpoints of every epoch, however long that takes, not by time."
+        parser.add_argument("--every_epoch", type=bool, default=False, help=help if subcommand == "fit" else argparse.SUPPRESS)
         if subcommand == "predict":
             help = "The file to write: .csv, .tsv or .parquet; - is CSV on standard output."
             parser.add_argument("--output", type=str, default="-", help=help)
@@ -288,21 +296,20 @@ class BPCLI(LightningCLI):
         callbacks: list[Callback] = []
         if trainer["logger"] is None:
             self.run = run_folder(config) if fit else None
-            trainer["logger"] = TensorBoardLogger(*self.run, default_hp_metric=False) if self.run else False
+            trainer["logger"] = BoardLogger(*self.run, default_hp_metric=False) if self.run else False
         elif not trainer["logger"]:
             self.save_config_callback = None  # without a run's folder it would take the place of a config.yaml right here
         if fit:
             validated = getattr(self.datamodule, "has_validation", True) and trainer["limit_val_batches"] != 0
             monitor = "cost/val" if validated else "cost/train"
-            callbacks += [Graph(), Histograms(), Hyperparameters(), ActivationCurves()]
+            each = config["every_epoch"]
+            shares = {name: None if each else Budget(share, most, STARTED) for name, (share, most) in LIMITS.items()}
+            self.model.budget = shares["metrics"]
+            callbacks += [Graph(), Histograms(budget=shares["histograms"]), Hyperparameters()]
+            callbacks.append(ActivationCurves(budget=shares["curves"]))
             if trainer["enable_checkpointing"] is not False and not trainer["fast_dev_run"]:
-                # Each is overwritten at once, also by a run that goes on after it was killed.
-                self.best = ModelCheckpoint(None, "best", monitor, enable_version_counter=False)
-                callbacks.append(self.best)
-                # Not by save_last, which saves only where the best was saved too: what came after it would be lost.
-                # Without a monitor the mode says nothing but whose state this is: a ModelCheckpoint of the user's has "min".
-                last = ModelCheckpoint(None, "last", mode="max", enable_version_counter=False, save_on_train_epoch_end=True)
-                callbacks.append(last)
+                self.best = Best(monitor)
+                callbacks += [self.best, Last(shares["checkpoints"])]
             if config["patience"]:
                 callbacks.append(EarlyStopping(monitor, patience=int(config["patience"])))  # no type of jsonargparse's
         if trainer["enable_progress_bar"] is not False and shown.isatty():
@@ -311,7 +318,7 @@ class BPCLI(LightningCLI):
             trainer["enable_progress_bar"] = trainer["enable_model_summary"] = False
             callbacks.append(PlainProgress())
         plugins = trainer["plugins"] or []
-        trainer["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointIO()]
+        trainer["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WaitingCheckpointIO("best")]
         trained = {"model": model_arguments(self.checkpoint) if self.checkpoint else {}, "data": self.trained_arguments}
         self.save_config_kwargs = {"trained": trained}
         made = self._instantiate_trainer({**trainer, **kwargs}, callbacks)

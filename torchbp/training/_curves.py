@@ -1,5 +1,6 @@
 """Learnable activations, drawn: g(z; θ) over z as an image in TensorBoard."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from torchbp.activations import Activation
+from torchbp.training._budget import Budget
 
 HEIGHT, WIDTH, Z_MAX = 240, 320, 8.0
 CURVES = 32  # of units with parameters of their own, the first so many
@@ -23,16 +25,18 @@ class ActivationCurves(Callback):
 
     Args:
         every_n_epochs: how often they are drawn.
+        budget: when they are drawn, in place of that.
     """
 
-    def __init__(self, every_n_epochs: int = 1) -> None:
-        self.every_n_epochs = every_n_epochs
+    def __init__(self, every_n_epochs: int = 1, budget: Budget | None = None) -> None:
+        self.every_n_epochs, self.budget = every_n_epochs, budget
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        due = self.budget.due(trainer) if self.budget else (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if due and isinstance(trainer.logger, TensorBoardLogger):
-            self._draw(trainer.logger.experiment, pl_module, trainer.global_step)
+            with self.budget.spending() if self.budget else nullcontext():
+                self._draw(trainer.logger.experiment, pl_module, trainer.global_step)
 
     def _draw(self, writer: Any, pl_module: LightningModule, step: int) -> None:
         network: Any = pl_module.network

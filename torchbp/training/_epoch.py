@@ -1,4 +1,4 @@
-"""The training split's cost and metrics, gathered from what an epoch's steps compute anyway."""
+"""A split's cost and metrics over an epoch, gathered from what its steps compute anyway."""
 
 from collections.abc import Callable
 
@@ -10,32 +10,38 @@ from torchmetrics import MetricCollection
 ROWS_AT_ONCE = 8192  # metrics are updated with so many rows at a time: an update costs more than a step
 
 
-class TrainedRows:
-    """The rows that an epoch has trained on so far.
+class EpochRows:
+    """The rows of a split that an epoch has seen so far.
 
     ``LightningModule.log`` could show them, but takes as long for one value as a small network for ten steps.
 
     Args:
+        split: ``train`` or ``val``.
         metrics: what to compute of them besides their mean cost; None for nothing.
         for_metrics: makes of predictions and targets what the metrics take.
     """
 
     def __init__(
-        self, metrics: MetricCollection | None, for_metrics: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+        self, split: str, metrics: MetricCollection | None, for_metrics: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     ) -> None:
-        self.metrics, self.for_metrics = metrics, for_metrics
-        if metrics is not None:
-            metrics.reset()  # a run before may have been ended in the middle of an epoch
-        self.cost_sum, self.rows = 0.0, 0
+        self.name, self.metrics, self.for_metrics = f"cost/{split}", metrics, for_metrics
+        self.with_metrics = metrics is not None  # which may be left out of an epoch, at whose start this is set
         self._values: dict[str, Tensor] = {}
+        self.forget()  # a run before may have been ended in the middle of an epoch
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.cost_sum, self.rows = 0.0, 0
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._rows_waiting = 0
+        if self.metrics is not None and self.with_metrics:
+            self.metrics.reset()
 
     def add(self, cost: float, prediction: Tensor, y: Tensor) -> None:
         """Count the rows of a step, or of several, with their mean cost."""
         self.cost_sum += cost * len(y)
         self.rows += len(y)
-        if self.metrics is not None:
+        if self.with_metrics:
             self._waiting.append((prediction, y))
             self._rows_waiting += len(y)
             if self._rows_waiting >= ROWS_AT_ONCE:
@@ -52,15 +58,14 @@ class TrainedRows:
         if trainer.world_size > 1:
             total = torch.tensor([cost_sum, rows], dtype=torch.float64, device=trainer.strategy.root_device)
             cost_sum, rows = trainer.strategy.reduce(total, reduce_op="sum").tolist()
-        self._values = {"cost/train": torch.tensor(cost_sum / rows, dtype=torch.float64)}
-        self.cost_sum, self.rows = 0.0, 0
-        if self.metrics is not None:
+        self._values = {self.name: torch.tensor(cost_sum / rows, dtype=torch.float64)}
+        if self.metrics is not None and self.with_metrics:
             if self._waiting:
                 self._update_metrics()
             self._values.update(self.metrics.compute())
-            self.metrics.reset()
+        self.forget()
         trainer.callback_metrics.update(self._values)
-        trainer.progress_bar_metrics["cost/train"] = self._values["cost/train"].item()
+        trainer.progress_bar_metrics[self.name] = self._values[self.name].item()
 
     def log(self, trainer: Trainer) -> None:
         """Write what was published since the last time to the loggers."""

@@ -113,7 +113,7 @@ def only_if_trained(trainer: Trainer, run: tuple[Path, str, str | None] | None) 
         folder = Path(trainer.logger.log_dir)
         new = [path for path in (folder, *folder.parents) if not path.exists()]
         if run and run[2] is None:
-            trainer.logger = TensorBoardLogger(*run[:2], claimed(folder.parent), default_hp_metric=False)
+            trainer.logger = type(trainer.logger)(*run[:2], claimed(folder.parent), default_hp_metric=False)
             new[:1] = [Path(trainer.logger.log_dir)]
     # Of a module's hooks on_train_start is the last that refuses. An epoch that is gone on with is not started again.
     trainer.callbacks.append(LambdaCallback(on_train_batch_start=lambda *_: batches.append(1)))  # type: ignore[attr-defined]

@@ -74,17 +74,37 @@ class FusedEngine:
         lrs = self._learning_rates(batches, batch_idx)
         ends_epoch = batch_idx + batches >= self.trainer.num_training_batches
         a, t = module.input_scaling(x), module.network_target(y)
+        keeps = module.keep_gradients and ends_epoch
+        several = self.trainer.world_size > 1
+        # One process makes the last batch's gradients besides, so that to look at them changes no bit of a parameter.
+        first = batches - 1 if keeps and not several else batches
+        costs, predictions = [], []
         with torch.no_grad():
-            costs = self.descent.steps(a, t, batch_size, module.keep_gradients and ends_epoch, lrs, weight).tolist()
+            for begin, end in ((0, first), (first, batches)):
+                if begin == end:
+                    continue
+                part = slice(begin * batch_size, end * batch_size)
+                w = None if weight is None else weight[part]
+                if begin == first:
+                    self._keep_gradients(a[part], t[part], w)
+                costs += self.descent.steps(a[part], t[part], batch_size, keeps and several, lrs[begin:end], w).tolist()
+                predictions.append(self.descent.prediction)
             if not all(map(isfinite, costs)):
                 self._explain(x, a, t, batch_size, lrs, before)
         count_updates(self.trainer, batches)
-        prediction = self.descent.prediction
+        prediction = torch.cat(predictions) if len(predictions) > 1 else predictions[0]
         if module.target_scaling is not None:
             prediction = module.target_scaling.inverse(prediction)
         *full, last = costs  # the last batch may be smaller, and weighs less
         rows = batch_size * len(full)
         return (sum(full) * batch_size + last * (len(x) - rows)) / len(x), prediction
+
+    def _keep_gradients(self, a: Tensor, t: Tensor, weight: Tensor | None) -> None:
+        """Leave a batch's ∂L/∂W and ∂L/∂b in the parameters' ``.grad``."""
+        module = self.module
+        with torch.enable_grad():
+            module.network.zero_grad()
+            module.network.cost(a, t, module.cost, pos_weight=module.pos_weight, weight=weight)[0].backward()
 
     def _learning_rates(self, batches: int, batch_idx: int) -> Sequence[float]:
         """Each batch's α: schedulers are stepped in between, and after the last by Lightning."""

@@ -1,6 +1,7 @@
 """The LightningModule: network, cost and plain gradient descent."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,8 @@ from torchbp import functional as F
 from torchbp.nn import BPNetwork, Standardize
 from torchbp.outputs import OUTPUTS, output_for
 from torchbp.tasks import Task, check_task
-from torchbp.training._epoch import TrainedRows
+from torchbp.training._budget import Budget, sees_costs_alone
+from torchbp.training._epoch import EpochRows
 from torchbp.training._fused import FusedEngine, automatic_steps, refuse_unsupported, updates_ahead
 from torchbp.training._metrics import metrics_of
 from torchbp.training._schedule import refuse_failing
@@ -127,6 +129,8 @@ class BPModule(LightningModule):
         self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
         self.steps_per_execution, self.cuda_graph = steps_per_execution, cuda_graph
         self.train_metrics, self.keep_gradients = train_metrics, False
+        # For metrics besides the cost; None for those of every epoch.
+        self.budget: Budget | None = None
         self.register_buffer("pos_weight", weight_of_each("pos_weight", pos_weight, num_outputs))
         self.register_buffer("class_weight", weight_of_each("class_weight", class_weight, num_outputs))
         sizes = [num_features, *hidden_sizes, num_outputs]
@@ -164,6 +168,9 @@ class BPModule(LightningModule):
         self.trainer.precision_plugin.convert_module(self)
         data: Any = getattr(self.trainer, "datamodule", None)
         if stage == "fit":
+            self._trained = EpochRows("train", self.split_metrics("train") if self.train_metrics else None, self._for_metrics)
+            self._validated = EpochRows("val", self.split_metrics("val"), self._for_metrics)
+            self.observed = True
             # One process reads the training split for all of them.
             if self.trainer.is_global_zero:
                 self.fit_scaling(data)
@@ -209,8 +216,14 @@ class BPModule(LightningModule):
         return cost, prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
     def on_train_start(self) -> None:
-        self._trained = TrainedRows(self.split_metrics("train") if self.train_metrics else None, self._for_metrics)
         self._fused = FusedEngine(self) if self.engine == "fused" else None
+        if not sees_costs_alone(self.trainer):
+            self.budget = None
+
+    def on_train_epoch_start(self) -> None:
+        self.observed = self.budget is None or self.budget.due(self.trainer, self.trainer.num_training_batches)
+        self._trained.with_metrics = self.train_metrics and self.observed
+        self._validated.with_metrics = self.observed
 
     @property
     def updates_ahead(self) -> Callable[[int, int], int] | None:
@@ -235,12 +248,12 @@ class BPModule(LightningModule):
         return cost
 
     def on_train_epoch_end(self) -> None:
-        self._trained.publish(self.trainer)  # where something else has ended the epoch
+        self._publish(self._trained)  # where something else has ended the epoch
         self._trained.log(self.trainer)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.trainer.is_last_batch or self.global_step == self.trainer.max_steps:
-            self._trained.publish(self.trainer)  # for callbacks to find it where validation starts and the epoch ends
+            self._publish(self._trained)  # for callbacks to find it where validation starts and the epoch ends
         # Lightning tells its progress bar of the block's first batch.
         bar = self.trainer.progress_bar_callback
         if self._fused is not None and bar is not None:
@@ -262,8 +275,34 @@ class BPModule(LightningModule):
         if self._fused is None:
             super().backward(loss, *args, **kwargs)
 
+    # By itself Lightning does this to each of the metrics too, which takes longer than to validate.
+    def on_validation_model_eval(self) -> None:
+        children = [child for name, child in self.named_children() if name != "metrics"]
+        self._in_training = [module for child in children for module in child.modules() if module.training]
+        for module in self._in_training:
+            module.training = False
+
+    def on_validation_model_train(self) -> None:
+        for module in self._in_training:
+            module.training = True
+
+    def on_validation_model_zero_grad(self) -> None:
+        for parameter in self.network.parameters():
+            parameter.grad = None
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._log("val", *self.cost_and_prediction(*_parts(batch)), batch[1])
+        cost, prediction = self.cost_and_prediction(*_parts(batch))
+        if self.trainer.state.fn == "fit":
+            self._validated.add(cost.item(), prediction, batch[1])
+        else:
+            self._log("val", cost, prediction, batch[1])
+
+    def on_validation_epoch_end(self) -> None:
+        if self.trainer.sanity_checking:
+            self._validated.forget()
+        elif self.trainer.state.fn == "fit":
+            self._publish(self._validated)
+            self._validated.log(self.trainer)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._log("test", *self.cost_and_prediction(*_parts(batch)), batch[1])
@@ -326,6 +365,10 @@ class BPModule(LightningModule):
         metrics = self.split_metrics(split)
         metrics.update(*self._for_metrics(prediction, y))
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(y))
+
+    def _publish(self, rows: EpochRows) -> None:
+        with self.budget.spending() if self.budget and self.observed else nullcontext():
+            rows.publish(self.trainer)
 
     def _for_metrics(self, prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Prediction and target as torchmetrics takes them for this task."""

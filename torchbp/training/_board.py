@@ -1,14 +1,56 @@
-"""What a run shows: histograms and hyperparameters in TensorBoard, plain lines where there is no terminal."""
+"""What TensorBoard shows of a run: scalars, the network's graph, histograms, hyperparameters."""
 
-from time import monotonic
+from collections.abc import Mapping
+from contextlib import nullcontext
+from time import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from rich.progress import ProgressColumn, Task
-from rich.text import Text
+from torch import Tensor
+
+from torchbp.training._budget import Budget
+
+WAITED = 2.0  # seconds for which scalars are kept before they are written
+
+
+class BoardLogger(TensorBoardLogger):
+    """Lightning's, but the scalars of a step are one event, and events are handed over some seconds' at a time.
+
+    Handed over singly, each event wakes the thread that writes them, for as long as a small network takes ten steps.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._waiting: list[tuple[float, int | None, Mapping[str, Any]]] = []
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if not all(isinstance(value, bool | int | float | Tensor) for value in metrics.values()):
+            super().log_metrics(metrics, step)
+            return
+        self._waiting.append((time(), step, metrics))
+
+    @rank_zero_only
+    def save(self) -> None:
+        if self._waiting and time() - self._waiting[0][0] >= WAITED:
+            self._hand_over()
+            super().save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self._hand_over()  # of a run that has failed as well
+        super().finalize(status)
+
+    def _hand_over(self) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        waiting, self._waiting = self._waiting, []
+        for now, step, metrics in waiting:
+            values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in metrics.items()]
+            self.experiment._get_file_writer().add_event(Event(summary=Summary(value=values)), step, now)
 
 
 class Graph(Callback):
@@ -42,20 +84,30 @@ class Histograms(Callback):
 
     Args:
         every_n_epochs: how often they are written.
+        budget: when they are written, in place of that.
     """
 
-    def __init__(self, every_n_epochs: int = 1) -> None:
-        self.every_n_epochs = every_n_epochs
+    def __init__(self, every_n_epochs: int = 1, budget: Budget | None = None) -> None:
+        self.every_n_epochs, self.budget = every_n_epochs, budget
+        self._due = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.budget is None:
+            self._due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        else:
+            self._due = self.budget.due(trainer, trainer.num_training_batches)
+        self._due &= isinstance(trainer.logger, TensorBoardLogger)
         module: Any = pl_module
-        module.keep_gradients = self._due(trainer)
+        module.keep_gradients = self._due
 
     # Not at the epoch's end: validation comes before it, and Lightning clears the gradients for that.
     @rank_zero_only
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if not trainer.is_last_batch or not self._due(trainer):
-            return
+        if trainer.is_last_batch and self._due:
+            with self.budget.spending() if self.budget else nullcontext():
+                self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
         module.check_finite()
         writer = trainer.logger.experiment  # type: ignore[union-attr]
@@ -68,10 +120,6 @@ class Histograms(Callback):
                     gradient = parameter.grad.clamp(-9e19, 9e19)
                     writer.add_histogram(f"dL_d{name}/{number}", gradient, trainer.global_step)
                     writer.add_scalar(f"norm/dL_d{name}/{number}", gradient.norm(), trainer.global_step)
-
-    def _due(self, trainer: Trainer) -> bool:
-        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        return due and isinstance(trainer.logger, TensorBoardLogger)
 
 
 class Hyperparameters(Callback):
@@ -95,40 +143,3 @@ class Hyperparameters(Callback):
         writer = trainer.logger.experiment._get_file_writer()
         for summary in hparams(values, dict.fromkeys(names, 0.0)):
             writer.add_summary(summary)
-
-
-class ProgressBar(RichProgressBar):
-    """Rich's bar, with the run's speed in place of the epoch's: one epoch may be over before it is drawn."""
-
-    def __init__(self, **options: Any) -> None:
-        # Drawn 100 times a second, as by default, it takes as much of the processor as a small network.
-        super().__init__(refresh_rate=10, **options)
-
-    def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
-        *columns, _ = super().configure_columns(trainer)
-        return [*columns, StepsPerSecond(trainer)] if trainer.training else columns
-
-
-class StepsPerSecond(ProgressColumn):
-    """Gradient-descent steps a second, over a second or more."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        super().__init__()
-        self.trainer, self.since, self.text = trainer, (monotonic(), trainer.global_step), Text()
-
-    def render(self, task: Task) -> Text:
-        now, steps = monotonic(), self.trainer.global_step
-        before, steps_before = self.since
-        if now - before >= 1:
-            self.since, self.text = (now, steps), Text(f"{(steps - steps_before) / (now - before):.0f} steps/s")
-        return self.text
-
-
-class PlainProgress(Callback):
-    """A line of the epoch's cost and metrics, about ten times a run, for output that is not a terminal."""
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
-        if trainer.is_global_zero and (epoch % max(epochs // 10, 1) == 0 or epoch == 1):
-            values = {k: v for k, v in trainer.callback_metrics.items() if k.startswith(("cost", "accuracy", "r2"))}
-            print(f"epoch {epoch}/{epochs}", *(f"{k} {v:.4f}" for k, v in sorted(values.items())), sep="  ", flush=True)

@@ -1,0 +1,192 @@
+"""What a run shows of itself by time: when it is due, that it is right, and that training does not feel it."""
+
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_runs import CONFIGS, quiet_trainer
+
+from torchbp.cli import main
+from torchbp.data import BuiltinDataModule
+from torchbp.training import BoardLogger, BPModule, Budget
+from torchbp.training import _cli as cli
+from torchbp.training._saving import WaitingCheckpointIO
+
+NEVER = dict.fromkeys(cli.LIMITS, (0.0, inf))  # but at the first and the last epoch
+EPOCHS = 8
+PLATEAU = ["--model.lr_scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.lr_scheduler.monitor"]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr("torchbp.training._budget.monotonic", lambda: now[0])
+    return now
+
+
+class Epochs(Callback):
+    """Spends a budget: which epochs were due, each of which takes a second, and observing it another ``seconds``."""
+
+    def __init__(self, clock: list[float], budget: Budget, seconds: float) -> None:
+        self.clock, self.budget, self.seconds, self.due = clock, budget, seconds, []  # type: ignore[var-annotated]
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.clock[0] += 1
+        if self.budget.due(trainer):
+            self.due.append(trainer.current_epoch)
+            with self.budget.spending():
+                self.clock[0] += self.seconds
+
+
+@pytest.mark.parametrize(
+    ("share", "at_most", "seconds", "expected"),
+    [
+        (0.05, inf, 0.01, range(100)),
+        (0.05, inf, 0.5, [0, 9, 18, 28, 37, 47, 56, 66, 75, 85, 94, 99]),  # 6 s of 106
+        (0.0, inf, 0.5, [0, 99]),
+        (0.0, 20.0, 0.5, [0, 20, 40, 60, 80, 99]),
+    ],
+)
+def test_a_budget_is_a_share_of_the_time(
+    clock: list[float], share: float, at_most: float, seconds: float, expected: Any
+) -> None:
+    epochs = Epochs(clock, Budget(share, at_most), seconds)
+    quiet_trainer(max_epochs=100, callbacks=[epochs]).fit(BPModule(2, 1, (2,)), datamodule=BuiltinDataModule("xor"))
+    assert epochs.due == [*expected]
+
+
+@pytest.mark.parametrize("limit", [{"max_epochs": 3}, {"max_steps": 50}, {"max_epochs": 9, "callbacks": "stop"}], ids=str)
+def test_the_last_epoch_is_known(limit: dict[str, Any]) -> None:
+    class Last(Callback):
+        budget = Budget(0.0)
+
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            self.at_start = self.budget.due(trainer, trainer.num_training_batches)
+            with self.budget.spending():
+                pass
+
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            assert trainer.current_epoch in (0, 2) or not self.budget.due(trainer)
+            self.at_end = self.budget.due(trainer)
+
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            trainer.should_stop = trainer.current_epoch == 2
+
+    last = Last()
+    stops = limit.pop("callbacks", None) is not None
+    quiet_trainer(**limit, callbacks=[last, *([Stop()] if stops else [])]).fit(
+        BPModule(2, 1, (2,)), datamodule=BuiltinDataModule("moons", batch_size=32)
+    )
+    assert last.at_end
+    assert last.at_start is not stops  # an epoch that is broken off is known to be the last only then
+
+
+def fit(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> EventAccumulator:
+    """Train on xor in a new folder, in which the process is from then on; the event file."""
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert main(["fit", "--config", str(CONFIGS / "xor.yaml"), "--trainer.max_epochs", str(EPOCHS), *options]) == 0
+    return EventAccumulator("logs/xor/version_0", {"scalars": 0, "histograms": 0}).Reload()
+
+
+@pytest.mark.parametrize("engine", ["autograd", "fused"])
+def test_every_kind_is_due_at_the_first_and_the_last_epoch_and_changes_no_parameter(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--model.engine", engine]
+    every = fit(tmp_path / "every", monkeypatch, *options, "--every_epoch", "true")
+    monkeypatch.setattr(cli, "LIMITS", NEVER)
+    seldom = fit(tmp_path / "seldom", monkeypatch, *options)
+    for tag in ("cost/train", "cost/val", "epoch"):
+        assert [(e.step, e.value) for e in seldom.Scalars(tag)] == [(e.step, e.value) for e in every.Scalars(tag)]
+    for tag in ("accuracy/train", "auroc/val", "norm/dL_dW/1"):
+        first, *between, last = [(e.step, e.value) for e in every.Scalars(tag)]
+        assert len(between) == EPOCHS - 2
+        assert [(e.step, e.value) for e in seldom.Scalars(tag)] == [first, last]
+    assert [e.step for e in every.Histograms("dL_dW/2")] == [*range(1, EPOCHS + 1)]
+    assert [e.step for e in seldom.Histograms("dL_dW/2")] == [1, EPOCHS]
+    for kind in ("best", "last"):
+        file = f"logs/xor/version_0/checkpoints/{kind}.ckpt"
+        one, other = (torch.load(tmp_path / name / file, weights_only=True) for name in ("every", "seldom"))
+        assert (one["epoch"], one["global_step"]) == (other["epoch"], other["global_step"])
+        assert all(torch.equal(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
+
+
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [
+        (["--patience", "50"], 2),
+        (["--trainer.callbacks", "{class_path: LearningRateMonitor}"], 2),
+        (["--trainer.callbacks", "{class_path: EarlyStopping, init_args: {monitor: accuracy/val, patience: 50}}"], EPOCHS),
+        (["--trainer.callbacks", "{class_path: ModelCheckpoint, init_args: {filename: '{f1/val}'}}"], EPOCHS),
+        (["--trainer.callbacks", "{class_path: test_interrupted.Signals, init_args: {name: SIGCONT}}"], EPOCHS),
+        ([*PLATEAU, "f1/val"], EPOCHS),
+        ([*PLATEAU, "cost/val"], 2),
+    ],
+    ids=lambda value: str(value)[-60:],
+)
+def test_metrics_are_there_every_epoch_where_something_may_look_at_them(
+    options: list[str], seen: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "LIMITS", NEVER)
+    assert len(fit(tmp_path / "run", monkeypatch, *options).Scalars("accuracy/val")) == seen
+
+
+@pytest.mark.filterwarnings("ignore:Found 1 module")
+@pytest.mark.parametrize("rows_at_once", [8192, 50])
+def test_validation_in_training_says_what_validation_by_itself_does(
+    rows_at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchbp.data._base.EVALUATION_ROWS", rows_at_once)  # in one batch, or in several
+    module, data = BPModule(64, 10, (8,), "multiclass"), BuiltinDataModule("digits")
+    frozen = module.input_scaling.eval()
+    trainer = quiet_trainer(max_epochs=2, num_sanity_val_steps=1)
+    trainer.fit(module, datamodule=data)
+    shown = {name: value.item() for name, value in trainer.callback_metrics.items() if name.endswith("/val")}
+    (expected,) = trainer.validate(module, datamodule=data, verbose=False)
+    assert shown == pytest.approx(expected, rel=1e-6)
+    assert len(shown) == 5
+    assert module.network.training
+    assert not frozen.training
+
+
+def test_checkpoints_that_wait_are_written_first_and_at_the_end(tmp_path: Path) -> None:
+    io, best, last = WaitingCheckpointIO("best"), tmp_path / "best.ckpt", tmp_path / "last.ckpt"
+    weight = torch.zeros(3)
+    io.save_checkpoint({"weight": weight}, best)
+    weight += 1  # as training goes on
+    assert not best.exists()
+    io.save_checkpoint({"weight": weight}, last)
+    assert best.stat().st_mtime_ns < last.stat().st_mtime_ns
+    weight += 1
+    io.save_checkpoint({"weight": weight}, best)
+    weight += 1
+    assert [torch.load(path)["weight"][0] for path in (best, last)] == [0, 1]
+    io.teardown()
+    assert [torch.load(path)["weight"][0] for path in (best, last)] == [2, 1]
+
+
+def test_scalars_are_written_after_a_while_and_whatever_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("torchbp.training._board.time", lambda: now[0])
+    logger = BoardLogger(tmp_path, name=None, version="run")
+
+    def written() -> list[tuple[float, int, float]]:
+        board = EventAccumulator(logger.log_dir).Reload()
+        return [(e.wall_time, e.step, e.value) for e in board.Scalars("a/b")] if "a/b" in board.Tags()["scalars"] else []
+
+    for step, value in enumerate([1.0, torch.tensor(2.0), 3]):
+        logger.log_metrics({"a/b": value, "epoch": 0}, step)
+        logger.save()
+        now[0] += 0.9
+    assert not Path(logger.log_dir).exists()
+    logger.save()
+    assert written() == [pytest.approx((100 + 0.9 * step, step, step + 1)) for step in range(3)]
+    logger.log_metrics({"a/b": 4.0}, 3)
+    logger.finalize("failed")
+    assert written()[3:] == [pytest.approx((102.7, 3, 4))]

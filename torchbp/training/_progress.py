@@ -1,0 +1,51 @@
+"""How far a run is: a bar in a terminal, lines elsewhere."""
+
+from time import monotonic
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from rich.progress import ProgressColumn, Task
+from rich.text import Text
+
+
+class ProgressBar(RichProgressBar):
+    """Rich's bar, with the run's speed in place of the epoch's: one epoch may be over before it is drawn."""
+
+    def __init__(self, **options: Any) -> None:
+        # Drawn 100 times a second, as by default, it takes as much of the processor as a small network.
+        super().__init__(refresh_rate=10, **options)
+
+    def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
+        *columns, _ = super().configure_columns(trainer)
+        return [*columns, StepsPerSecond(trainer)] if trainer.training else columns
+
+
+class StepsPerSecond(ProgressColumn):
+    """Gradient-descent steps a second, over a second or more."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__()
+        self.trainer, self.since, self.text = trainer, (monotonic(), trainer.global_step), Text()
+
+    def render(self, task: Task) -> Text:
+        now, steps = monotonic(), self.trainer.global_step
+        before, steps_before = self.since
+        if now - before >= 1:
+            self.since, self.text = (now, steps), Text(f"{(steps - steps_before) / (now - before):.0f} steps/s")
+        return self.text
+
+
+class PlainProgress(Callback):
+    """A line of the epoch's cost and metrics, about ten times a run, for output that is not a terminal."""
+
+    _shown = -1  # how many tenths of the run were behind it at the last line
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
+        tenths = epoch // max(epochs // 10, 1)
+        # An epoch that is not observed has no metrics of its own.
+        if trainer.is_global_zero and tenths > self._shown and getattr(pl_module, "observed", True):
+            self._shown = tenths
+            values = {k: v for k, v in trainer.callback_metrics.items() if k.startswith(("cost", "accuracy", "r2"))}
+            print(f"epoch {epoch}/{epochs}", *(f"{k} {v:.4f}" for k, v in sorted(values.items())), sep="  ", flush=True)
