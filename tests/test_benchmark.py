@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,9 @@ from rich.console import Console
 from torch import nn
 
 from torchbp.benchmark import _memory as memory
+from torchbp.benchmark import _peers
 from torchbp.benchmark._cli import _table
+from torchbp.benchmark._command import MORE, epochs
 from torchbp.benchmark._rows import compare, interleaved
 from torchbp.benchmark._steps import (
     autograd_step,
@@ -39,6 +42,7 @@ def quick() -> dict[str, Any]:
 
 def test_every_measure_has_its_peers() -> None:
     peers = {
+        "command, whole process": {"python -c pass", "import torch", "plain Lightning", "MLPClassifier"},
         "step time": {"torch.nn eager", "torch.compile", "a Function a layer", "matrix products"},
         "peak memory": {"torch.nn eager"},
         "beyond parameters, batch": {"torch.nn eager"},
@@ -51,7 +55,9 @@ def test_every_measure_has_its_peers() -> None:
     found: dict[str, set[str]] = {}
     for row in quick()["rows"]:
         found.setdefault(row["measure"], set()).add(row["peer"])
-        if row["measure"] != "import":
+        if row["measure"].startswith("command"):
+            assert row["ours"] in ("torchbp", "torchbp fit, fused", "torchbp fit, autograd")
+        elif row["measure"] != "import":
             assert row["ours"] in ("fused", "autograd")
     assert found == peers
     assert quick()["machine"]["threads"] == 1
@@ -95,6 +101,35 @@ def test_a_ratio_is_the_median_over_the_rounds_of_two_in_the_same_round() -> Non
     assert (row.ratio, row.ours_value, row.peer_value) == (2.0, 1.0, 3.0)
     row = compare("time", "here", "a", "c", "s", {"a": [1.0]}, {"c": "is not there"})
     assert (row.ratio, row.gap) == (None, "is not there")
+
+
+def test_an_epoch_is_what_a_longer_run_takes_longer() -> None:
+    seconds = {"fused": 0.002, "autograd": 0.02, "plain Lightning": 0.04, "MLPClassifier": 0.001}
+
+    def times(commands: dict[str, list[str]]) -> dict[str, list[float]]:
+        return {
+            name: [start + int(command[-1]) * next(s for of, s in seconds.items() if of in name) for start in (1.0, 2.0)]
+            for name, command in commands.items()
+        }
+
+    rows = {(row.ours, row.peer): row for row in epochs(times, "breast_cancer", MORE)}
+    assert rows["torchbp fit, fused", "plain Lightning"].ratio == pytest.approx(20)
+    assert rows["torchbp fit, autograd", "MLPClassifier"].ours_value == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("data", ["breast_cancer", "digits"])
+def test_the_peers_learn_what_torchbp_does(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        _peers.sklearn(data, 20)
+        _peers.lightning(data, 3)
+    own, theirs = map(float, capsys.readouterr().out.split())
+    assert own > 0.9
+    assert theirs > 0.9
+    assert list(tmp_path.rglob("last.ckpt"))
+    assert list(tmp_path.rglob("events.out.tfevents.*"))
 
 
 def test_names_are_short() -> None:

@@ -9,24 +9,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress as Bar
-from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
-from torchbp.benchmark._memory import step_memory
-from torchbp.benchmark._plot import plot
-from torchbp.benchmark._rows import Row
-from torchbp.benchmark._startup import startup_times
-from torchbp.benchmark._steps import SETTINGS, step_times
-from torchbp.benchmark._table import table_times
 from torchbp.cli import OneLineParser, console
 
-PARTS = ("step", "memory", "startup", "table", "training")
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from torchbp.benchmark._rows import Row
+
+PARTS = ("command", "step", "memory", "startup", "table", "training")
 
 
 def run(args: Sequence[str]) -> int:
@@ -55,6 +47,8 @@ def run(args: Sequence[str]) -> int:
             parser.error(f"--plot is {options.plot!r}; it must be a file whose name ends in .png")
         if not Path(options.plot).resolve().parent.is_dir():
             parser.error(f"--plot is {options.plot}; its folder does not exist")
+    import torch
+
     _set_threads(options.threads)
     torch.manual_seed(0)
     rows, points = _measure(options)
@@ -68,7 +62,18 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
-def _measure(options: Any) -> tuple[list[Row], Any]:
+def _measure(options: Any) -> "tuple[list[Row], Any]":
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from torchbp.benchmark._command import command_times
+    from torchbp.benchmark._memory import step_memory
+    from torchbp.benchmark._plot import plot
+    from torchbp.benchmark._startup import startup_times
+    from torchbp.benchmark._steps import SETTINGS, step_times
+    from torchbp.benchmark._table import table_times
+
     quick = options.quick
     rounds, runs = (2, 1) if quick else (options.rounds or 25, options.rounds or 3)
     block = 0.001 if quick else 0.02
@@ -83,6 +88,8 @@ def _measure(options: Any) -> tuple[list[Row], Any]:
         def progress(doing: str) -> None:
             bar.update(task, description=doing)
 
+        if "command" in options.only:
+            rows += command_times(quick, runs, progress)
         if "step" in options.only:
             rows += step_times(settings, rounds, block, not quick, progress)
         if "memory" in options.only:
@@ -105,6 +112,8 @@ def _measure(options: Any) -> tuple[list[Row], Any]:
 
 
 def _set_threads(threads: int) -> None:
+    import torch
+
     torch.set_num_threads(threads)
     # NumPy's and the started processes' too.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
@@ -116,6 +125,7 @@ def _set_threads(threads: int) -> None:
 def _machine(threads: int) -> dict[str, Any]:
     import lightning
     import sklearn
+    import torch
 
     return {
         "threads": threads,
@@ -127,7 +137,10 @@ def _machine(threads: int) -> dict[str, Any]:
     }
 
 
-def _table(rows: Sequence[Row], threads: int) -> Table:
+def _table(rows: "Sequence[Row]", threads: int) -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
     spread = max((row.spread or 0 for row in rows), default=0)
     gaps = {row.peer: row.gap for row in rows if row.gap is not None}
     table = Table(

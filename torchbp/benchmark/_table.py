@@ -25,7 +25,7 @@ def table_times(quick: bool, rounds: int, threads: int, progress: Progress) -> l
     with TemporaryDirectory() as folder:
         path = Path(folder) / "table.csv"
         progress(f"{setting}: written")
-        _write(path, rows)
+        write_table(path, rows)
         for number in range(rounds):
             for name in (FUSED, POLARS):
                 for values, value in zip((seconds, grown), _measured(name, path, threads), strict=True):
@@ -37,7 +37,8 @@ def table_times(quick: bool, rounds: int, threads: int, progress: Progress) -> l
     ]
 
 
-def _write(path: Path, rows: int) -> None:
+def write_table(path: Path, rows: int) -> None:
+    """A CSV file of so many rows: numbers, and the column ``label``, 0 or 1."""
     import numpy as np
     import polars as pl
 

@@ -14,7 +14,7 @@ class ProgressBar(RichProgressBar):
 
     def __init__(self, **options: Any) -> None:
         # Drawn 100 times a second, as by default, it takes as much of the processor as a small network.
-        super().__init__(refresh_rate=10, **options)
+        super().__init__(refresh_rate=4, **options)
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         *columns, _ = super().configure_columns(trainer)
