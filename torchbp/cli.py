@@ -55,7 +55,8 @@ MODULES = {
 OPTIONS = {
     **dict.fromkeys(
         TRAINING,
-        "config print_config seed_everything trainer model data patience every_epoch ckpt_path output quote_formulas verbose help",
+        "config print_config seed_everything trainer model data patience every_epoch ckpt_path output quote_formulas"
+        " verbose help",
     ),
     "export": "ckpt_path output help",
     "gradcheck": "device function inputs reference surrogate tolerance only module fail-on baseline verbose json junit markdown"

@@ -60,7 +60,7 @@ from torchbp.training._fused import refuse_precision
 from torchbp.training._limits import refuse_limits
 from torchbp.training._module import BPModule
 from torchbp.training._prediction import PredictionWriter, table_file
-from torchbp.training._progress import PlainProgress, ProgressBar
+from torchbp.training._progress import PlainProgress, ProgressBar, Unprofiled
 from torchbp.training._saving import Best, Last, WaitingCheckpointIO
 from torchbp.training._schedule import refuse_failing
 
@@ -312,6 +312,7 @@ class BPCLI(LightningCLI):
                 callbacks += [self.best, Last(shares["checkpoints"])]
             if config["patience"]:
                 callbacks.append(EarlyStopping(monitor, patience=int(config["patience"])))  # no type of jsonargparse's
+        trainer["profiler"] = trainer["profiler"] or Unprofiled()
         if trainer["enable_progress_bar"] is not False and shown.isatty():
             callbacks.append(ProgressBar(console_kwargs={"stderr": shown is sys.stderr}))
         elif trainer["enable_progress_bar"] is not False:
