@@ -152,7 +152,7 @@ def _unknown_option(args: list[str]) -> str | None:
     for position, arg in enumerate(args):
         if arg in ("--help", "-h", "--"):
             break
-        name = re.match(r"--(\w+)", arg)
+        name = re.match(r"--([\w-]+)", arg)
         if name and not any(option.startswith(name[1]) for option in OPTIONS[args[0]].split()):
             return " ".join([arg, *takewhile(lambda value: not value.startswith("-"), args[position + 1 :])])
     return None
