@@ -220,7 +220,7 @@ def test_the_progress_bar_tells_the_speed_of_the_run(
 
     bar = Bar()
     fit(module={"engine": "fused"}, callbacks=[bar], enable_progress_bar=True, max_epochs=12)
-    assert bar.refresh_rate == 10
+    assert bar.refresh_rate == 4
     assert told == [""] * 4 + [f"{BATCHES * 5} steps/s"] * 8
 
 
