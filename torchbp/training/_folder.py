@@ -90,12 +90,16 @@ class SaveConfig(SaveConfigCallback):
         super().__init__(parser, config, save_to_log_dir=False)
         self.trained = trained
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.folder = trainer.log_dir  # a broadcast, in which every process takes part
+        super().setup(trainer, pl_module, stage)
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         for section, trained in ((config["model"], "model"), (config["data"].get("init_args", {}), "data")):
             section.update({name: value for name, value in self.trained[trained].items() if name in section})
-        assert trainer.log_dir is not None
-        path = Path(trainer.log_dir) / self.config_filename
+        assert self.folder is not None
+        path = Path(self.folder) / self.config_filename
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             partial.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
