@@ -165,10 +165,15 @@ def _kernel(name: str, *constants: Any) -> Callable[..., Tensor]:
     return kernel
 
 
-def _gelu_kernel(da: Tensor, z: Tensor, out: Tensor | None = None, approximate: str = "none") -> Tensor:
-    if out is None:
-        return torch.ops.aten.gelu_backward.default(da, z, approximate=approximate)
-    return torch.ops.aten.gelu_backward.grad_input(da, z, approximate=approximate, grad_input=out)
+def _gelu_kernel(approximate: str) -> Callable[..., Tensor]:
+    into, new = torch.ops.aten.gelu_backward.grad_input, torch.ops.aten.gelu_backward.default
+
+    def kernel(da: Tensor, z: Tensor, out: Tensor | None = None) -> Tensor:
+        if out is None:
+            return new(da, z, approximate=approximate)
+        return into(da, z, approximate=approximate, grad_input=out)
+
+    return kernel
 
 
 # --- Without parameters.
@@ -291,7 +296,7 @@ _GELU = Activation(
     value=lambda z, out=None: torch.mul(z, _normal_cdf(z), out=out),
     slope=_gelu_slope,
     reference=TF.gelu,
-    kernel=_gelu_kernel,
+    kernel=_gelu_kernel("none"),
     gain=math.sqrt(2),
     init="he",
 )
@@ -328,7 +333,7 @@ _GELU_TANH = Activation(
     value=_gelu_tanh,
     slope=_gelu_tanh_slope,
     reference=partial(TF.gelu, approximate="tanh"),
-    kernel=partial(_gelu_kernel, approximate="tanh"),
+    kernel=_gelu_kernel("tanh"),
     gain=math.sqrt(2),
     init="he",
 )
