@@ -32,10 +32,18 @@ def sign(row: dict[str, Any]) -> str:
     return f"no {row['missing']}" if row["missing"] else SIGNS.get(row["status"], row["status"])
 
 
+def function_of(sample: str) -> str:
+    """The function that a sample is of: ``activate`` of ``activate-tanh``."""
+    return sample.partition("-")[0]
+
+
 def table(rows: Rows) -> str:
-    """Markdown: a row a check, a column a function; what is refused alike by all for the lack of one feature is one row."""
-    names = dict.fromkeys(row["function"] for row in rows)
-    columns = {name: cells([row for row in rows if row["function"] == name]) for name in names}
+    """Markdown: a row a check, a column a function, ``activate-tanh`` and the like being one.
+
+    What is refused alike by all for the lack of one feature is one row.
+    """
+    names = dict.fromkeys(function_of(row["function"]) for row in rows)
+    columns = {name: cells([row for row in rows if function_of(row["function"]) == name]) for name in names}
     lines: dict[tuple[Any, ...], list[str]] = {}
     for check in cells(rows):
         signs = tuple(column[check] for column in columns.values())

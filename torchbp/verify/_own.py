@@ -1,5 +1,6 @@
 """The audit of torchbp's own functionals, and of a function that is named by its import path."""
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -7,12 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchbp import functional
+from torchbp import functional, functions
 from torchbp._imports import imported, imported_module
-from torchbp.outputs import OUTPUTS as ENDS
+from torchbp.activations import ACTIVATIONS, Activation
+from torchbp.outputs import OUTPUTS
 from torchbp.verify._audit import audit
 from torchbp.verify._result import Result, one_line
 from torchbp.verify._subject import CONSISTENCY
+
+HIDDEN = ACTIVATIONS["swish"]  # of hidden layers, since it has a parameter and a slope of z
 
 
 class Sample(NamedTuple):
@@ -26,7 +30,7 @@ class Sample(NamedTuple):
 
 def own_functionals(module: ModuleType = functional) -> list[Sample]:
     """The functions of :mod:`torchbp.functional`, each in every way at once: with and without bias or ``pos_weight``, with
-    every reduction.
+    every reduction and every output; ``activate`` once for each activation, as ``activate-tanh``.
 
     Of another module, its functions of these names.
     """
@@ -37,20 +41,24 @@ def own_functionals(module: ModuleType = functional) -> list[Sample]:
     a, y, p = (t.detach().requires_grad_() for t in (a.sigmoid(), y.sigmoid(), p.softmax(-1)))
     W2, b2 = _normal((3, 2), generator), _normal((3,), generator)
     classes, w = torch.tensor([0, 2, 1, 1]), _normal((3,), generator).detach().exp()
+    theta = _parameters(HIDDEN)
+    activations = [g for g in ACTIVATIONS.values() if g.name != "identity"]  # which is no Function
     nn = torch.nn.functional
     every: list[tuple[str, Callable[..., Any], Callable[..., Any], tuple[Tensor, ...]]] = [
         ("linear", nn.linear, _with_and_without_bias, (x, W, b)),
+        *((f"activate-{g.name}", _activate, _with_activation(g), (z, *_parameters(g))) for g in activations),
+        ("activated_linear", _activated_linear, _with_activation_and_every_bias, (x, W, b, *theta)),
         ("sigmoid_linear", _sigmoid_linear, _with_and_without_bias, (x, W, b)),
         ("mse_loss", nn.mse_loss, _every_reduction, (z, y)),
         ("binary_cross_entropy", nn.binary_cross_entropy, _every_reduction, (a, y)),
         ("binary_cross_entropy_with_logits", nn.binary_cross_entropy_with_logits, _every_reduction, (z, y, w)),
         ("cross_entropy", nn.cross_entropy, _both_targets, (z, p, classes)),
-        ("network_cost", _network_cost, _every_end, (x, y, W, b, W2, b2, w)),
+        ("network_cost", _network_cost, _every_output, (x, y, w, W, b, *theta, W2, b2)),
     ]
     return [
-        Sample(name, every_way(getattr(module, name)), inputs, every_way(reference))
+        Sample(name, every_way(function), inputs, every_way(reference))
         for name, reference, every_way, inputs in every
-        if hasattr(module, name)
+        if (function := getattr(module, name.partition("-")[0], None)) is not None
     ]
 
 
@@ -68,8 +76,8 @@ def gradcheck(
 
     Args:
         devices: where; :func:`available_devices` gives them all.
-        function: one of torchbp's own, such as ``mse_loss``; or ``package.module:Function``, looked for in the working
-            directory as well. All of torchbp's own by default.
+        function: one of torchbp's own, such as ``mse_loss`` or ``activate-tanh``; or ``package.module:Function``, looked for
+            in the working directory as well. All of torchbp's own by default.
         inputs: for a function with an import path: shapes such as ``"4,3 2,3 2"``, one float64 tensor from N(0, 1) each, a
             single number for a vector; or the import path of a callable that returns the inputs, for any others.
         reference: for a function with an import path, that of a PyTorch function to compare it with.
@@ -146,6 +154,24 @@ def _normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
 
 
+def _parameters(g: Activation) -> list[Tensor]:
+    """Of an activation, as they start."""
+    return [parameter.start(dtype=torch.float64).requires_grad_() for parameter in g.parameters.values()]
+
+
+# What PyTorch has of the same outputs.
+
+
+def _activate(input: Tensor, activation: Activation, *parameters: Tensor) -> Tensor:
+    return activation.reference(input, *parameters)
+
+
+def _activated_linear(
+    input: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation, *parameters: Tensor
+) -> Tensor:
+    return activation.reference(torch.nn.functional.linear(input, weight, bias), *parameters)
+
+
 def _sigmoid_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.sigmoid(torch.nn.functional.linear(input, weight, bias))
 
@@ -158,16 +184,20 @@ def _network_cost(
     output: str,
     reduction: str,
     pos_weight: Tensor | None = None,
+    *,
+    activation: Activation,
 ) -> tuple[Tensor, Tensor]:
-    *hidden, last = zip(parameters[::2], parameters[1::2], strict=True)
-    for W, b in hidden:
-        input = _sigmoid_linear(input, W, b)
-    z = torch.nn.functional.linear(input, *last)
-    a = torch.sigmoid(z) if output == "sigmoid" else z
-    if cost == "cross_entropy":
+    W, b, *theta, W2, b2 = parameters
+    z = torch.nn.functional.linear(_activated_linear(input, W, b, activation, *theta), W2, b2)
+    end = OUTPUTS[cost, output]
+    a = end.activation(z.detach())
+    if pos_weight is not None:
         bce = torch.nn.functional.binary_cross_entropy_with_logits
-        return bce(z, target, reduction=reduction, pos_weight=pos_weight), a.detach()
-    return torch.nn.functional.mse_loss(a, target, reduction=reduction), a.detach()
+        return bce(z, target, reduction=reduction, pos_weight=pos_weight), a
+    return functions.reduce(end.reference(z, target), reduction), a
+
+
+# Each function in every way at once, the same for torchbp's and for PyTorch's.
 
 
 def _with_and_without_bias(layer: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
@@ -192,15 +222,28 @@ def _both_targets(cost: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ..
     return both
 
 
-def _every_end(network_cost: Callable[..., Any]) -> Callable[..., tuple[Tensor, ...]]:
+def _with_activation(g: Activation) -> Callable[..., Callable[..., Tensor]]:
+    def of(activate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda input, *theta: activate(input, g, *theta)
+
+    return of
+
+
+def _with_activation_and_every_bias(layer: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+    def both(input: Tensor, weight: Tensor, bias: Tensor, *theta: Tensor) -> tuple[Tensor, ...]:
+        return layer(input, weight, bias, HIDDEN, *theta), layer(input, weight, None, HIDDEN, *theta)
+
+    return both
+
+
+def _every_output(network_cost: Callable[..., Any]) -> Callable[..., tuple[Tensor, ...]]:
     """The costs alone: the predictions have no gradient."""
 
-    def every(
-        input: Tensor, target: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, w: Tensor
-    ) -> tuple[Tensor, ...]:
-        parameters = weight1, bias1, weight2, bias2
-        kinds = zip(ENDS, ("mean", "sum", "none"), strict=True)
-        plain = (network_cost(input, target, parameters, *end, reduction)[0] for end, reduction in kinds)
-        return *plain, network_cost(input, target, parameters, "cross_entropy", "sigmoid", "mean", w)[0]
+    def every(input: Tensor, target: Tensor, w: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+        costs = []
+        for end, reduction in zip(OUTPUTS, itertools.cycle(("mean", "sum", "none")), strict=False):
+            pos_weight = w if end == ("cross_entropy", "sigmoid") else None
+            costs.append(network_cost(input, target, parameters, *end, reduction, pos_weight, activation=HIDDEN)[0])
+        return tuple(costs)
 
     return every
