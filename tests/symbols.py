@@ -5,6 +5,7 @@ every comparison. A limit that ``clamp`` finds within an interval is a guard aga
 changes nothing is what the tests over the whole range of numbers show.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -53,6 +54,28 @@ def exact(number: Any) -> Any:
         if math.isclose(fraction, quotient, rel_tol=4e-16):
             return sp.Rational(fraction.numerator, fraction.denominator) * constant
     return sp.Rational(repr(number))
+
+
+SAMPLES = [sp.Rational(n) for n in ("1/997", "1/7", "1", "29/3", "997")]
+
+
+def holds(relation: Any) -> bool | None:
+    """Whether a relation holds whatever its symbols are, by SymPy or, where it cannot say, at numbers; None for neither."""
+    if relation in (sp.true, sp.false):
+        return bool(relation)
+    found = set()
+    for number in [*SAMPLES, *(-each for each in SAMPLES)]:
+        with contextlib.suppress(TypeError):  # outside what the relation is defined for, such as ln(1 - a) beyond 1
+            at = {each: abs(number) if each.is_positive else number for each in relation.free_symbols}
+            found.add(bool(relation.subs(at)))
+    return found.pop() if len(found) == 1 else None
+
+
+def decided(relation: Any) -> Any:
+    known = holds(relation)
+    if known is None:
+        raise ValueError(f"{relation} holds on a part of an interval only: the formula has a kink less than the code")
+    return sp.Integer(known)
 
 
 class Symbols:
@@ -124,24 +147,24 @@ class Symbols:
         return self.each(lambda a, b: sp.Integer(a == b), other)
 
     def __gt__(self, other: Any) -> "Symbols":
-        return self.each(lambda a, b: sp.Integer(bool(a > b)), other)
+        return self.each(lambda a, b: decided(a > b), other)
 
     def __lt__(self, other: Any) -> "Symbols":
-        return self.each(lambda a, b: sp.Integer(bool(a < b)), other)
+        return self.each(lambda a, b: decided(a < b), other)
 
     def __ge__(self, other: Any) -> "Symbols":
-        return self.each(lambda a, b: sp.Integer(bool(a >= b)), other)
+        return self.each(lambda a, b: decided(a >= b), other)
 
     def __le__(self, other: Any) -> "Symbols":
-        return self.each(lambda a, b: sp.Integer(bool(a <= b)), other)
+        return self.each(lambda a, b: decided(a <= b), other)
 
     __radd__, __rmul__, __and__, __hash__ = __add__, __mul__, __mul__, None  # type: ignore[assignment]
 
     def clamp(self, min: Any = None, max: Any = None) -> "Symbols":
         def limited(a: Any) -> Any:
-            if max is not None and (a > exact(max)) is sp.true:
+            if max is not None and holds(a > exact(max)):
                 return exact(max)
-            return exact(min) if min is not None and (a < exact(min)) is sp.true else a
+            return exact(min) if min is not None and holds(a < exact(min)) else a
 
         return self.each(limited)
 
@@ -214,6 +237,20 @@ def is_zero(difference: Any) -> bool:
 def parsed(formula: str, **names: Any) -> Any:
     """A formula of an entry, with what stands for its names."""
     return sp.parse_expr(formula, local_dict={"sum": sp.Function("sum"), **names}, transformations=RATIONAL)
+
+
+def resolved(formula: Any) -> Any:
+    """A formula on one interval, without maxima, minima and conditions."""
+
+    def larger(*args: Any) -> Any:
+        first, *others = args
+        for each in others:
+            first = first if decided(first >= each) else each
+        return first
+
+    formula = formula.replace(sp.Max, larger).replace(sp.Min, lambda *args: -larger(*(-each for each in args)))
+    conditions = {each: sp.true if decided(each) else sp.false for each in formula.atoms(sp.core.relational.Relational)}
+    return formula.subs(conditions)
 
 
 RATIONAL = (*sp.parsing.sympy_parser.standard_transformations, sp.parsing.sympy_parser.rationalize)

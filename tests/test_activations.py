@@ -96,23 +96,23 @@ def test_kernel_equals_the_formula(g: Activation, dtype: torch.dtype, device: st
 @each_device
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @each_activation
-def test_value_is_the_references_and_everything_is_finite(g: Activation, dtype: torch.dtype, device: str) -> None:
+def test_value_is_the_references_and_derivatives_are_finite_with_it(g: Activation, dtype: torch.dtype, device: str) -> None:
     z = torch.cat([whole_range(dtype, 200, device), torch.zeros(1, dtype=dtype, device=device)]).unsqueeze(0)
     theta = some_parameters(g, z)
     a = g.value(z, *theta)
     expected = g.reference(z.double(), *(t.double() for t in theta))
     eps = torch.finfo(dtype).eps
     assert a.dtype == dtype
-    assert ((a.double() - expected).abs() <= 8 * eps * (1 + expected.abs())).all()
+    in_range = expected.to(dtype).isfinite()
+    assert ((a.double() - expected).abs() <= 8 * eps * (1 + expected.abs()))[in_range].all()
     into = torch.empty_like(z)
     assert g.value(z, *theta, out=into).data_ptr() == into.data_ptr()
     assert_close(into, a, rtol=0, atol=0)
     assert_close(g.value(into.copy_(z), *theta, out=into), a, rtol=0, atol=0)  # over z
     da = torch.ones_like(z)
     kept = a if g.keeps == "a" else z
-    assert g.error(da, kept, *theta).isfinite().all()
-    gradients = [p.gradient(da, z, *theta) for p in g.parameters.values()]
-    assert all(gradient.isfinite().all() for gradient in gradients)
+    for derivative in (g.error(da, kept, *theta), *(p.gradient(da, z, *theta) for p in g.parameters.values())):
+        assert (derivative.isfinite() | ~in_range).all()
 
 
 def test_the_unknown_one_is_a_line_between_its_knots() -> None:

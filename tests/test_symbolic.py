@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sympy as sp
 import torch
-from symbols import Symbols, intervals, is_same, parsed
+from symbols import Symbols, intervals, is_same, parsed, resolved
 
 from torchbp import equations as eq
 from torchbp import functions as fn
@@ -36,12 +36,12 @@ def test_activation(g: Activation) -> None:
     theta = {name: sp.Symbol(name, real=True) for name in g.parameters}
     thetas = [Symbols(each) for each in theta.values()]
     for at, variable in intervals(parsed(g.formula, z=z, **theta), z):
-        value = parsed(g.formula, z=at, **theta)
+        value = resolved(parsed(g.formula, z=at, **theta))
         slope = value.diff(variable) / at.diff(variable)
         activation = g.value(Symbols(at), *thetas)
         assert is_same(activation, value)
         assert is_same(g.slope(activation if g.keeps == "a" else Symbols(at), *thetas), slope)
-        assert is_same(Symbols(parsed(g.slope_formula, z=at, a=value, **theta)), slope)
+        assert is_same(Symbols(resolved(parsed(g.slope_formula, z=at, a=value, **theta))), slope)
         for name, parameter in g.parameters.items():
             assert is_same(parameter.gradient(Symbols(dL), Symbols(at), *thetas), dL * value.diff(theta[name]))
             assert is_same(parameter.tangent(Symbols(dL), Symbols(at), *thetas), dL * value.diff(theta[name]))
@@ -63,9 +63,9 @@ def test_output(output: Output) -> None:
         Z, Y = Symbols([zs]), Symbols([ys])
         A = output.activation(Z)
         if output.g is not None:
-            assert is_same(A, [[parsed(output.g.formula, z=each) for each in zs]])
+            assert is_same(A, [[resolved(parsed(output.g.formula, z=each)) for each in zs]])
         cost = formula.replace(sp.Function("sum"), lambda term: of_row(term, A.matrix))
-        cost = cost if classes > 1 else of_row(formula, A.matrix)
+        cost = cost if classes > 1 else resolved(of_row(formula, A.matrix))
         assert is_same(output.value(Z, A, Y), cost)
         slopes = [[cost.diff(t) / each.diff(t) for each, t in zip(zs, variables, strict=True)]]
         assert is_same(output.error(Z, A, Y), slopes)
