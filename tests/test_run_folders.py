@@ -58,7 +58,7 @@ def test_the_configuration_of_a_resumed_run_says_what_it_was_trained_with(capsys
     assert capsys.readouterr().err == ""
     before, after = (yaml.safe_load(Path(f"logs/xor/version_{n}/config.yaml").read_text()) for n in (0, 1))
     assert after["model"]["lr"] == 0.25
-    assert {**before["model"], "cost": "cross_entropy"} == {**after["model"]}
+    assert all(after["model"][name] == value for name, value in before["model"].items() if value is not None)
     assert before["data"] == after["data"]
     assert main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "4"]) == 0  # by it
 

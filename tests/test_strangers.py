@@ -278,7 +278,15 @@ NEVER = (
     "os.symlink",
     "ctypes.",
 )
-CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.chmod", "os.chown", "os.truncate", "shutil.rmtree")
+CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "shutil.rmtree")  # of a path, last of all a folder's descriptor
+ALTERS = ("os.chmod", "os.chown", "os.truncate", "os.utime")
+
+
+def in_folder(args: tuple[Any, ...]) -> str:
+    """The path that an event names, which may be relative to an open folder."""
+    folder = args[-1] if isinstance(args[-1], int) and args[-1] >= 0 else None
+    name = os.fsdecode(args[0])
+    return name if folder is None or os.path.isabs(name) else os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)
 
 
 class Watch:
@@ -295,7 +303,9 @@ class Watch:
             self.found.append(f"import {args[0]}")
         elif event.startswith(NEVER):
             self.found.append(event)
-        elif event in CHANGES and not self.may_write(args[0]):
+        elif event in CHANGES and not self.may_write(in_folder(args)):
+            self.found.append(f"{event} {in_folder(args)!r}")
+        elif event in ALTERS and isinstance(args[0], str | bytes | os.PathLike) and not self.may_write(args[0]):
             self.found.append(f"{event} {args[0]!r}")
         elif event == "open" and isinstance(args[0], str | bytes | os.PathLike):
             writes = bool((args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
@@ -312,7 +322,7 @@ class Watch:
         mine = [os.path.realpath(name) for name in ("good.csv", "evil.ckpt", ".")]
         code = [os.path.realpath(name) for name in {*sys.path, sys.prefix, sys.base_prefix} if name] + ["/proc", "/sys", "/dev"]
         inside = any(found.startswith(f"{one}/") for one in code if one != mine[-1])
-        return found in mine or inside or self.may_write(path)
+        return found in mine or inside or not os.path.lexists(found) or self.may_write(path)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
