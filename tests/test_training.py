@@ -257,7 +257,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
             {"task": "regression", "cost": "cross_entropy"},
             "'cross_entropy' is not for task regression; it must be cost 'squared_error'",
         ),
-        ({"lr": 0.0}, "lr is 0.0; it must be a finite number above 0"),
+        ({"lr": 0.0}, "lr is 0.0; it must be 'auto', or a finite number above 0"),
         ({"lr": math.nan}, "lr is nan"),
         ({"hidden_sizes": [4, 0]}, r"layer_sizes is \[3, 4, 0, 1\]"),
         ({"init": "zero"}, "init is 'zero'"),
@@ -280,7 +280,7 @@ class WrongWidth(BuiltinDataModule):
 
 def test_histograms_hold_the_gradients_of_torch_nn(tmp_path: Path) -> None:
     data = BuiltinDataModule("breast_cancer", batch_size="full")
-    module = BPModule(30, 1, [4])
+    module = BPModule(30, 1, [4], lr=0.5)
     network = copy.deepcopy(module.network)
     logger = TensorBoardLogger(tmp_path)
     quiet_trainer(max_epochs=1, logger=logger, callbacks=[Histograms()]).fit(module, datamodule=data)

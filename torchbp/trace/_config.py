@@ -6,6 +6,7 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
+from torchbp.curvature import lr_from_curvature
 from torchbp.trace._iteration import trace
 from torchbp.trace._steps import Trace
 from torchbp.training import BPModule
@@ -58,11 +59,16 @@ def from_config(args: list[str]) -> tuple[Trace, str, Any]:
     data.prepare_data()
     data.setup("fit")
     module.fit_scaling(data)
-    x, y, *weights = next(iter(data.train_dataloader()))
+    loader = data.train_dataloader()
+    x, y, *weights = next(iter(loader))
     if weights:
         raise ValueError("the data have a weight for each row; the text's iteration has none")
     if samples > len(x):
         raise ValueError(f"samples is {samples}; the first batch has {len(x)}")
+    lr = module.lr
+    if lr == "auto":
+        batches = ((module.input_scaling(x), module.network_target(y)) for x, y in loader)
+        lr = lr_from_curvature(module.network, batches, module.cost)
     x = module.input_scaling(x[:samples])
     y = y[:samples] if module.target_scaling is None else module.target_scaling(y[:samples])
     standardised = ", standardised" if getattr(data, "standardize", False) else ""
@@ -70,4 +76,4 @@ def from_config(args: list[str]) -> tuple[Trace, str, Any]:
     source = (
         f"{which} of the first batch of {getattr(data, 'name', 'the data')}{standardised}, and the network's first weights."
     )
-    return trace(module.network, x, y, module.cost, module.lr), source, cli.config
+    return trace(module.network, x, y, module.cost, lr), source, cli.config

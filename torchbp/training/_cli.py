@@ -58,6 +58,7 @@ from torchbp.training._events import naming_events
 from torchbp.training._folder import SaveConfig, folder_name, only_if_trained, own_config, run_folder, run_name, run_options
 from torchbp.training._fused import refuse_precision
 from torchbp.training._limits import refuse_limits
+from torchbp.training._lr import ShowLearningRate
 from torchbp.training._module import BPModule
 from torchbp.training._prediction import PredictionWriter, table_file
 from torchbp.training._progress import PlainProgress, ProgressBar, Unprofiled
@@ -305,7 +306,7 @@ class BPCLI(LightningCLI):
             each = config["every_epoch"]
             shares = {name: None if each else Budget(share, most, STARTED) for name, (share, most) in LIMITS.items()}
             self.model.budget = shares["metrics"]
-            callbacks += [Graph(), Histograms(budget=shares["histograms"]), Hyperparameters()]
+            callbacks += [ShowLearningRate(), Graph(), Histograms(budget=shares["histograms"]), Hyperparameters()]
             callbacks.append(ActivationCurves(budget=shares["curves"]))
             if trainer["enable_checkpointing"] is not False and not trainer["fast_dev_run"]:
                 self.best = Best(monitor)
@@ -351,7 +352,7 @@ class BPCLI(LightningCLI):
         if self.checkpoint:
             refuse_untrainable(self.checkpoint, self.model.lr_scheduler)
         if self.model.lr_scheduler is not None:  # before other processes are started, which would say it again
-            refuse_failing(self.model.lr_scheduler, self.model.lr)
+            refuse_failing(self.model.lr_scheduler, 0.1 if self.model.lr == "auto" else self.model.lr)
         if isinstance(self.datamodule, torchbp.data.RowsDataModule):
             for part in ("train", "val", "test"):
                 self.datamodule.split_rows(part)

@@ -21,6 +21,7 @@ from torchbp.tasks import Task, check_task
 from torchbp.training._budget import Budget, sees_costs_alone
 from torchbp.training._epoch import EpochRows
 from torchbp.training._fused import FusedEngine, automatic_steps, refuse_unsupported, updates_ahead
+from torchbp.training._lr import find_lr, refuse_lr
 from torchbp.training._metrics import metrics_of
 from torchbp.training._schedule import refuse_failing
 from torchbp.training._weights import balanced_classes, balanced_positives, weight_of_each
@@ -48,7 +49,9 @@ class BPModule(LightningModule):
         activation: of the hidden layers, one for all or a list of one each: a name of :mod:`torchbp.activations`, or
             ``package.module:name`` for one of your own.
         activation_per_unit: whether each unit learns the parameters of its activation for itself.
-        lr: the learning rate α.
+        lr: the learning rate α; ``auto`` takes 1/λ, λ the largest eigenvalue of the cost's Hessian at the start, by
+            :func:`torchbp.curvature.lr_from_curvature` of the first batches to train on. What was found takes the place of
+            ``auto`` in the hyperparameters, and with them in checkpoints.
         pos_weight: multiplies the cross-entropy's term of the positive class, y ln a, of every output, or of each by a list;
             ``balanced`` takes each output's negatives by its positives in the training split, so that both count alike.
         class_weight: multiplies softmax's cross-entropy by the weight of the row's class, a list of one each; ``balanced``
@@ -84,7 +87,7 @@ class BPModule(LightningModule):
         output: str | None = None,
         activation: str | list[str] = "sigmoid",
         activation_per_unit: bool = False,
-        lr: float = 0.5,
+        lr: float | Literal["auto"] = "auto",
         pos_weight: float | list[float] | Literal["balanced"] | None = None,
         class_weight: list[float] | Literal["balanced"] | None = None,
         label_smoothing: float = 0.0,
@@ -99,8 +102,7 @@ class BPModule(LightningModule):
         super().__init__()
         check_task(task)
         entry = output_for(task, cost, output)
-        if not 0 < lr <= torch.finfo(torch.float32).max:
-            raise ValueError(f"lr is {lr}; it must be a finite number above 0 and below 3.4e38")
+        refuse_lr(lr)
         if pos_weight is not None:
             entry.check_pos_weight()
         of_classes = entry is OUTPUTS["cross_entropy", "softmax"]
@@ -124,7 +126,8 @@ class BPModule(LightningModule):
             raise ValueError(f"hidden_sizes has {len(hidden_sizes)} layers; at most {MAX_LAYERS} are allowed")
         self.save_hyperparameters(ignore=["lr_scheduler"], logger=False)
         self.hparams.update(hidden_sizes=hidden_sizes, cost=entry.cost, output=entry.name)
-        self.task, self.cost, self.lr, self.engine = task, entry.cost, lr, engine
+        self.task, self.cost, self.engine = task, entry.cost, engine
+        self.lr, self.lr_was_found = lr, False
         self.entry, self.label_smoothing = entry, label_smoothing
         self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
         self.steps_per_execution, self.cuda_graph = steps_per_execution, cuda_graph
@@ -311,6 +314,9 @@ class BPModule(LightningModule):
         return self(batch[0])
 
     def configure_optimizers(self) -> Any:
+        if self.lr == "auto":
+            self.lr, self.lr_was_found = find_lr(self), True
+            self.hparams["lr"] = self.lr
         optimizer = torch.optim.SGD(self.network.parameters(), lr=self.lr)
         if self.lr_scheduler is None:
             return optimizer
@@ -332,6 +338,8 @@ class BPModule(LightningModule):
         for name in ("num_features", "hidden_sizes", "num_outputs", "task"):
             if name in saved and saved[name] != own[name]:
                 raise ValueError(f"the checkpoint is of another network: its {name} is {saved[name]}, here it is {own[name]}")
+        if self.lr == "auto" and "lr" in saved:  # a run goes on with what it has found
+            self.lr = self.hparams["lr"] = saved["lr"]
         shapes, own_shapes = ({n: tuple(t.shape) for n, t in s.items()} for s in (checkpoint["state_dict"], self.state_dict()))
         for name in {**own_shapes, **shapes}:
             shape, wanted = shapes.get(name), own_shapes.get(name)

@@ -1,0 +1,112 @@
+"""A learning rate from the curvature of the cost, where nobody has chosen one."""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from torchbp.nn import BPNetwork
+
+__all__ = ["largest_eigenvalue", "lr_from_curvature"]
+
+BATCHES = 8
+ROWS = 1024  # of a batch that count: of more the curvature hardly changes
+PRODUCTS = 12
+GROWTH = 1.01  # a product that makes the eigenvalue grow by less is the last
+
+
+def lr_from_curvature(
+    network: BPNetwork, batches: Iterable[Sequence[Tensor]], cost: str | None = None, pos_weight: Tensor | None = None
+) -> float:
+    """The learning rate 1/λ, λ the mean over the first 8 batches of the largest eigenvalue of the cost's Hessian.
+
+    After LeCun, Simard and Pearlmutter (1993). Steps of less than 2/λ descend on a cost of that curvature. Small batches are
+    curved more than all rows together, so that the batches are to be of the size that is trained with. Nothing is changed, and
+    no global random number is drawn.
+
+    Args:
+        network: with the parameters at the start.
+        batches: ``(x, y)``, x (B, n0) and y (B, nL) as the network's cost takes them, or ``(x, y, weight)``, weight (B).
+        cost, pos_weight: as for :meth:`torchbp.nn.BPNetwork.cost`.
+
+    Raises:
+        ValueError: no batch, or a cost without curvature, such as that of saturated units.
+        FloatingPointError: a cost that is not finite.
+
+    >>> x = torch.tensor([[1.0], [3.0]])
+    >>> round(lr_from_curvature(BPNetwork([1, 1], "linear"), [(x, 2 * x)]), 3)  # the Hessian is [[10, 4], [4, 2]]
+    0.086
+    """
+    direction = _start(network)
+    eigenvalues = []
+    for x, y, *weight in islice(batches, BATCHES):
+        w = weight[0][:ROWS] if weight and weight[0] is not None else None
+        # From the last batch's direction, which is near this one's, few products are needed.
+        eigenvalue, direction = _power_iteration(network, x[:ROWS], y[:ROWS], direction, cost, pos_weight, w)
+        if not isfinite(eigenvalue):
+            raise FloatingPointError("the cost is not finite at the start: x, y or the network's weights are not, or too large")
+        eigenvalues.append(eigenvalue)
+    if not eigenvalues:
+        raise ValueError("lr is 'auto'; that takes a batch to train on, or give lr a number")
+    mean = sum(eigenvalues) / len(eigenvalues)
+    if not mean > 0:
+        raise ValueError("lr is 'auto', but the cost has no curvature at the start; give lr a number")
+    return 1 / mean
+
+
+def largest_eigenvalue(
+    network: BPNetwork,
+    x: Tensor,
+    y: Tensor,
+    cost: str | None = None,
+    pos_weight: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> float:
+    """The magnitude of the largest eigenvalue of the mean cost's Hessian by all parameters, by power iteration.
+
+    Args:
+        network: whose parameters are trained, those that require a gradient.
+        x, y, cost, pos_weight, weight: as for :meth:`torchbp.nn.BPNetwork.cost`.
+    """
+    return _power_iteration(network, x, y, _start(network), cost, pos_weight, weight)[0]
+
+
+@torch.enable_grad()
+def _power_iteration(
+    network: BPNetwork,
+    x: Tensor,
+    y: Tensor,
+    direction: list[Tensor],
+    cost: str | None,
+    pos_weight: Tensor | None,
+    weight: Tensor | None,
+) -> tuple[float, list[Tensor]]:
+    """The eigenvalue, and the unit vector that belongs to it."""
+    parameters = _trained(network)
+    value, _ = network.cost(x, y, cost, pos_weight=pos_weight, weight=weight)
+    gradients = torch.autograd.grad(value, parameters, create_graph=True)
+    eigenvalue = 0.0
+    for _ in range(PRODUCTS):
+        product = torch.autograd.grad(gradients, parameters, direction, retain_graph=True, materialize_grads=True)
+        # In float64, where the squares of what float32 holds do not overflow.
+        before, eigenvalue = eigenvalue, torch.stack([p.norm(dtype=torch.float64) for p in product]).norm().item()
+        if not (isfinite(eigenvalue) and eigenvalue > 0):
+            break
+        direction = [(p / eigenvalue).detach() for p in product]
+        if eigenvalue < GROWTH * before:
+            break
+    return eigenvalue, direction
+
+
+def _start(network: BPNetwork) -> list[Tensor]:
+    """A random unit vector, the same on every device."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(p.shape, generator=generator) for p in _trained(network)]
+    length = torch.stack([d.norm() for d in drawn]).norm()
+    return [(d / length).to(p) for d, p in zip(drawn, _trained(network), strict=True)]
+
+
+def _trained(network: BPNetwork) -> list[Tensor]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]

@@ -1,0 +1,63 @@
+"""The learning rate of a run that was given none."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from torchbp.curvature import lr_from_curvature
+
+if TYPE_CHECKING:
+    from torchbp.training._module import BPModule
+
+
+def refuse_lr(lr: float | str) -> None:
+    """Refuse what is no learning rate.
+
+    Raises:
+        ValueError: neither ``'auto'`` nor a finite number above 0.
+    """
+    if lr != "auto" and (isinstance(lr, str) or not 0 < lr <= torch.finfo(torch.float32).max):
+        raise ValueError(f"lr is {lr}; it must be 'auto', or a finite number above 0 and below 3.4e38")
+
+
+def find_lr(module: "BPModule") -> float:
+    """1/λ of the first batches that the module is about to be trained on, the same in every process.
+
+    Raises:
+        ValueError, FloatingPointError: as :func:`torchbp.curvature.lr_from_curvature`.
+    """
+    trainer = module.trainer
+    trainer.fit_loop.setup_data()  # makes the loader, as it would a moment later
+    # A DataLoader that shuffles draws from the global generator, or from its own.
+    own = getattr(trainer.train_dataloader, "generator", None)
+    state = None if own is None else own.get_state()
+    with isolate_rng():
+        lr = lr_from_curvature(module.network, _batches(module), module.cost, module.pos_weight)
+    if own is not None:
+        own.set_state(state)
+    return trainer.strategy.broadcast(lr)
+
+
+def _batches(module: "BPModule") -> Iterator[tuple[Tensor, ...]]:
+    """Batches (x, y) or (x, y, weight) as the network takes them, each joined from those of all processes."""
+    trainer: Any = module.trainer
+    for batch in trainer.train_dataloader or ():
+        tensors = [t.to(module.device) for t in batch[:3] if t is not None]
+        # The fused engine's loader gives the rows of many batches at once.
+        for parts in zip(*(t.split(getattr(batch, "batch_size", max(len(t), 1))) for t in tensors), strict=True):
+            joined = parts if trainer.world_size == 1 else [trainer.strategy.all_gather(part).flatten(0, 1) for part in parts]
+            x, y, *weight = trainer.precision_plugin.convert_input(tuple(joined))
+            yield module.input_scaling(x), module.network_target(y), *weight
+
+
+class ShowLearningRate(Callback):
+    """Prints the learning rate that a run has found."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module: Any = pl_module
+        if trainer.is_global_zero and module.lr_was_found:
+            print(f"lr {module.lr:.3g}, from the curvature of the cost at the start (--model.lr sets another)", flush=True)
