@@ -6,6 +6,7 @@ What each derivative is as a formula, test_symbolic proves; test_functions holds
 import copy
 import math
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from test_symbolic import FORMULAS
 from torch import Tensor
 from torch.testing import assert_close
 
-from torchbp.activations import ACTIVATIONS, KNOTS, Activation, activation_of
+from torchbp.activations import ACTIVATIONS, KNOTS, Activation, activation_of, import_activation
 
 each_activation = pytest.mark.parametrize("g", ACTIVATIONS.values(), ids=ACTIVATIONS)
 each_device = pytest.mark.parametrize("device", DEVICES)
@@ -153,17 +154,20 @@ number = 3
 def test_one_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "acts.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    g = activation_of("acts:bent")
+    with pytest.raises(ValueError, match="activation is 'acts:bent', code that was not asked for; to run it, name it"):
+        activation_of("acts:bent")
+    assert "acts" not in sys.modules
+    g = import_activation("acts:bent")
     assert g is activation_of("acts:bent")
     assert g.value(torch.tensor([2.0])).tolist() == [10.0]
     for bad, message in {
         "bent": "activation is 'bent'; it must be one of sigmoid, tanh, .*, or package.module:name",
-        "acts:absent": "activation 'acts:absent' cannot be imported: module 'acts' has no attribute 'absent'",
-        "nowhere:g": "activation 'nowhere:g' cannot be imported: No module named 'nowhere'",
+        "acts:absent": "'acts:absent' cannot be imported: module 'acts' has no attribute 'absent'",
+        "nowhere:g": "'nowhere' cannot be imported: No module named 'nowhere'",
         "acts:number": "activation 'acts:number' is int; it must be a torchbp.activations.Activation",
     }.items():
         with pytest.raises(ValueError, match=message):
-            activation_of(bad)
+            (import_activation if ":" in bad else activation_of)(bad)
 
 
 def test_parameters_need_a_slope_of_z() -> None:

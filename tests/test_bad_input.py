@@ -22,7 +22,7 @@ CASES = [
     ("XOR extra", 2, "unrecognized arguments: extra"),
     ("XOR --output o.csv", 2, "unrecognized arguments: --output o.csv"),
     ("XOR --data.path good.csv", 2, "Option 'path' is not accepted"),
-    ("XOR --data.name iris", 2, "name is iris; it must be one of 'xor', 'moons', 'breast_cancer', 'digits', 'diabetes'"),
+    ("XOR --data.name iris", 2, "name is iris; it must be one of 'xor', 'moons', 'sines', 'breast_cancer', 'digits'"),
     ("predict", 2, "predict needs a trained network; say --ckpt_path PATH, or best or last"),
     ("test --data.path good.csv", 2, "test needs a trained network; say --ckpt_path PATH, or best or last"),
     ("test --ckpt_path last", 1, "logs holds no last checkpoint; train first with torchbp fit, or give a path"),
@@ -138,7 +138,11 @@ CASES = [
     ("NPZ one.npz", 1, "the target has a single class; there is nothing to tell apart, at least two are needed"),
     ("NPZ rare.npz", 1, "class '5' has 1 row; to train on and for val (a val_size of 0.2) and test"),
     ("NPZ beyond.npz --data.task binary", 1, "y reaches from -1 to 2; for task binary it must lie in [0, 1]"),
-    ("NPZ beyond.npz --model.cost cross_entropy", 1, "cost is 'cross_entropy'; for regression it must be 'squared_error'"),
+    (
+        "NPZ beyond.npz --model.cost cross_entropy",
+        1,
+        "cost 'cross_entropy' is not for task regression; it must be cost 'squared_error'",
+    ),
     ("NPZ many.npz", 1, "y has 3000 distinct integers, which are too many for classes; say task='regression'"),
     ("NPZ good.npz --data.divide_by 0", 1, "divide_by is 0.0; it must be a finite number other than 0"),
 ]

@@ -8,8 +8,8 @@ from training_runs import CONFIGS
 # What it is called with, its exit status, and a telling part of its line.
 CASES = [
     # the model
-    ("XOR --model.lr 0", 1, "lr is 0.0; it must be a finite number above 0"),
-    ("XOR --model.lr 1e39", 1, "lr is 1e+39; it must be a finite number above 0 and below 3.4e38"),
+    ("XOR --model.lr 0", 1, "lr is 0.0; it must be 'auto', or a finite number above 0"),
+    ("XOR --model.lr 1e39", 1, "lr is 1e+39; it must be 'auto', or a finite number above 0 and below 3.4e38"),
     ("XOR --model.lr ''", 2, "model.lr is empty; it must be float"),
     ("XOR --model.lr fast", 2, "model.lr is fast; it must be float"),
     ("XOR --model.lrr 1", 2, "unrecognized arguments: --model.lrr 1"),
@@ -19,7 +19,7 @@ CASES = [
     (f"XOR --model.hidden_sizes '[{10**30}]'", 1, "1]; its 4e+30 parameters do not fit memory"),
     ("XOR --model.hidden_sizes 16", 2, "model.hidden_sizes is 16; it must be a list, such as [A, B]"),
     ("XOR --model.hidden_sizes '[2.5]'", 2, "model.hidden_sizes is 2.5; it must be int"),
-    ("XOR --model.cost hinge", 2, "model.cost is hinge; it must be one of 'cross_entropy', 'squared_error'"),
+    ("XOR --model.cost hinge", 1, "cost 'hinge' is not for task binary; it must be cost 'cross_entropy' with output 'sigmoid'"),
     ("XOR --model.engine warp", 2, "model.engine is warp; it must be one of 'autograd', 'fused'"),
     ("XOR --model.num_features 3", 2, "must be given via"),
     ("XOR --model.lr_scheduler Nope", 2, "model.lr_scheduler is Nope; it must be a scheduler of torch.optim.lr_scheduler"),
@@ -42,7 +42,7 @@ CASES = [
     ("FUSED --trainer.accumulate_grad_batches 2", 1, "accumulate_grad_batches is 2; engine: fused cannot do that"),
     ("FUSED --trainer.precision bf16-mixed", 1, "precision is bf16-mixed; engine: fused cannot do that"),
     ("FUSED --trainer.precision 16-mixed", 1, "precision is 16-mixed; engine: fused cannot do that, take engine: autograd"),
-    ("FUSED --model.cuda_graph true --trainer.accelerator cpu", 1, "cuda_graph is True; it needs one process and a network on"),
+    ("FUSED --model.cuda_graph true --trainer.accelerator cpu", 1, "cuda_graph is True; it needs one process and one network"),
     # the trainer
     ("XOR --trainer.devices 0", 1, "devices='0'"),
     ("XOR --trainer.devices two", 1, "`devices` selected with `CPUAccelerator` should be an int > 0"),
@@ -219,8 +219,8 @@ CASES = [
     ("gradcheck --function planted_faults:WrongSign", 1, "needs inputs: shapes such as '4,3 2,3 2'"),
     ("gradcheck --function planted_faults:WrongSign --inputs two", 1, "inputs is 'two'"),
     ("gradcheck --function planted_faults:WrongSign --inputs 99999999999999999999", 1, "inputs is '99999999999999999999'; it"),
-    ("gradcheck --inputs 4,3", 1, "inputs and reference are for a function of your own"),
-    ("gradcheck --only backwards", 1, "only has backwards; the checks are autocast, backward, "),
+    ("gradcheck --inputs 4,3", 1, "inputs, reference and surrogate are for a function of your own"),
+    ("gradcheck --only backwards", 1, "only has backwards; the checks are accumulation, autocast, backward, "),
     ("benchmark --threads 0", 2, "threads is 0; it must be 1 or more"),
     ("benchmark --only speed", 2, "invalid choice: 'speed'"),
     ("benchmark --plot steps.csv", 2, "--plot is 'steps.csv'; it must be a file whose name ends in .png"),
