@@ -26,8 +26,8 @@ class Reference(torch.nn.Module):
         return TF.linear(x, *parameters)
 
     def forward(self, x: Tensor) -> Tensor:
-        g = self.output.g
-        return (self.output.activation if g is None else g.reference)(self.logits(x))
+        activation = self.output.activation_reference or self.output.g.reference
+        return activation(self.logits(x))
 
     def cost(self, x: Tensor, y: Tensor, cost: str, reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
         z = self.logits(x)

@@ -170,7 +170,9 @@ def test_one_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             (import_activation if ":" in bad else activation_of)(bad)
 
 
-def test_parameters_need_a_slope_of_z() -> None:
+def test_an_entry_that_cannot_be() -> None:
     ours: Callable[..., Any] = ACTIVATIONS["swish"].value
     with pytest.raises(ValueError, match="activation bad keeps 'a'; with parameters it must keep 'z'"):
         Activation("bad", "z", "1", ours, ours, ours, keeps="a", parameters=ACTIVATIONS["swish"].parameters)
+    with pytest.raises(ValueError, match="activation bad has a parameter 'weight'; that is the name of something else"):
+        Activation("bad", "z", "1", ours, ours, ours, parameters={"weight": ACTIVATIONS["swish"].parameters["beta"]})

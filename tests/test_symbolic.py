@@ -49,34 +49,38 @@ def test_activation(g: Activation) -> None:
 
 @pytest.mark.parametrize("output", ALL_OUTPUTS, ids=lambda output: f"{output.name}-{output.cost}")
 def test_output(output: Output) -> None:
-    """The cost is the ``formula`` of the output's own activation; its error and target derivative are SymPy's."""
+    """The prediction, the cost, its error and its target derivative are what SymPy makes of the formulas as text."""
     classes = 3 if output.mean == "rows" else 1
     zs, ys = sp.symbols(f"z:{classes}", real=True), sp.symbols(f"y:{classes}", positive=True)
     if output is CROSS_ENTROPY_OF_ACTIVATION:
         zs = sp.symbols("a:1", positive=True)
-    formula = parsed(output.formula, a=a, z=z, y=y)
-
-    def of_row(term: Any, activations: Any) -> Any:
-        return sum(term.subs(dict(zip((z, a, y), each, strict=True))) for each in zip(zs, activations, ys, strict=True))
-
-    def check(zs: Any, variables: Any) -> None:
-        Z, Y = Symbols([zs]), Symbols([ys])
+    activation = parsed(output.activation_formula if output.g is None else output.g.formula, z=z)
+    cost_of_each = parsed(output.formula, a=a, z=z, y=y)
+    of_z = cost_of_each.subs(a, activation).subs({z: zs[0], y: ys[0]})
+    for at, variables in [(zs, zs)] if classes > 1 else [((at,), (t,)) for at, t in intervals(of_z, zs[0])]:
+        Z, Y = Symbols([at]), Symbols([ys])
         A = output.activation(Z)
-        if output.g is not None:
-            assert is_same(A, [[resolved(parsed(output.g.formula, z=each)) for each in zs]])
-        cost = formula.replace(sp.Function("sum"), lambda term: of_row(term, A.matrix))
-        cost = cost if classes > 1 else resolved(of_row(formula, A.matrix))
+        rows = at, A.matrix, ys
+        assert is_same(A, [[at_class(activation, j, *rows) for j in range(classes)]])
+        cost = at_class(cost_of_each, 0, *rows)
         assert is_same(output.value(Z, A, Y), cost)
-        slopes = [[cost.diff(t) / each.diff(t) for each, t in zip(zs, variables, strict=True)]]
-        assert is_same(output.error(Z, A, Y), slopes)
+        error = [cost.diff(t) / each.diff(t) for each, t in zip(at, variables, strict=True)]
+        assert is_same(output.error(Z, A, Y), [error])
         assert is_same(output.target_derivative(Z, A, Y), [[cost.diff(each) for each in ys]])
+        formula = output.error_formula
+        if output.error_formula == "":  # that of activations, times g'(z)
+            assert output.g is not None
+            assert output.of_activation is not None
+            formula = f"({output.of_activation.error_formula}) * ({output.g.slope_formula})"
+        written = parsed(formula, a=a, z=z, y=y)
+        assert is_same(Symbols([[at_class(written, j, *rows) for j in range(classes)]]), [error])
 
-    if classes > 1:
-        check(zs, zs)
-        return
-    of_z = formula.subs(a, a if output.g is None else parsed(output.g.formula, z=zs[0])).subs({z: zs[0], y: ys[0]})
-    for at, variable in intervals(of_z, zs[0]):
-        check([at], [variable])
+
+def at_class(formula: Any, j: int, zs: Any, activations: Any, ys: Any) -> Any:
+    """A formula of one output, in which ``sum`` is over the row."""
+    each_class = [dict(zip((z, a, y), values, strict=True)) for values in zip(zs, activations, ys, strict=True)]
+    formula = formula.replace(sp.Function("sum"), lambda term: sum(term.subs(values) for values in each_class))
+    return resolved(formula.subs(each_class[j]))
 
 
 # Left, the code of the equations; right, SymPy's derivative of the forward equation as the text states it.
