@@ -79,7 +79,7 @@ def test_accuracy_is_scikit_learns(
     text = [number for number in range(features.width) if number not in numeric]
     x = np.column_stack([column.to_numpy().astype(object) for column in features])
     x[np.array([column.is_null() for column in features]).T] = np.nan
-    ours, theirs = [], []
+    ours, theirs, tested = [], [], 0
     for seed in range(seeds):
         seeded = ["--seed_everything", str(seed), "--data.seed", str(seed)]
         # Without TensorBoard's files, which here take most of the time.
@@ -92,4 +92,6 @@ def test_accuracy_is_scikit_learns(
         part = TabularDataModule("table.csv", target, seed=seed).part_of().numpy()
         peer = usual_pipeline(numeric, text, lr, seed).fit(x[part == 0], y[part == 0])
         theirs.append(peer.score(x[part == 2], y[part == 2]))
-    assert np.mean(ours) >= np.mean(theirs) - 0.01, (ours, theirs)
+        tested += int((part == 2).sum())
+    # Of a small table two rows are more than a hundredth.
+    assert np.mean(ours) >= np.mean(theirs) - max(0.01, 2 / tested) - 1e-6, (ours, theirs)

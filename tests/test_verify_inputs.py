@@ -47,7 +47,7 @@ def no_inputs() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"function": "mse"}, "function is 'mse'; it must be package.module:Function or one of linear, sigmoid_linear, "),
+        ({"function": "mse"}, "function is 'mse'; it must be package.module:Function or one of linear, activate-sigmoid, "),
         ({"function": "no_such_module:F", "inputs": "2"}, "'no_such_module' cannot be imported: No module named"),
         ({"function": "planted_faults:Nothing", "inputs": "2"}, "'planted_faults:Nothing' cannot be imported: module"),
         ({"function": "planted_faults:__name__", "inputs": "2"}, "'planted_faults:__name__' is str; it must be callable"),
@@ -77,7 +77,7 @@ def no_inputs() -> None:
             {"function": "torch:log", "inputs": "3"},
             "output 0 has NaN or infinity; inputs must lie where the function is finite",
         ),
-        ({"module": "planted_faults"}, "planted_faults has none of binary_cross_entropy, "),
+        ({"module": "planted_faults"}, "planted_faults has none of activate, activated_linear, "),
         ({"function": "mse_loss", "devices": ["cuda:99"]}, "device is 'cuda:99', which is not there: "),
     ],
 )
