@@ -19,7 +19,7 @@ from training_runs import quiet_trainer
 import torchbp.data._base
 from torchbp.cli import main
 from torchbp.data import ArrayDataModule, BuiltinDataModule, RowsDataModule, TabularDataModule
-from torchbp.data._cache import Folder, NpyFile
+from torchbp.data._cache import Cache, NpyFile
 from torchbp.training import BPModule
 
 ENGINES = ("autograd", "fused")
@@ -144,7 +144,7 @@ if __name__ == "__main__":
     runs: dict[str, Any] = {"left": files_left(Path(f"cache of {os.environ['RANK']}"))}
     torch.distributed.barrier()
     with pytest.MonkeyPatch.context() as patch:
-        for of, name in ((Folder, "write"), (NpyFile, "append")):
+        for of, name in ((Cache, "_make"), (NpyFile, "append")):
             patch.setattr(of, name, slow(getattr(of, name), written))
         runs["mapped fused"] = train("mapped", "fused", **DDP)
     others = [("mapped", "autograd"), *((kind, engine) for kind in ("builtin", "held", "arrays") for engine in ENGINES)]

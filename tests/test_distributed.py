@@ -156,7 +156,7 @@ def test_each_process_reads_its_own_part_of_a_file(runs: list[dict], kind: str, 
 
 
 def test_a_table_is_made_files_once(runs: list[dict]) -> None:
-    assert sorted(runs[0]["written"] + runs[1]["written"]) == ["Folder.write", "NpyFile.append", "NpyFile.append"]
+    assert sorted(runs[0]["written"] + runs[1]["written"]) == ["Cache._make", "Cache._make", "NpyFile.append", "NpyFile.append"]
 
 
 def test_each_machine_removes_what_is_not_to_be_kept(runs: list[dict]) -> None:

@@ -233,6 +233,7 @@ class BPCLI(LightningCLI):
         kind, saved = saved_data(self.checkpoint)
         if DATA.get(self.config[self.command].data.class_path) is kind:
             given = {name for name, value in said.get("init_args", Namespace()).items() if value != STAND_IN}
+            given |= {name.replace("_path", "_size") for name in given & {"val_path", "test_path"}}  # a file has no such size
             self.trained_data = kind
             self.trained_arguments = {name: value for name, value in saved.items() if name not in given}
 
