@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from torchbp.activations import Activation
@@ -31,10 +30,10 @@ class ActivationCurves(Callback):
     def __init__(self, every_n_epochs: int = 1, budget: Budget | None = None) -> None:
         self.every_n_epochs, self.budget = every_n_epochs, budget
 
-    @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Asked in every process, for all are told the same.
         due = self.budget.due(trainer) if self.budget else (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if due and isinstance(trainer.logger, TensorBoardLogger):
+        if due and trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
             with self.budget.spending() if self.budget else nullcontext():
                 self._draw(trainer.logger.experiment, pl_module, trainer.global_step)
 
