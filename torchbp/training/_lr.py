@@ -49,9 +49,18 @@ def _batches(module: "BPModule") -> Iterator[tuple[Tensor, ...]]:
         tensors = [t.to(module.device) for t in batch[:3] if t is not None]
         # The fused engine's loader gives the rows of many batches at once.
         for parts in zip(*(t.split(getattr(batch, "batch_size", max(len(t), 1))) for t in tensors), strict=True):
-            joined = parts if trainer.world_size == 1 else [trainer.strategy.all_gather(part).flatten(0, 1) for part in parts]
-            x, y, *weight = trainer.precision_plugin.convert_input(tuple(joined))
+            joined = tuple(_of_all(part, trainer.world_size) for part in parts)
+            x, y, *weight = trainer.precision_plugin.convert_input(joined)
             yield module.input_scaling(x), module.network_target(y), *weight
+
+
+def _of_all(part: Tensor, world_size: int) -> Tensor:
+    """The rows of all processes; Lightning's all_gather is for gradients as well, by a form that PyTorch deprecates."""
+    if world_size == 1:
+        return part
+    parts = [torch.empty_like(part) for _ in range(world_size)]
+    torch.distributed.all_gather(parts, part.contiguous())
+    return torch.cat(parts)
 
 
 class ShowLearningRate(Callback):
