@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Callback
 from training_runs import quiet_trainer
 
-import torchbp.data._base
+import torchbp.data.base
 from torchbp.cli import main
 from torchbp.data import ArrayDataModule, BuiltinDataModule, RowsDataModule, TabularDataModule
 from torchbp.data._cache import Cache, NpyFile
@@ -139,7 +139,7 @@ def call(*args: str) -> tuple[int, str, str]:
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     os.chdir(sys.argv[1])
-    torchbp.data._base.EVALUATION_ROWS = 157  # of 315 rows one process has two batches, the other one
+    torchbp.data.base.EVALUATION_ROWS = 157  # of 315 rows one process has two batches, the other one
     written: list[str] = []
     runs: dict[str, Any] = {"left": files_left(Path(f"cache of {os.environ['RANK']}"))}
     torch.distributed.barrier()

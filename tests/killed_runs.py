@@ -18,11 +18,11 @@ from typing import Any
 import torch
 import yaml
 
-import torchbp.training._cli
+import torchbp.training.command
 from torchbp.cli import main
 
 # Checkpoints are saved after some epochs only, as those of a longer run are.
-torchbp.training._cli.LIMITS["checkpoints"] = (0.0, 0.02)
+torchbp.training.command.LIMITS["checkpoints"] = (0.0, 0.02)
 RESULT = ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step")
 
 

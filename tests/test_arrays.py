@@ -67,8 +67,8 @@ def test_the_task_follows_from_y(tmp_path: Path, y: np.ndarray, task: str, outpu
 
 
 def test_mapped_rows_train_each_row_once_an_epoch_in_a_new_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchbp.data._rows.CHUNK", 8)
-    monkeypatch.setattr("torchbp.data._rows.WINDOW", 64)
+    monkeypatch.setattr("torchbp.data.rows.CHUNK", 8)
+    monkeypatch.setattr("torchbp.data.rows.WINDOW", 64)
     x = np.arange(1000.0)[:, None]
     data = ArrayDataModule(*npy(tmp_path, x, np.arange(1000) % 2), memory=0, batch_size=37)
     loader, orders = data.train_dataloader(), []

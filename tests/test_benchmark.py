@@ -16,7 +16,6 @@ from torch import nn
 
 from torchbp.benchmark import _memory as memory
 from torchbp.benchmark import _peers
-from torchbp.benchmark._cli import _table
 from torchbp.benchmark._command import MORE, epochs
 from torchbp.benchmark._rows import compare, interleaved
 from torchbp.benchmark._steps import (
@@ -29,6 +28,7 @@ from torchbp.benchmark._steps import (
     products,
     step_times,
 )
+from torchbp.benchmark.command import _table
 from torchbp.cli import main
 
 

@@ -15,7 +15,7 @@ import yaml
 from training_runs import CONFIGS
 
 from torchbp.cli import main
-from torchbp.training._checkpoint import CheckpointIO
+from torchbp.training.checkpoint import CheckpointIO
 
 XOR = ["--config", str(CONFIGS / "xor.yaml")]
 

@@ -6,7 +6,7 @@ import torch
 from sklearn import datasets
 
 from torchbp.data import BuiltinDataModule, Rows, RowsDataModule
-from torchbp.data._base import check_rows
+from torchbp.data.base import check_rows
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 

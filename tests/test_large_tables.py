@@ -248,7 +248,7 @@ def test_a_conversion_that_is_killed_again_and_again_ends_as_it_should(tmp_path:
 
 MEASURED = """
 import json, re, sys
-import torchbp.training._cli
+import torchbp.training.command
 from torchbp.cli import main
 def peak(): return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
 import sklearn.tree, torch.utils.tensorboard.summary, lightning.pytorch.callbacks.progress

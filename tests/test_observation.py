@@ -13,7 +13,7 @@ from training_runs import CONFIGS, quiet_trainer
 from torchbp.cli import main
 from torchbp.data import BuiltinDataModule
 from torchbp.training import BoardLogger, BPModule, Budget
-from torchbp.training import _cli as cli
+from torchbp.training import command as cli
 from torchbp.training._saving import WaitingCheckpointIO
 
 NEVER = dict.fromkeys(cli.LIMITS, (0.0, inf))  # but at the first and the last epoch
@@ -142,7 +142,7 @@ def test_metrics_are_there_every_epoch_where_something_may_look_at_them(
 def test_validation_in_training_says_what_validation_by_itself_does(
     rows_at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torchbp.data._base.EVALUATION_ROWS", rows_at_once)  # in one batch, or in several
+    monkeypatch.setattr("torchbp.data.base.EVALUATION_ROWS", rows_at_once)  # in one batch, or in several
     module, data = BPModule(64, 10, (8,), "multiclass"), BuiltinDataModule("digits")
     frozen = module.input_scaling.eval()
     trainer = quiet_trainer(max_epochs=2, num_sanity_val_steps=1)

@@ -18,7 +18,7 @@ from torchbp.data import Rows, RowsDataModule
 from torchbp.descent import Descent
 from torchbp.nn import BCEWithLogitsLoss, BPNetwork
 from torchbp.training import BPModule
-from torchbp.training._checkpoint import load_checkpoint, load_module
+from torchbp.training.checkpoint import load_checkpoint, load_module
 
 pytestmark = pytest.mark.filterwarnings(
     # PyTorch's own, at its first forward-mode derivative.

@@ -24,7 +24,7 @@ from training_runs import quiet_trainer
 from torchbp.cli import main
 from torchbp.data import BuiltinDataModule, TabularDataModule
 from torchbp.training import BPModule
-from torchbp.training._prediction import prediction_columns, table_file
+from torchbp.training.prediction import prediction_columns, table_file
 
 
 def table(rows: int, seed: int) -> pl.DataFrame:
@@ -319,7 +319,7 @@ def test_what_a_killed_process_has_left_goes_when_the_file_is_written(tmp_path: 
 
 
 def test_parquet_is_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchbp.training._prediction.PART", 10)
+    monkeypatch.setattr("torchbp.training.prediction.PART", 10)
     rows = pl.DataFrame({"row": range(93), "class": ["a", "b", "c"] * 31})
     with table_file(str(tmp_path / "out.parquet")) as write:
         for start in range(0, 93, 4):

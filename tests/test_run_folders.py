@@ -14,8 +14,8 @@ from training_runs import CONFIGS
 
 from torchbp.cli import main
 from torchbp.training import BPModule
-from torchbp.training._checkpoint import newest_checkpoint
 from torchbp.training._folder import claimed
+from torchbp.training.checkpoint import newest_checkpoint
 
 XOR = ["--config", str(CONFIGS / "xor.yaml"), "--trainer.max_epochs", "2"]
 CONFIG = Path("logs/xor/version_0/config.yaml")

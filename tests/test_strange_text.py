@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torchbp._files import NotWrittenError, replacing
 from torchbp._text import printable
 from torchbp.cli import main
-from torchbp.training._prediction import table_file
+from torchbp.training.prediction import table_file
 
 CLEAR = "\x1b[2J"  # the screen
 STRANGE = [CLEAR, "\x9b31m", "\x07", "\u202e", "\u2028"]

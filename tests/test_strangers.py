@@ -20,7 +20,7 @@ from bad_files import GOOD, tree
 from torchbp.cli import main
 from torchbp.data import TabularDataModule
 from torchbp.training import BPModule
-from torchbp.training._checkpoint import load_checkpoint, load_data, load_module
+from torchbp.training.checkpoint import load_checkpoint, load_data, load_module
 
 COMMANDS = {"test": [], "validate": [], "predict": ["--output", "o.csv"], "fit": ["--trainer.max_epochs", "3"]}
 TABLE = ["--data.path", "good.csv"]

@@ -99,7 +99,7 @@ def test_a_run_counts_nothing_of_one_that_was_broken_off(monkeypatch: pytest.Mon
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             raise InterruptedError
 
-    monkeypatch.setattr("torchbp.training._epoch.ROWS_AT_ONCE", 1)
+    monkeypatch.setattr("torchbp.training._epoch_metrics.ROWS_AT_ONCE", 1)
     module, witness = BPModule(2, 1, (8,)), Witness()
     data = BuiltinDataModule("moons")
     with pytest.raises(InterruptedError):

@@ -3,8 +3,11 @@
 A test calls each, so that it names the one that a new version of PyTorch has changed.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 
@@ -43,3 +46,25 @@ def is_one(dL: Tensor) -> bool:
         return dL.is_cpu and dL.item() == 1  # any other device would have to be waited for
     except RuntimeError:  # a batch of gradients, or a tensor without values
         return False
+
+
+def parameters_of(module: nn.Module) -> Mapping[str, Any]:
+    """A module's own parameters from where they are kept: the attributes take as long as the products of a small network."""
+    return module._parameters
+
+
+def mark_stepped(optimizer: torch.optim.Optimizer) -> None:
+    """Tell schedulers that there was a step: they ask, and warn where it was made without the optimizer."""
+    optimizer._opt_called = True  # type: ignore[attr-defined]
+
+
+def file_writer(writer: Any) -> Any:
+    """What a SummaryWriter writes events with: its public methods take neither many scalars at once nor a ready graph."""
+    return writer._get_file_writer()
+
+
+def graph_node() -> Callable[..., Any]:
+    """What makes a node of TensorBoard's graph: SummaryWriter.add_graph traces the network, which PyTorch 2.14 deprecates."""
+    from torch.utils.tensorboard._proto_graph import node_proto
+
+    return node_proto

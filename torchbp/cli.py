@@ -46,11 +46,11 @@ WHITESPACE = "\n\r\t"
 TRAINING = ("fit", "validate", "test", "predict")
 # Where each command is, and the first words of its options, such as model of --model.lr.
 MODULES = {
-    **dict.fromkeys(TRAINING, "torchbp.training._cli"),
+    **dict.fromkeys(TRAINING, "torchbp.training.command"),
     "export": "torchbp.export",
-    "gradcheck": "torchbp.verify._cli",
-    "trace": "torchbp.trace._cli",
-    "benchmark": "torchbp.benchmark._cli",
+    "gradcheck": "torchbp.verify.command",
+    "trace": "torchbp.trace.command",
+    "benchmark": "torchbp.benchmark.command",
 }
 OPTIONS = {
     **dict.fromkeys(

@@ -156,9 +156,9 @@ def run(args: Sequence[str]) -> int:
     options = parser.parse_args(args)
 
     with deferred():
-        from torchbp.training._checkpoint import load_checkpoint, load_data, load_module, newest_checkpoint
-        from torchbp.training._cli import be_quiet
-        from torchbp.training._prediction import output_names
+        from torchbp.training.checkpoint import load_checkpoint, load_data, load_module, newest_checkpoint
+        from torchbp.training.command import be_quiet
+        from torchbp.training.prediction import output_names
 
     be_quiet()
     path = options.ckpt_path

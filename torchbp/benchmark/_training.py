@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from torchbp.benchmark._rows import Progress, Row, compare, interleaved
 from torchbp.benchmark._steps import AUTOGRAD, FUSED, plain_network
-from torchbp.data._base import RowsDataModule, Task
-from torchbp.data._rows import Rows
+from torchbp.data.base import RowsDataModule, Task
+from torchbp.data.rows import Rows
 from torchbp.training import BPModule
 
 LR = 0.1

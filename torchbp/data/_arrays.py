@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from torchbp._plain import refuse_misfit
-from torchbp.data._base import BatchSize, RowsDataModule, check_rows
 from torchbp.data._loader import RowLoader
-from torchbp.data._rows import Mapped, Rows
-from torchbp.data._values import counted, listed
+from torchbp.data.base import BatchSize, RowsDataModule, check_rows
+from torchbp.data.rows import Mapped, Rows
+from torchbp.data.values import counted, listed
 from torchbp.tasks import Task, check_task
 
 SUFFIXES = (".npz", ".npy")

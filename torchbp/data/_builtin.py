@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchbp.data._base import BatchSize, RowsDataModule
-from torchbp.data._rows import Rows
+from torchbp.data.base import BatchSize, RowsDataModule
+from torchbp.data.rows import Rows
 from torchbp.tasks import Task
 
 BuiltinName = Literal["xor", "moons", "sines", "breast_cancer", "digits", "diabetes"]

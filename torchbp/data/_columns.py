@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 from lightning.pytorch.utilities import rank_zero_only
 
-from torchbp.data._values import (
+from torchbp.data._written import DATES, Order, days, moment, moments, order_of
+from torchbp.data.values import (
     as_categories,
     as_text,
     begin_with_zero,
@@ -32,7 +33,6 @@ from torchbp.data._values import (
     shown,
     unsupported,
 )
-from torchbp.data._written import DATES, Order, days, moment, moments, order_of
 
 ColumnType = Literal["numeric", "boolean", "categorical", "date", "ignored"]
 Missing = Literal["impute", "indicator", "refuse"]

@@ -17,8 +17,8 @@ import polars as pl
 from lightning.pytorch.utilities import rank_zero_only
 from polars.selectors import by_name
 
-from torchbp.data._values import begin_with_zero, counted, far, is_number
 from torchbp.data._written import MARKS, Mark, decimal_of
+from torchbp.data.values import begin_with_zero, counted, far, is_number
 
 ROWS = 2**14  # in a part: the allocator gives memory back only after so many parts
 INFERRED = 2_000  # rows that types are judged by

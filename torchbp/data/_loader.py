@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from torchbp._plain import Count, refuse_misfit
-from torchbp.data._rows import Rows
+from torchbp.data.rows import Rows
 
 
 class Block(NamedTuple):

@@ -20,12 +20,12 @@ from torchbp._text import printable
 from torchbp.data._cache import Cache, NpyFile, refuse_too_large
 from torchbp.data._columns import Column
 from torchbp.data._progress import progress
-from torchbp.data._rows import Mapped, Rows
 from torchbp.data._table import Table
 from torchbp.data._target import Target
 from torchbp.data._threads import each
-from torchbp.data._values import clean, counted, label, listed
 from torchbp.data._written import Mark
+from torchbp.data.rows import Mapped, Rows
+from torchbp.data.values import clean, counted, label, listed
 
 SHOWN = 50  # columns, or classes
 
@@ -89,7 +89,7 @@ class Schema:
         return [column.offset * (number == 0) for column in self.columns for number in range(len(column.features))]
 
     def clean(self, values: pl.Series) -> pl.Series:
-        """A column's values, as :func:`torchbp.data._values.clean` gives them."""
+        """A column's values, as :func:`torchbp.data.values.clean` gives them."""
         return clean(values, self.null_values, self.decimals.get(values.name))
 
     def x(self, rows: pl.DataFrame, first: int = 0, out: np.ndarray | None = None) -> np.ndarray:

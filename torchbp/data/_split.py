@@ -6,8 +6,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from torchbp.data._rows import where
-from torchbp.data._values import as_text, counted, refuse
+from torchbp.data.rows import where
+from torchbp.data.values import as_text, counted, refuse
 
 PARTS = ("train", "val", "test")
 NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}

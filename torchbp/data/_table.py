@@ -17,7 +17,7 @@ from torchbp.data._cache import Cache, Source, write_whole
 from torchbp.data._csv import CsvFile, Dialect, NotNumbersError, Types, refuse_patterns
 from torchbp.data._parquet import most_bytes, sizes
 from torchbp.data._progress import progress
-from torchbp.data._values import listed, unsupported
+from torchbp.data.values import listed, unsupported
 
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
 SUFFIXES = (".csv", ".tsv", ".parquet")

@@ -13,19 +13,19 @@ from polars.selectors import by_name
 from rich.table import Table as RichTable
 from torch import Tensor
 
-from torchbp.data._base import BatchSize, RowsDataModule, Split
 from torchbp.data._cache import Cache
 from torchbp.data._columns import CoarseError, Column, ColumnType, Dates, Missing, fit_column
 from torchbp.data._csv import Dialect
 from torchbp.data._leak import SAMPLE, warn_of_leaks
-from torchbp.data._rows import Rows, with_target
 from torchbp.data._schema import Schema
 from torchbp.data._split import PARTS, draw_split, parts_named
 from torchbp.data._table import Table, TableInMemory, read, refuse_unknown, stream
 from torchbp.data._target import MissingTarget, RareClasses, Target, fit_target
 from torchbp.data._threads import num_threads
-from torchbp.data._values import clean, listed
 from torchbp.data._written import MARKS, Mark, decimal_of
+from torchbp.data.base import BatchSize, RowsDataModule, Split
+from torchbp.data.rows import Rows, with_target
+from torchbp.data.values import clean, listed
 from torchbp.tasks import Task, check_task
 
 NULL_VALUES = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "?")

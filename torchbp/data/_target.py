@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from lightning.pytorch.utilities import rank_zero_only
 
-from torchbp.data._values import (
+from torchbp.data.values import (
     TRUTHS,
     are_truths,
     as_categories,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from torchbp import functional as F
+from torchbp._pytorch import parameters_of
 from torchbp.activations import Activation, activation_of
 from torchbp.iteration import Network
 from torchbp.nn._linear import ActivatedLinear, Linear, SigmoidLinear, draw_weights
@@ -150,10 +151,9 @@ class BPNetwork(nn.Module):
     def ordered_parameters(self) -> list[Tensor]:
         """W1, b1, those of its activation, W2, ..., as :func:`torchbp.functional.network_cost` takes them."""
         parameters: list[Tensor] = []
-        # From where they are kept, for the attributes take as long as the products of a small network do.
         layers: Any = self._modules["layers"]
         for layer in layers:
-            own = layer._parameters
+            own = parameters_of(layer)
             if "weight" in own and "bias" in own:
                 parameters += own.values()
             else:  # parametrised or pruned

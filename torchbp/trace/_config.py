@@ -10,8 +10,8 @@ from torchbp.curvature import lr_from_curvature
 from torchbp.trace._iteration import trace
 from torchbp.trace._steps import Trace
 from torchbp.training import BPModule
-from torchbp.training._arguments import ConfigurationParser, import_named_activations, table_by_default
-from torchbp.training._cli import BPCLI, be_quiet
+from torchbp.training.arguments import ConfigurationParser, import_named_activations, table_by_default
+from torchbp.training.command import BPCLI, be_quiet
 
 
 class TraceCLI(BPCLI):

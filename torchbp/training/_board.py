@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from torchbp._pytorch import file_writer, graph_node
 from torchbp.training._budget import Budget
 
 WAITED = 2.0  # seconds for which scalars are kept before they are written
@@ -50,7 +51,7 @@ class BoardLogger(TensorBoardLogger):
         waiting, self._waiting = self._waiting, []
         for now, step, metrics in waiting:
             values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in metrics.items()]
-            self.experiment._get_file_writer().add_event(Event(summary=Summary(value=values)), step, now)
+            file_writer(self.experiment).add_event(Event(summary=Summary(value=values)), step, now)
 
 
 class Graph(Callback):
@@ -63,9 +64,7 @@ class Graph(Callback):
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.graph_pb2 import GraphDef
 
-        # SummaryWriter.add_graph traces the network, for which it imports as much again as PyTorch.
-        from torch.utils.tensorboard._proto_graph import node_proto
-
+        node_proto = graph_node()
         layers: Any = pl_module.network.layers  # type: ignore[union-attr]
         nodes = [node_proto("input", "Input", outputsize=(-1, layers[0].in_features))]
         for number, layer in enumerate(layers, 1):
@@ -73,7 +72,7 @@ class Graph(Callback):
             shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in layer.named_parameters())
             nodes.append(node_proto(f"{number}_{kind}", kind, nodes[-1].name, outputsize=size, attributes=shapes))
         graph = GraphDef(node=[*nodes, node_proto("output", "Output", nodes[-1].name)])
-        trainer.logger.experiment._get_file_writer().add_event(Event(graph_def=graph.SerializeToString()))
+        file_writer(trainer.logger.experiment).add_event(Event(graph_def=graph.SerializeToString()))
 
 
 class Histograms(Callback):
@@ -140,6 +139,6 @@ class Hyperparameters(Callback):
         values = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in values.items() if not k.startswith("_")}
         split = "val" if trainer.val_dataloaders else "train"
         names = [f"cost/{split}", *module.split_metrics(split).keys()]
-        writer = trainer.logger.experiment._get_file_writer()
+        writer = file_writer(trainer.logger.experiment)
         for summary in hparams(values, dict.fromkeys(names, 0.0)):
             writer.add_summary(summary)

@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from torchbp._files import replacing
-from torchbp.training._checkpoint import LOGS
+from torchbp.training.checkpoint import LOGS
 
 
 def run_name(config: Namespace) -> str:

@@ -11,7 +11,9 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelChec
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
+from torchbp._pytorch import mark_stepped
 from torchbp.descent import Descent
+from torchbp.training._lightning import count_stepped_batches, every_n_train_steps
 
 if TYPE_CHECKING:
     from torchbp.training._module import BPModule
@@ -47,7 +49,7 @@ class FusedEngine:
         trained = {id(parameter) for parameter in self.group["params"] if parameter.requires_grad}
         if trained != {id(parameter) for parameter in module.network.parameters()}:
             raise ValueError("engine: fused trains every parameter; to keep some as they are, take engine: autograd")
-        optimizer._opt_called = True  # type: ignore[attr-defined]  # schedulers ask whether there was a step
+        mark_stepped(optimizer)
         several = self.trainer.world_size > 1
         reduce = _mean_over_processes if several else None
         self.descent = Descent(module.network, module.cost, self.group["lr"], reduce, module.cuda_graph, module.pos_weight)
@@ -149,8 +151,8 @@ def updates_ahead(trainer: Trainer, wanted: int, done: int) -> int:
         since = trainer.fit_loop.total_batch_idx + 1 if trainer.check_val_every_n_epoch is None else done
         ahead.append(interval - since % interval)
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback._every_n_train_steps > 0:
-            ahead.append(callback._every_n_train_steps - trainer.global_step % callback._every_n_train_steps)
+        if isinstance(callback, ModelCheckpoint) and (every := every_n_train_steps(callback)) > 0:
+            ahead.append(every - trainer.global_step % every)
     return max(min(ahead), 1)
 
 
@@ -167,7 +169,7 @@ def count_updates(trainer: Trainer, updates: int) -> None:
         for counted in fields(progress):
             setattr(progress, counted.name, getattr(progress, counted.name) + updates - 1)
     batches.is_last_batch = batches.current.ready >= trainer.num_training_batches
-    loop._batches_that_stepped += updates - 1
+    count_stepped_batches(trainer, updates - 1)
 
 
 def refuse_unsupported(trainer: Trainer) -> None:

@@ -19,12 +19,12 @@ from torchbp.nn import BPNetwork, Standardize
 from torchbp.outputs import OUTPUTS, output_for
 from torchbp.tasks import Task, check_task
 from torchbp.training._budget import Budget, sees_costs_alone
-from torchbp.training._epoch import EpochRows
+from torchbp.training._class_weights import balanced_classes, balanced_positives, weight_of_each
+from torchbp.training._epoch_metrics import EpochRows
 from torchbp.training._fused import FusedEngine, automatic_steps, refuse_unsupported, updates_ahead
 from torchbp.training._lr import find_lr, refuse_lr
 from torchbp.training._metrics import metrics_of
 from torchbp.training._schedule import refuse_failing
-from torchbp.training._weights import balanced_classes, balanced_positives, weight_of_each
 
 ENGINES = ("autograd", "fused")
 MAX_LAYERS = 1000  # hidden ones
@@ -155,7 +155,7 @@ class BPModule(LightningModule):
             FileNotFoundError: no such file.
             ValueError: a file that is no checkpoint, or holds more than tensors and plain values.
         """
-        from torchbp.training._checkpoint import load_checkpoint, load_module
+        from torchbp.training.checkpoint import load_checkpoint, load_module
 
         arguments.pop("weights_only", None)  # they are never anything else
         return load_module(load_checkpoint(checkpoint_path), cls, **arguments)  # type: ignore[return-value]

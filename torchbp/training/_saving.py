@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from torchbp.training._budget import Budget
-from torchbp.training._checkpoint import CheckpointIO
+from torchbp.training.checkpoint import CheckpointIO
 
 
 class WaitingCheckpointIO(CheckpointIO):

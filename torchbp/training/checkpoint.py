@@ -20,7 +20,7 @@ from torchbp._files import replacing
 from torchbp._plain import plain_arguments, read_plain
 from torchbp._text import printable
 from torchbp.data import ArrayDataModule, BuiltinDataModule, RowsDataModule, TabularDataModule
-from torchbp.data._content import content_of
+from torchbp.data.content import content_of
 from torchbp.training._contents import NEEDED, refuse_contents, refuse_other_schedule
 from torchbp.training._module import MAX_LAYERS, BPModule
 

@@ -101,7 +101,7 @@ def _measure(options: Any) -> "tuple[list[Row], Any]":
         if "training" in options.only:
             # Lightning, which takes seconds to import.
             from torchbp.benchmark._training import training_times
-            from torchbp.training._cli import be_quiet
+            from torchbp.training.command import be_quiet
 
             with warnings.catch_warnings():
                 be_quiet()

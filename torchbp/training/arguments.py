@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torchbp.activations import import_activation
 from torchbp.cli import CLASSES, OneLine, in_short
 from torchbp.data import RowsDataModule, TabularDataModule
-from torchbp.training._checkpoint import required
+from torchbp.training.checkpoint import required
 
 STAND_IN = "\0"  # which nobody can say on a command line
 

@@ -16,14 +16,27 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 import torchbp.data
 from torchbp._text import printable
 from torchbp.cli import STARTED
-from torchbp.training._arguments import (
+from torchbp.training._board import BoardLogger, Graph, Histograms, Hyperparameters
+from torchbp.training._budget import Budget
+from torchbp.training._curves import ActivationCurves
+from torchbp.training._events import naming_events
+from torchbp.training._folder import SaveConfig, folder_name, only_if_trained, own_config, run_folder, run_name, run_options
+from torchbp.training._fused import refuse_precision
+from torchbp.training._jsonargparse import set_help
+from torchbp.training._lightning import copies_this_process
+from torchbp.training._limits import refuse_limits
+from torchbp.training._lr import ShowLearningRate
+from torchbp.training._module import BPModule
+from torchbp.training._progress import PlainProgress, ProgressBar, Unprofiled
+from torchbp.training._saving import Best, Last, WaitingCheckpointIO
+from torchbp.training._schedule import refuse_failing
+from torchbp.training.arguments import (
     STAND_IN,
     ConfigurationParser,
     asked,
@@ -35,9 +48,7 @@ from torchbp.training._arguments import (
     table_by_default,
     table_help,
 )
-from torchbp.training._board import BoardLogger, Graph, Histograms, Hyperparameters
-from torchbp.training._budget import Budget
-from torchbp.training._checkpoint import (
+from torchbp.training.checkpoint import (
     DATA,
     HELD_OUT,
     LOGS,
@@ -53,17 +64,7 @@ from torchbp.training._checkpoint import (
     restore,
     saved_data,
 )
-from torchbp.training._curves import ActivationCurves
-from torchbp.training._events import naming_events
-from torchbp.training._folder import SaveConfig, folder_name, only_if_trained, own_config, run_folder, run_name, run_options
-from torchbp.training._fused import refuse_precision
-from torchbp.training._limits import refuse_limits
-from torchbp.training._lr import ShowLearningRate
-from torchbp.training._module import BPModule
-from torchbp.training._prediction import PredictionWriter, table_file
-from torchbp.training._progress import PlainProgress, ProgressBar, Unprofiled
-from torchbp.training._saving import Best, Last, WaitingCheckpointIO
-from torchbp.training._schedule import refuse_failing
+from torchbp.training.prediction import PredictionWriter, table_file
 
 NETWORK = ("hidden_sizes", "cost", "output", "activation", "activation_per_unit")  # what makes it, and what it is measured by
 # Shares of the run's time for what is not done every epoch, and after how many seconds it is done whatever it takes.
@@ -171,7 +172,7 @@ class BPCLI(LightningCLI):
             parser.add_argument("--output", type=str, default="-", help=help)
             help = "Put ' before a text in CSV that a spreadsheet would run as a formula: one that begins with =, +, - or @."
             parser.add_argument("--quote_formulas", type=bool, default=False, help=help)
-        next(action for action in parser._actions if action.dest == "ckpt_path").help = CKPT_PATH
+        set_help(parser, "ckpt_path", CKPT_PATH)
         if {"-h", "--help"} & {*self.arguments}:
             parser.more_help = table_help()  # type: ignore[attr-defined]
         return parser
@@ -325,7 +326,7 @@ class BPCLI(LightningCLI):
         trained = {"model": model_arguments(self.checkpoint) if self.checkpoint else {}, "data": self.trained_arguments}
         self.save_config_kwargs = {"trained": trained}
         made = self._instantiate_trainer({**trainer, **kwargs}, callbacks)
-        if isinstance(made.strategy.launcher, _MultiProcessingLauncher):  # copies of this process, of which nothing comes back
+        if copies_this_process(made):
             raise ValueError(f"strategy is {trainer['strategy']}; several processes are trained in with ddp")
         return made
 

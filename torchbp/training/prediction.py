@@ -17,8 +17,8 @@ from torch import Tensor
 
 from torchbp._files import NotWrittenError, asking_why, replacing
 from torchbp._text import printable
-from torchbp.data._base import refuse_not_finite
-from torchbp.data._values import no_numbers
+from torchbp.data.base import refuse_not_finite
+from torchbp.data.values import no_numbers
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 PART = 100_000  # rows that are gathered before they are written to Parquet

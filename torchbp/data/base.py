@@ -10,10 +10,10 @@ from torch import Tensor
 from typing_extensions import Self
 
 from torchbp._plain import plain_arguments, read_plain
-from torchbp.data._content import content_of
 from torchbp.data._loader import RowLoader
-from torchbp.data._rows import Rows, where
 from torchbp.data._split import PARTS, draw_split
+from torchbp.data.content import content_of
+from torchbp.data.rows import Rows, where
 from torchbp.tasks import Task
 
 BatchSize = int | Literal["full"]

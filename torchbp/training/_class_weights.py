@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchbp.data._loader import Rows
+from torchbp.data.rows import Rows
 
 
 def weight_of_each(name: str, weight: float | Sequence[float] | str | None, num_outputs: int) -> Tensor | None:
