@@ -83,7 +83,7 @@ class Cache:
     """
 
     def __init__(self, root: Path, keep: bool = True) -> None:
-        self.root, self.keep = root, keep
+        self.root, self.keep = Path(root).absolute(), keep  # it is left at the process's end, from whatever folder that is in
         self._sums: dict[Source, str] = {}
         self._used: dict[Path, FileLock] = {}
         # Also where a run fails or is interrupted.

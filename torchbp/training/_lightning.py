@@ -3,8 +3,12 @@
 A test calls each, so that it names the one that a new version of Lightning has changed.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI, _InstantiatorFn
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 
@@ -21,3 +25,8 @@ def count_stepped_batches(trainer: Trainer, batches: int) -> None:
 def copies_this_process(trainer: Trainer) -> bool:
     """Whether the run is in copies of this process, of which nothing comes back."""
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+
+
+def instantiator(cli: LightningCLI, key: str) -> Callable[..., Any]:
+    """What Lightning's command line makes the model or the data with, and keeps the arguments of; ours stands before it."""
+    return _InstantiatorFn(cli=cli, key=key)

@@ -14,7 +14,7 @@ from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
@@ -29,7 +29,7 @@ from torchbp.training._events import naming_events
 from torchbp.training._folder import SaveConfig, folder_name, only_if_trained, own_config, run_folder, run_name, run_options
 from torchbp.training._fused import refuse_precision
 from torchbp.training._jsonargparse import set_help
-from torchbp.training._lightning import copies_this_process
+from torchbp.training._lightning import copies_this_process, instantiator
 from torchbp.training._limits import refuse_limits
 from torchbp.training._lr import ShowLearningRate
 from torchbp.training._module import BPModule
@@ -75,8 +75,6 @@ CKPT_PATH = "A run's checkpoint: a path, or best or last for those of the newest
 def run(args: list[str]) -> int:
     """Run one subcommand from its command line; returns the exit status."""
     be_quiet()
-    # Whatever is named where any value is allowed stays as it is said, and no program or file is opened by its import path.
-    set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_allowlist=[])
     BPCLI(
         args,
         model_class=BPModule,
@@ -117,6 +115,8 @@ class BPCLI(LightningCLI):
     """Trains a :class:`BPModule` on any data module; sizes and task of the network are read off the data."""
 
     def __init__(self, args: list[str], **kwargs: Any) -> None:
+        # Whatever is named where any value is allowed stays as it is said, and nothing is opened by its import path.
+        set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_allowlist=[])
         self.command, self.arguments = args[0], args
         self.checkpoint: dict[str, Any] | None = None
         self.notes: list[str] = []
@@ -134,7 +134,7 @@ class BPCLI(LightningCLI):
             parser.link_arguments(f"data.{attribute}", f"model.{attribute}", apply_on="instantiate")
 
     def _add_instantiators(self) -> None:
-        instantiate = _InstantiatorFn(cli=self, key="data")
+        instantiate = instantiator(self, "data")
 
         # With a checkpoint nothing is fitted again: what the network is told of the data is what it was told in training.
         def restored(
