@@ -83,7 +83,7 @@ class Cache:
     """
 
     def __init__(self, root: Path, keep: bool = True) -> None:
-        self.root, self.keep = Path(root).absolute(), keep  # it is left at the process's end, from whatever folder that is in
+        self.root, self.keep = Path(root), keep
         self._sums: dict[Source, str] = {}
         self._used: dict[Path, FileLock] = {}
         # Also where a run fails or is interrupted.
@@ -121,10 +121,10 @@ class Cache:
                     if not own or (path / COMPLETE).exists():  # nothing to go on with
                         _remove(path)
                     self._make(path, source, make)
-                if path not in self._used:
-                    lock = FileLock(path / f"{secrets.token_hex(8)}.lock", thread_local=False)
+                if (left := path.absolute()) not in self._used:  # left at the process's end, from whatever folder that is in
+                    lock = FileLock(left / f"{secrets.token_hex(8)}.lock", thread_local=False)
                     lock.acquire()
-                    self._used[path] = lock
+                    self._used[left] = lock
         except OSError as error:
             if error.errno is None:  # it is in words already
                 raise
