@@ -301,6 +301,8 @@ class Watch:
             return
         if event == "import" and args[0] not in self.known:
             self.found.append(f"import {args[0]}")
+        elif event.startswith("ctypes.") and "libnvidia-ml.so.1" in str(args[:1]):
+            return  # Lightning asks whether there are CUDA devices
         elif event.startswith(NEVER):
             self.found.append(event)
         elif event in CHANGES and not self.may_write(in_folder(args)):
