@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torchbp import equations, functional, functions, nn
+    from torchbp.nn import convert, revert
 
 __version__ = "0.1.0"
 
-__all__ = ["equations", "functional", "functions", "nn"]
+__all__ = ["convert", "equations", "functional", "functions", "nn", "revert"]
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for: the command's help and version need no PyTorch, which takes a second."""
+    if name in ("convert", "revert"):
+        return getattr(import_module("torchbp.nn"), name)
     if name in __all__:
         return import_module(f"torchbp.{name}")
     raise AttributeError(f"module 'torchbp' has no attribute {name!r}")

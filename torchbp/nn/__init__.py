@@ -1,18 +1,24 @@
 """Modules, each to be used in place of the one of its name in ``torch.nn``, and the text's network."""
 
+from torchbp.nn._activate import Activate
+from torchbp.nn._convert import Conversion, convert, revert
 from torchbp.nn._linear import ActivatedLinear, Linear, SigmoidLinear
 from torchbp.nn._loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from torchbp.nn._network import BPNetwork
 from torchbp.nn._standardize import Standardize
 
 __all__ = [
+    "Activate",
     "ActivatedLinear",
     "BCELoss",
     "BCEWithLogitsLoss",
     "BPNetwork",
+    "Conversion",
     "CrossEntropyLoss",
     "Linear",
     "MSELoss",
     "SigmoidLinear",
     "Standardize",
+    "convert",
+    "revert",
 ]
