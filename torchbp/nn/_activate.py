@@ -8,7 +8,7 @@ from torchbp.activations import Activation, activation_of
 
 
 class Activate(torch.nn.Module):
-    """Activation of weighted inputs, a = g(z; θ) (equations 2.2, 4.1), with the gradients of :func:`torchbp.functional.activate`.
+    """Activation a = g(z; θ) (equations 2.2 and 4.1), with the gradients of :func:`torchbp.functional.activate`.
 
     Args:
         activation: a name of :mod:`torchbp.activations`, an import path ``package.module:name``, or an entry.
