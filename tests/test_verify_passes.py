@@ -127,10 +127,14 @@ def test_own_functional_passes(device: str, name: str) -> None:
     (result,) = verify.gradcheck([device], name)
     assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.findings] == []
     assert checks(result.with_status("bypassed")) == BYPASSED
-    assert not result.with_status("skipped")
+    skipped = checks(result.with_status("skipped"))  # of network_cost some samples are a scalar, which has no strides
+    assert skipped <= ({"expanded upstream", "noncontiguous upstream"} if name.startswith("network_cost") else set())
     assert {row.device for row in result.rows} == {device}
     if device == "cpu":
-        assert columns_in_readme("torchbp")[function_of(name)] == cells(result.to_json()), "out of date: make tables"
+        column = columns_in_readme("torchbp")[function_of(name)]
+        tried = {check: sign for check, sign in cells(result.to_json()).items() if check not in skipped}
+        assert {check: column[check] for check in tried} == tried, "out of date: make tables"
+        assert column.keys() - skipped == tried.keys()
 
 
 def test_every_public_functional_is_audited() -> None:

@@ -59,8 +59,8 @@ OPTIONS = {
         " verbose help",
     ),
     "export": "ckpt_path output help",
-    "gradcheck": "device function inputs reference surrogate tolerance only module fail-on baseline verbose json junit markdown"
-    " explain scan help",
+    "gradcheck": "device function inputs reference surrogate tolerance only module jobs fail-on baseline verbose json junit"
+    " markdown explain scan help",
     "trace": "config print_config seed_everything trainer data model samples"
     " x y hidden_sizes activation weights cost output init lr seed markdown json help",
     "benchmark": "threads only rounds quick json plot help",

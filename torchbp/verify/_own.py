@@ -30,7 +30,7 @@ class Sample(NamedTuple):
 
 def own_functionals(module: ModuleType = functional) -> list[Sample]:
     """The functions of :mod:`torchbp.functional`, each in every way at once: with and without bias or ``pos_weight``, with
-    every reduction and every output; ``activate`` once for each activation, as ``activate-tanh``.
+    every reduction; ``activate`` once for each activation, as ``activate-tanh``, and ``network_cost`` for each output.
 
     Of another module, its functions of these names.
     """
@@ -53,7 +53,10 @@ def own_functionals(module: ModuleType = functional) -> list[Sample]:
         ("binary_cross_entropy", nn.binary_cross_entropy, _every_reduction, (a, y)),
         ("binary_cross_entropy_with_logits", nn.binary_cross_entropy_with_logits, _every_reduction, (z, y, w)),
         ("cross_entropy", nn.cross_entropy, _both_targets, (z, p, classes)),
-        ("network_cost", _network_cost, _every_output, (x, y, w, W, b, *theta, W2, b2)),
+        *(
+            (f"network_cost-{'-'.join(end)}", _network_cost, _with_output(*end, way), (x, y, w, W, b, *theta, W2, b2))
+            for end, way in zip(OUTPUTS, itertools.cycle(("mean", "sum", "none")), strict=False)
+        ),
     ]
     return [
         Sample(name, every_way(function), inputs, every_way(reference))
@@ -236,14 +239,14 @@ def _with_activation_and_every_bias(layer: Callable[..., Tensor]) -> Callable[..
     return both
 
 
-def _every_output(network_cost: Callable[..., Any]) -> Callable[..., tuple[Tensor, ...]]:
-    """The costs alone: the predictions have no gradient."""
+def _with_output(cost: str, output: str, reduction: str) -> Callable[..., Callable[..., Tensor]]:
+    """The cost alone: the prediction has no gradient."""
 
-    def every(input: Tensor, target: Tensor, w: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        costs = []
-        for end, reduction in zip(OUTPUTS, itertools.cycle(("mean", "sum", "none")), strict=False):
-            pos_weight = w if end == ("cross_entropy", "sigmoid") else None
-            costs.append(network_cost(input, target, parameters, *end, reduction, pos_weight, activation=HIDDEN)[0])
-        return tuple(costs)
+    def of(network_cost: Callable[..., Any]) -> Callable[..., Tensor]:
+        def call(input: Tensor, target: Tensor, w: Tensor, *parameters: Tensor) -> Tensor:
+            pos_weight = w if (cost, output) == ("cross_entropy", "sigmoid") else None
+            return network_cost(input, target, parameters, cost, output, reduction, pos_weight, activation=HIDDEN)[0]
 
-    return every
+        return call
+
+    return of

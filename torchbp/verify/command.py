@@ -1,11 +1,18 @@
 """``torchbp gradcheck``: the audit from the command line."""
 
 import json
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+import os
+import signal
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -79,6 +86,7 @@ def _parser() -> ArgumentParser:
     what.add_argument("--tolerance", type=float, default=0.0, help="how far off any number may be, absolutely and relatively")
     what.add_argument("--device", default="cpu", choices=("cpu", "cuda", "all"), help="where; all: on every device there is")
     what.add_argument("--only", help="the checks to make, such as 'backward,torch compile'; all by default")
+    what.add_argument("--jobs", type=_jobs, default=_cores(), metavar="N", help="processes (default: one for each core)")
     what.add_argument("--module", help="another module with functions of torchbp.functional's names, audited instead")
     told = parser.add_argument_group("what is told")
     told.add_argument("--fail-on", default="error", choices=FAIL_ON, help="exit with 1 for this or worse (default: error)")
@@ -92,22 +100,52 @@ def _parser() -> ArgumentParser:
     return parser
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is no number of processes; it must be 1 or more")
+    return int(text)
+
+
 def _results(options: Namespace) -> list[Result]:
     only = None if options.only is None else [name.strip() for name in options.only.split(",")]
     devices = available_devices() if options.device == "all" else [options.device]
-    audits = gradcheck(
-        devices,
-        options.function,
-        options.inputs,
-        options.reference,
-        options.module,
-        only,
-        surrogate=options.surrogate,
-        tolerance=options.tolerance,
-    )
-    count = 1 if options.function else len(own_functionals())
+    names = [options.function] if options.function else [sample.name for sample in own_functionals()]
+    settings = {"devices": devices, "module": options.module, "only": only, "tolerance": options.tolerance}
+    jobs = min(options.jobs, len(names))
+    if options.function or jobs == 1:
+        audits = gradcheck(
+            function=options.function,
+            inputs=options.inputs,
+            reference=options.reference,
+            surrogate=options.surrogate,
+            **settings,
+        )
+    else:
+        audits = _in_processes(jobs, names, settings)
+    count = len(names)
     progress = Console(stderr=True)
     return list(track(audits, "auditing", count, console=progress, transient=True, disable=not progress.is_terminal))
+
+
+def _in_processes(jobs: int, names: Sequence[str], settings: dict[str, Any]) -> Iterator[Result]:
+    """The audits of torchbp's own functions, in order, some at a time: they are far too small for more than one thread each."""
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _ignore_interrupts) as pool:
+        for results in pool.map(partial(_audits, settings), names):
+            yield from results
+
+
+def _audits(settings: dict[str, Any], name: str) -> list[Result]:
+    torch.set_num_threads(1)
+    return list(gradcheck(function=name, **settings))
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C ends the process that waits for these, and that one ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _scan(package: str) -> int:
