@@ -12,6 +12,7 @@ from torch.nn import functional as TF
 from torch.testing import assert_close
 
 from torchbp import functional as F
+from torchbp.activations import ACTIVATIONS, Activation
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 LAYERS: dict[Callable[..., Tensor], Callable[..., Tensor]] = {
@@ -262,6 +263,37 @@ def test_bad_parameters_of_an_activation() -> None:
     message = "beta of swish has shape (1, 2); it must be (1, 1) or (1, 3)"
     assert message_of(ValueError, F.activate, t(2, 3), "swish", t(1, 2)) == message
     assert message_of(TypeError, F.activate, t(2, dtype=torch.int64), "tanh").startswith("input is torch.int64")
+    message = "beta of swish has shape (3, 1, 1); that is not of an input (2, 5, 4)"
+    assert message_of(ValueError, F.activate, t(2, 5, 4), "swish", t(3, 1, 1)) == message
+    assert message_of(TypeError, F.activate, t(2, 3), "swish", t(1, 1, dtype=torch.int64)).startswith("beta is torch.int64")
+
+
+def test_each_of_many_activations_is_itself() -> None:
+    """Also where one is made in the memory of another that is gone."""
+    for c in range(50):
+        g = Activation(
+            "own", "c*z", "c", lambda z, c=c, out=None: c * z, lambda z, c=c: torch.full_like(z, c), lambda z, c=c: c * z
+        )
+        assert F.activate(torch.ones(1), g).item() == c
+        del g
+
+
+@each_device
+@pytest.mark.parametrize("g", [g for g in ACTIVATIONS.values() if g.parameters], ids=lambda g: g.name)
+def test_input_and_parameters_of_different_types(g: Activation, device: str) -> None:
+    """As under autocast: they promote, and each gradient has its own type."""
+    z = torch.randn(5, 3, device=device, dtype=torch.bfloat16, requires_grad=True)
+    theta = [p.start(device=device, dtype=torch.float32).requires_grad_() for p in g.parameters.values()]
+    a = F.activate(z, g, *theta)
+    a.sum().backward()
+    exact = [t.detach().double().requires_grad_() for t in (z, *theta)]
+    expected = g.reference(*exact)
+    expected.sum().backward()
+    assert a.dtype == torch.float32
+    assert_close(a.double(), expected, rtol=1e-5, atol=1e-5)
+    for found, right in zip((z, *theta), exact, strict=True):
+        assert found.grad.dtype == found.dtype
+        assert_close(found.grad.double(), right.grad, rtol=1e-2 if found is z else 1e-5, atol=1e-5)
 
 
 @each_device

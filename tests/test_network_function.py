@@ -310,6 +310,7 @@ def test_saturated_units_and_empty_batches_are_finite() -> None:
         ({"reduction": "max"}, "reduction is 'max'"),
         ({"activation": "swish"}, "there are 4 parameters; they must be W, b and θ of"),
         ({"activation": ["tanh", "tanh"]}, "there are 4 parameters; they must be W, b and θ of 3 layers"),
+        ({"weight": torch.rand(4, 1)}, r"weight has shape \(4, 1\); it must be one for each row, \(4,\)"),
         ({"activation": "step"}, "activation is 'step'; it must be one of sigmoid, "),
         ({"output": "softmax", "pos_weight": torch.ones(2)}, "pos_weight is for cost 'cross_entropy' with sigmoid outputs"),
     ],

@@ -34,16 +34,19 @@ _SOFTMAX = OUTPUTS["cross_entropy", "softmax"]
 _network_cost = super(Function, functions.NetworkCost).apply
 
 
-# What calls the Function of each entry. By id, for Dynamo hashes no dataclass; a call holds its entry, so an id stays its own.
+# What calls the Function of each entry. By id, for Dynamo hashes no dataclass.
 _calls: dict[int, Callable[..., Tensor]] = {
     **{id(g): call_of(functions.activation_function(g)) for g in ACTIVATIONS.values()},
     **{id(output): call_of(functions.cost_function(output)) for output in (*OUTPUTS.values(), CROSS_ENTROPY_OF_ACTIVATION)},
 }
 
+_others: list[Activation] = []
+
 
 def _activation(g: Activation) -> Callable[..., Tensor]:
     if id(g) not in _calls:
         _calls[id(g)] = call_of(functions.activation_function(g))
+        _others.append(g)  # else its id could become another entry's
     return _calls[id(g)]
 
 
@@ -91,7 +94,7 @@ def activate(input: Tensor, activation: str | Activation, *parameters: Tensor) -
 
     Raises:
         ValueError: no such activation, another number of parameters, or shapes that do not fit.
-        TypeError: an ``input`` that is not of a real floating-point type.
+        TypeError: a tensor that is not of a real floating-point type.
 
     >>> activate(torch.tensor([-1.0, 0.0]), "sigmoid")
     tensor([0.2689, 0.5000])
@@ -108,7 +111,13 @@ def activate(input: Tensor, activation: str | Activation, *parameters: Tensor) -
         count, n = len(parameter.initial), input.shape[-1] if input.dim() else 1
         if theta.shape[-2:] not in ((count, 1), (count, n)):
             raise ValueError(f"{name} of {g.name} has shape {tuple(theta.shape)}; it must be ({count}, 1) or ({count}, {n})")
-    if any(theta.dim() == 3 for theta in parameters):
+        if theta.shape[:-2] not in ((), input.shape[:-2]):
+            raise ValueError(f"{name} of {g.name} has shape {tuple(theta.shape)}; that is not of an input {tuple(input.shape)}")
+        _check_floating(name, theta)
+        if theta.dtype != input.dtype:  # outside the Function, so that autograd carries each gradient back to its own type
+            input = input.to(torch.promote_types(input.dtype, theta.dtype))
+    parameters = tuple(theta.to(input.dtype) for theta in parameters)
+    if any(theta.dim() > 2 for theta in parameters):
         return _activation(g)(input, *parameters)
     rows = input.reshape(1, -1) if input.dim() < 2 else as_rows(input)
     return _activation(g)(rows, *parameters).reshape(input.shape)
@@ -308,6 +317,8 @@ def cost_of(
         network.output.check_pos_weight()
         weight_has_gradient = target.requires_grad or pos_weight.requires_grad
     if weight is not None:
+        if weight.shape not in (input.shape[:-1], target.shape[:-1]):
+            raise ValueError(f"weight has shape {tuple(weight.shape)}; it must be one for each row, {tuple(target.shape[:-1])}")
         weight = weight.unsqueeze(-1)
     if (
         reduction == "none"
