@@ -219,3 +219,12 @@ def test_bad_arguments() -> None:
         Descent(network, "squared_error", cuda_graph=True)
     with pytest.raises(ValueError, match=r"x has shape \(4, 2\) and y \(4, 2\); they must be \(B, 3\) and \(B, 2\)"):
         Descent(network, "squared_error").step(torch.rand(4, 2), torch.rand(4, 2))
+    descent, rows = Descent(network, "squared_error"), (torch.rand(4, 3), torch.rand(4, 2), 2)
+    with pytest.raises(ValueError, match="batch_size is 0; it must be 1 or more"):
+        descent.steps(*rows[:2], 0)
+    for lrs in ([0.1], [0.1, 0.1, 0.1]):
+        with pytest.raises(ValueError, match=f"there are {len(lrs)} lrs; they must be one for each of 2 batches"):
+            descent.steps(*rows, lrs=lrs)
+    for weight in (torch.rand(2), torch.rand(4, 1)):
+        with pytest.raises(ValueError, match=r"weight has shape .*; it must be one for each row, \(4,\)"):
+            descent.steps(*rows, weight=weight)

@@ -121,15 +121,19 @@ class Descent:
             x, y, weight: the rows of all batches, as for :meth:`step`.
             batch_size: how many rows each iteration takes.
             keep_gradients: of the last iteration, as for :meth:`step`.
-            lrs: each iteration's learning rate, in place of ``lr``.
+            lrs: each iteration's learning rate, one for each batch, in place of ``lr``.
 
         Returns:
             Each batch's cost before its update, (number of batches); of K networks (K, number of batches).
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes that do not fit, a ``batch_size`` below 1, or another number of ``lrs``.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
         x, y = self._checked(x, y)
+        if weight is not None and weight.shape not in (y.shape[:-1], y.shape[-2:-1]):
+            raise ValueError(f"weight has shape {tuple(weight.shape)}; it must be one for each row, {tuple(y.shape[:-1])}")
         z = torch.empty_like(y, dtype=x.dtype, memory_format=torch.contiguous_format)
         a = self._prediction = z if self._output.predicts_z else torch.empty_like(z)
         if not y.shape[-2]:
@@ -137,7 +141,9 @@ class Descent:
         y, w = self._weighted(y, weight)
         weights = repeat(None) if w is None else w.split(batch_size, -2)
         batches = list(zip(*(t.split(batch_size, -2) for t in (x, y, z, a)), weights, strict=False))
-        lrs = repeat(self.lr) if lrs is None else lrs
+        lrs = repeat(self.lr) if lrs is None else list(lrs)
+        if isinstance(lrs, list) and len(lrs) != len(batches):
+            raise ValueError(f"there are {len(lrs)} lrs; they must be one for each of {len(batches)} batches")
         iterate, bound = self._iteration_in_use(), self._bound_to(min(batch_size, y.shape[-2]))
         last = len(batches) - 1
         for number, (batch, lr) in enumerate(zip(batches, lrs, strict=False)):
