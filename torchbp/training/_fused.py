@@ -92,7 +92,7 @@ class FusedEngine:
                 costs += self.descent.steps(a[part], t[part], batch_size, keeps and several, lrs[begin:end], w).tolist()
                 predictions.append(self.descent.prediction)
             if not all(map(isfinite, costs)):
-                self._explain(x, a, t, batch_size, lrs, before)
+                self._explain(x, a, t, weight, batch_size, lrs, before)
         count_updates(self.trainer, batches)
         prediction = torch.cat(predictions) if len(predictions) > 1 else predictions[0]
         if module.target_scaling is not None:
@@ -119,17 +119,25 @@ class FusedEngine:
         return lrs
 
     def _explain(
-        self, x: Tensor, a: Tensor, t: Tensor, batch_size: int, lrs: Sequence[float], parameters: list[Tensor]
+        self,
+        x: Tensor,
+        a: Tensor,
+        t: Tensor,
+        weight: Tensor | None,
+        batch_size: int,
+        lrs: Sequence[float],
+        parameters: list[Tensor],
     ) -> None:
         """Walk through the batches again, up to the one whose cost is not finite."""
         network = self.module.network
-        for number, (raw, *batch, lr) in enumerate(
-            zip(x.split(batch_size), a.split(batch_size), t.split(batch_size), lrs, strict=True)
+        weights = [None] * len(lrs) if weight is None else weight.split(batch_size)
+        for number, (raw, inputs, targets, w, lr) in enumerate(
+            zip(x.split(batch_size), a.split(batch_size), t.split(batch_size), weights, lrs, strict=True)
         ):
             for parameter, value in zip(network.parameters(), parameters, strict=True):
                 parameter.copy_(value)
             self.descent.lr = lr
-            cost = self.descent.step(*batch).item()
+            cost = self.descent.step(inputs, targets, weight=w).item()
             if not isfinite(cost):
                 for parameter, value in zip(network.parameters(), parameters, strict=True):
                     parameter.copy_(value)
