@@ -42,7 +42,9 @@ def test_in_place_forms(output: Output) -> None:
     with torch.no_grad():
         output.activation(z, out=a_into)
         output.error(z, a, y, out=dz_into)
-    assert_close([a_into, dz_into], [a, dz])
+        over_a = a.clone()
+        output.error(z, over_a, y, out=over_a)
+    assert_close([a_into, dz_into, over_a], [a, dz, dz])
 
 
 def test_entries_are_themselves_when_copied_or_pickled() -> None:

@@ -130,21 +130,31 @@ def test_formulas_of_an_activation_are_what_is_shown_and_computed(name: str) -> 
         "log(a*b)",
         "sqrt(a + b)*z",
         "-exp(-z)",
+        "Piecewise((z*b, z > 2), (-a, Abs(z) <= 1), (a**2, True))",
     ],
 )
 def test_brackets_stand_where_a_formula_needs_them(formula: str) -> None:
     formula = named(formula, {"z": "Z1", "a": "A1", "b": "B1"})
     names = {"Z1": torch.tensor(1.3), "A1": torch.tensor(0.7), "B1": torch.tensor(2.1)}
-    wanted = eval(formula, {"exp": torch.exp, "log": torch.log, "sqrt": torch.sqrt} | names)
+    functions = {"exp": torch.exp, "log": torch.log, "sqrt": torch.sqrt, "Abs": abs}
+
+    def piecewise(*pieces: tuple[Any, Any]) -> Any:
+        return next(value for value, holds in pieces if holds)
+
+    wanted = eval(formula, functions | {"Piecewise": piecewise} | names)
     assert_close(read_back(plain(formula), names), wanted)
 
 
 def read_back(text: str, names: dict[str, Any]) -> torch.Tensor:
     """The value of a formula as it is shown: juxtaposed factors, superscripts and roots as Python has them."""
-    if conditions := re.fullmatch(r"\((\S+) if (.+); (\S+) else\)", text):
-        yes, condition, no = (torch.as_tensor(eval(part, dict(names))) for part in conditions.groups())
-        return torch.where(condition, yes, no)
+    if text.endswith(" else)"):
+        *pieces, (otherwise,) = (piece.split(" if ") for piece in text[1:].removesuffix(" else)").split("; "))
+        value = read_back(otherwise, names)
+        for piece, condition in reversed(pieces):
+            value = torch.where(read_back(condition, names), read_back(piece, names), value)
+        return value
     text = text.replace("[", "(").replace("]", ")").replace("²", "**2").replace("³", "**3").replace("·", "*")
+    text = re.sub(r"\|([^|]+)\|", r"abs(\1)", text).replace("≤", "<=").replace("≥", ">=")
     text = re.sub(r"(√|ln )(\w+)", r"\1(\2)", text).replace("ln (", "ln(")
     text = re.sub(r"e\^(-?\w+)", r"exp(\1)", text).replace("e^(", "exp(")
     # A blank or an opening bracket after a factor, and before another, is a product.
@@ -283,7 +293,10 @@ def test_markdown_keeps_its_formulas(arguments: list[str], tmp_path: Path, capsy
         (["--x", "1,2; 3", "--y", "1; 0"], "x is '1,2; 3'; it must be numbers"),
         (["--x", "1,nan", "--y", "1"], "x is '1,nan'; its numbers must be finite"),
         (["--x", "1,2", "--y", "1; 0"], "x has shape (1, 2) and y (2, 1)"),
-        (["--x", "1,2", "--y", "-2"], "y reaches from -2 to -2; for cross-entropy it must lie in [0, 1]"),
+        (
+            ["--x", "1,2", "--y", "-2"],
+            "y reaches from -2 to -2; for sigmoid outputs with cost cross_entropy it must lie in [0, 1]",
+        ),
         (
             ["--x", "1,2", "--y", "1", "--hidden_sizes", "[2.5]"],
             "hidden_sizes is '[2.5]'; it must be integers such as '[3, 2]'",

@@ -30,7 +30,7 @@ class Output:
         error_formula: of the cost by z likewise; empty where it is only that of ``of_activation`` times g'(z).
         activation: (z, out=None) -> a, the prediction.
         value: (z, a, y) -> the single costs, (B, n) or, of a row, (B, 1).
-        error: (z, a, y, out=None) -> dZ, each cost by z.
+        error: (z, a, y, out=None) -> dZ, each cost by z. ``out`` may be a.
         target_derivative: (z, a, y) -> each cost by y.
         reference: PyTorch's own differentiable form, (z, y) -> the single costs.
         targets: the range that a target lies in.
@@ -145,6 +145,11 @@ def _squared_error(
 ) -> Output:
     """3.1a of a = g(z)."""
     carried = g.error
+
+    def error(z: Tensor, a: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
+        da = eq.squared_error_derivative(a, y, out=None if out is a else out)
+        return carried(da, a, out=out)  # 3.2b
+
     return Output(
         "squared_error",
         name,
@@ -152,7 +157,7 @@ def _squared_error(
         "" if of_activation else "2*(a - y)",
         activation=g.value,
         value=lambda z, a, y: eq.squared_error(a, y),  # 3.1a
-        error=lambda z, a, y, out=None: carried(eq.squared_error_derivative(a, y, out=out), a, out=out),  # 3.2b
+        error=error,
         target_derivative=lambda z, a, y: -eq.squared_error_derivative(a, y),
         reference=lambda z, y: TF.mse_loss(g.reference(z), y, reduction="none"),
         targets=targets,

@@ -238,9 +238,4 @@ def _check(network: Network, parameters: Sequence[Tensor], x: Tensor, y: Tensor,
     n_in, n_out = parameters[0].shape[1], len(parameters[-1])
     if x.dim() != 2 or x.shape[1] != n_in or y.shape != (len(x), n_out) or not len(x):
         raise ValueError(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; they must be (B, {n_in}) and (B, {n_out})")
-    low, high = network.output.targets
-    if not bool(((y >= low) & (y <= high)).all()):
-        cost = cost_in_words(network.output.cost)
-        raise ValueError(
-            f"y reaches from {y.min().item():g} to {y.max().item():g}; for {cost} it must lie in [{low:g}, {high:g}]"
-        )
+    network.output.check_targets(y)
