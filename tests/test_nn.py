@@ -1,6 +1,7 @@
 """The modules beside those of torch.nn."""
 
 import copy
+import dataclasses
 import math
 import pickle
 from itertools import pairwise
@@ -122,6 +123,11 @@ def test_init_fills_its_interval(g: Activation) -> None:
         assert not layer.bias.any()
 
 
+def test_init_of_an_own_gain() -> None:
+    wide = dataclasses.replace(ACTIVATIONS["relu"], gain=3.0)
+    check_uniform(nn.ActivatedLinear(300, 400, activation=wide).weight, 3 * math.sqrt(3 / 300))
+
+
 def test_networks_side_by_side_are_drawn_as_one_is() -> None:
     networks = nn.BPNetwork([300, 400, 200], networks=3)
     for layer, bound in zip(networks.layers, (math.sqrt(6 / 700), 4 * math.sqrt(6 / 600)), strict=True):
@@ -205,6 +211,13 @@ def test_loss_equals_that_of_torch(name: str, reduction: str, device: str) -> No
         results.append((L, *torch.autograd.grad(L.sum(), (a, y))))
     assert_close(*results)
     assert_close(getattr(nn, name)()(a, y), getattr(torch.nn, name)()(a, y))
+
+
+def test_cross_entropy_with_weights_of_classes_and_smoothing() -> None:
+    z, classes, options = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0]), {"weight": torch.rand(3), "label_smoothing": 0.2}
+    ours, theirs = (package.CrossEntropyLoss(**options) for package in (nn, torch.nn))
+    assert_close(ours(z, classes), theirs(z, classes))
+    assert_close(ours.state_dict(), theirs.state_dict())
 
 
 def test_another_reduction_is_refused_when_it_is_used() -> None:

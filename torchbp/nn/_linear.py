@@ -1,5 +1,7 @@
 """Layers with the constructor, parameter names and state_dict of ``torch.nn.Linear``."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -107,6 +109,7 @@ def draw_weights(weight: Tensor, g: Activation, gain: float = 1.0) -> None:
     """
     for W in weight if weight.dim() == 3 else [weight]:
         if g.init == "he":
-            torch.nn.init.kaiming_uniform_(W, nonlinearity="relu")
+            bound = g.gain * math.sqrt(3 / W.shape[1])
+            torch.nn.init.uniform_(W, -bound, bound)
         else:
             torch.nn.init.xavier_uniform_(W, gain=gain)

@@ -47,7 +47,22 @@ class BCEWithLogitsLoss(_Loss):
 
 
 class CrossEntropyLoss(_Loss):
-    """Cross-entropy cost of softmax outputs; see :func:`torchbp.functional.cross_entropy`."""
+    """Cross-entropy cost of softmax outputs (equation 4.2).
+
+    See :func:`torchbp.functional.cross_entropy`; ``weight`` is a buffer.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        reduction: Literal["mean", "sum", "none"] = "mean",
+        weight: Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(reduction)
+        self.register_buffer("weight", weight)
+        self.label_smoothing = label_smoothing
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(input, target, self.reduction)
+        return F.cross_entropy(input, target, self.reduction, self.weight, self.label_smoothing)
