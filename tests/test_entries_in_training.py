@@ -97,6 +97,15 @@ def test_smoothing_class_weights_and_row_weights_as_torch_nn(engine: str) -> Non
     assert_close([p.detach() for p in module.network.parameters()], [p.detach() for p in parameters], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("engine", ["autograd", "fused"])
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+def test_a_cost_that_only_its_weight_makes_infinite_stops_the_run(engine: str) -> None:
+    rows = TensorDataset(torch.randn(20, 4), torch.rand(20, 2), torch.full((20,), torch.finfo().max))
+    module = BPModule(4, 2, task="multilabel", lr=1e-3, init="normal", engine=engine)
+    with pytest.raises(FloatingPointError, match=r"the cost became (inf|nan) at step 0"):
+        quiet_trainer(max_epochs=1).fit(module, DataLoader(rows, batch_size=10))
+
+
 def test_balanced_classes_weigh_alike() -> None:
     data = BuiltinDataModule("digits")
     module = BPModule(64, 10, task="multiclass", class_weight="balanced")
@@ -160,6 +169,13 @@ def test_a_checkpoint_does_not_import_its_activation(
         forget()
         assert main(["test", "--ckpt_path", "best", *xor[:4], *said]) == 0
         assert Path("IMPORTED").exists()
+    forget()
+    assert main(["export", "--ckpt_path", "best", "--output", "m.pt2", *named]) == 0
+    assert Path("m.pt2").exists()
+    for wrong in ("3", "["):
+        assert main(["fit", *xor, "--model.activation", wrong]) != 0
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "activation" in line
 
 
 def test_an_output_of_another_range(tmp_path: Path) -> None:

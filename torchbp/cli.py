@@ -58,7 +58,7 @@ OPTIONS = {
         "config print_config seed_everything trainer model data patience every_epoch ckpt_path output quote_formulas"
         " verbose help",
     ),
-    "export": "ckpt_path output help",
+    "export": "ckpt_path output model help",
     "gradcheck": "device function inputs reference surrogate tolerance only module jobs fail-on baseline verbose json junit"
     " markdown explain scan help",
     "trace": "config print_config seed_everything trainer data model samples"

@@ -153,14 +153,17 @@ def run(args: Sequence[str]) -> int:
     parser = OneLineParser("torchbp export", description="Write a trained network as a program that runs without torchbp.")
     parser.add_argument("--ckpt_path", required=True, help="a checkpoint, or best or last: the newest run's")
     parser.add_argument("--output", required=True, help="the file to write: .onnx, or .pt2 for torch.export.load")
+    parser.add_argument("--model.activation", metavar="PATH", help="the checkpoint's activation where it is of your own")
     options = parser.parse_args(args)
 
     with deferred():
+        from torchbp.training.arguments import import_named_activations
         from torchbp.training.checkpoint import load_checkpoint, load_data, load_module, newest_checkpoint
         from torchbp.training.command import be_quiet
         from torchbp.training.prediction import output_names
 
     be_quiet()
+    import_named_activations(args)
     path = options.ckpt_path
     checkpoint = load_checkpoint(newest_checkpoint(None, path) if path in ("best", "last") else path)
     module, data = load_module(checkpoint), load_data(checkpoint)

@@ -69,13 +69,16 @@ def import_named_activations(args: Sequence[str]) -> None:
     parser.add_argument("--config", "-c", action="append", default=[])
     parser.add_argument("--model.activation", dest="named", action="append", default=[])
     said = parser.parse_known_args(args)[0]
-    named = [yaml.safe_load(text) for text in said.named]
+    named: list[Any] = []
+    for text in said.named:
+        with contextlib.suppress(yaml.YAMLError):
+            named.append(yaml.safe_load(text))
     for path in said.config:
         with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):  # jsonargparse will tell
             named.append(yaml.safe_load(Path(path).read_text(encoding="utf-8"))["model"]["activation"])
-    for name in itertools.chain.from_iterable([names] if isinstance(names, str) else names or [] for names in named):
-        if ":" in str(name):
-            import_activation(str(name))
+    for name in itertools.chain.from_iterable(names if isinstance(names, list) else [names] for names in named):
+        if isinstance(name, str) and ":" in name:
+            import_activation(name)
 
 
 def configured(args: Sequence[str], part: str) -> set[str]:
