@@ -161,8 +161,9 @@ def read_back(text: str, names: dict[str, Any]) -> torch.Tensor:
     text = re.sub(r"(?<=[\w)]) (?=[\w(√])", "*", text)
     text = re.sub(r"(?<![a-z√])(?<=[\w)])\(", "*(", text).replace("√", "sqrt")
     functions = {"exp": torch.exp, "ln": torch.log, "erf": torch.erf, "tanh": torch.tanh, "π": math.pi}
-    functions |= {"sqrt": lambda v: v**0.5, "max": lambda z, other: torch.maximum(z, torch.as_tensor(other, dtype=z.dtype))}
-    functions |= {"min": lambda z, other: torch.minimum(z, torch.as_tensor(other, dtype=z.dtype))}
+    functions |= {"sqrt": lambda v: v**0.5}
+    for name, choose in {"max": torch.maximum, "min": torch.minimum}.items():
+        functions[name] = lambda *both, choose=choose: choose(*(torch.as_tensor(t, dtype=torch.float64) for t in both))
     return torch.as_tensor(eval(text, functions | names))
 
 
