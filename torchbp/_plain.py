@@ -1,6 +1,7 @@
 """Tensors and plain values from files that a stranger may have made, checked before anything is made of them."""
 
 import inspect
+import io
 import math
 import os
 import pickletools
@@ -19,7 +20,8 @@ from torch import Tensor
 
 # What torch.save names in a file of tensors and plain values.
 GLOBALS = re.compile(r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch [A-Z][A-Za-z0-9]*Storage")
-END = b"PK\x05\x06"  # of a ZIP archive, before 18 bytes and a comment
+PICKLE = "data.pkl"  # what it calls the pickle
+DEEPEST = 100  # lists and dicts in one another
 LARGEST = 2**53  # up to which a float holds every integer
 
 Count = Annotated[int, "an integer of 0 or more", lambda value: value >= 0]
@@ -33,11 +35,11 @@ def read_plain(path: str | Path) -> Any:
         ValueError: it is damaged, holds anything else, or would take more memory than it has bytes.
     """
     try:
-        data = _pickle_of(path)
+        archive, most = _checked(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            value = torch.load(path, map_location="cpu", weights_only=True)
-        _refuse_not_plain(value, len(data), os.path.getsize(path))
+            value = torch.load(archive, map_location="cpu", weights_only=True)
+        _refuse_not_plain(value, most, archive.getbuffer().nbytes)
     except PermissionError:
         raise
     except Exception as error:
@@ -48,52 +50,65 @@ def read_plain(path: str | Path) -> Any:
     return value
 
 
-def _pickle_of(path: str | Path) -> bytes:
-    """The archive's pickle, after a look at all of it: what it declares, its checksums, and what the pickle names."""
+def _checked(path: str | Path) -> tuple[io.BytesIO, int]:
+    """The archive anew, for PyTorch to read nothing but what was looked at here, and the size of its pickle.
+
+    PyTorch and Python's zipfile may see two archives in one file, for they look for the list of entries in different places.
+    """
     size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        begin = file.read(4)
-        file.seek(max(size - 2**16, 0))
-        tail = file.read()
-    # PyTorch and Python's zipfile find the same archive only if its end is the file's end.
-    if begin != b"PK\x03\x04" or tail.rfind(END) != len(tail) - 22:
-        raise zipfile.BadZipFile
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("it is compressed")
         if sum(entry.file_size for entry in entries) > size:
             raise ValueError("it declares more bytes than it has")
-        names = [entry.filename.lower() for entry in entries]
-        pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
-        if len(pickles) != 1 or len({*names}) < len(names) or archive.testzip():  # torch.load ignores the checksums
+        first = entries[0].filename.partition("/")[0]
+        names = {entry.filename.removeprefix(f"{first}/").lower(): entry for entry in entries}
+        if PICKLE not in names or len(names) < len(entries):
             raise zipfile.BadZipFile
-        data = archive.read(pickles[0])
+        _refuse_pickle(data := archive.read(names[PICKLE]))
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as anew:
+            for name, entry in names.items():
+                anew.writestr(f"archive/{name}", archive.read(entry))  # which compares checksums
+    content.seek(0)
+    return content, len(data)
+
+
+def _refuse_pickle(data: bytes) -> None:
+    """Refuse a pickle that names anything else than tensors, or has integers that are so large that many have one hash."""
     for operation, argument, _ in pickletools.genops(data):
         if operation.name in ("STACK_GLOBAL", "INST") or (operation.name == "GLOBAL" and not GLOBALS.fullmatch(str(argument))):
             raise ValueError(f"it names {shown(argument)}")
-    return data
+        if isinstance(argument, int) and not -(2**63) <= argument < 2**63:
+            raise ValueError("it has an integer of more than 64 bits")
 
 
 def _refuse_not_plain(value: Any, most: int, size: int) -> None:
     """Refuse other types, more values than ``most``, and tensors that overlap or are larger than ``size`` bytes together."""
-    left, seen, bytes_held = [value], 0, 0
-    while left:
-        value = left.pop()
-        seen += 1
-        if type(value) in (dict, OrderedDict):
-            left += [*value.keys(), *value.values()]
-        elif type(value) in (list, tuple):
-            left += value
-        elif isinstance(value, Tensor):
-            bytes_held += value.numel() * value.element_size()
-            if value.layout is not torch.strided or value.is_quantized or not value.is_contiguous():
-                raise ValueError("it has a tensor that is not contiguous")
-        elif value is not None and type(value) not in (str, int, float, bool):
-            raise ValueError(f"it has a {type(value).__name__}")
-        # A value takes a byte of the pickle at least, unless it is there more than once.
-        if seen + len(left) > most or bytes_held > size:
-            raise ValueError("it declares more than it holds")
+    level, seen, bytes_held = [value], 0, 0
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for value in level:
+            seen += 1
+            if type(value) is OrderedDict:
+                vars(value).clear()  # attributes, which may stand before its methods
+            if type(value) in (dict, OrderedDict):
+                below += [*value.keys(), *value.values()]
+            elif type(value) in (list, tuple):
+                below += value
+            elif isinstance(value, Tensor):
+                bytes_held += value.numel() * value.element_size()
+                if value.layout is not torch.strided or value.is_quantized or not value.is_contiguous():
+                    raise ValueError("it has a tensor that is not contiguous")
+            elif value is not None and type(value) not in (str, int, float, bool):
+                raise ValueError(f"it has a {type(value).__name__}")
+            # A value takes a byte of the pickle at least, unless it is there more than once.
+            if seen + len(below) > most or bytes_held > size:
+                raise ValueError("it declares more than it holds")
+        level = below
+    if level:
+        raise ValueError(f"it has lists or dicts more than {DEEPEST} deep")
 
 
 def shown(value: Any) -> str:
