@@ -139,6 +139,14 @@ def test_a_run_elsewhere_decides_nothing_by_its_configuration(good: dict[str, An
     os.symlink(Path("got/good").absolute(), "logs/linked")
     status, said = call(capfd, "test", "--ckpt_path", "logs/linked/version_0/checkpoints/last.ckpt", *TABLE)
     assert (status, said) == (0, "")
+    # Nor by one that is itself a link.
+    shutil.copytree("logs/good/version_0", "logs/good/version_7")
+    Path("logs/good/version_7/config.yaml").unlink()
+    os.symlink(Path("got/good/version_0/config.yaml").absolute(), "logs/good/version_7/config.yaml")
+    path = "logs/good/version_7/checkpoints/last.ckpt"
+    status, said = call(capfd, "fit", "--ckpt_path", path, *TABLE, *SCHEDULE, "--trainer.max_epochs", "3")
+    assert (status, said) == (0, "")
+    assert not Path("owned").exists()
     # Of a run in logs/ it is read, and standard error says so.
     status, said = call(capfd, "test", "--ckpt_path", "logs/good/version_0/checkpoints/last.ckpt")
     assert (status, said) == (0, "torchbp: the data settings are those of logs/good/version_0/config.yaml\n")

@@ -56,7 +56,7 @@ def own_config(path: str) -> Path | None:
         ValueError: it is empty or damaged.
     """
     run = own_run(path)
-    if run is None or not (config := run / "config.yaml").is_file():
+    if run is None or not (config := run / "config.yaml").is_file() or config.is_symlink():
         return None
     try:
         if {"data", "model", "trainer"} <= yaml.safe_load(config.read_text(encoding="utf-8")).keys():
