@@ -1,5 +1,7 @@
 """Parquet files that are small and hold much."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,29 @@ def test_a_column_that_does_not_fit_memory_is_refused_unless_it_is_ignored(tmp_p
         _ = TabularDataModule(path, "y").rows
     assert TabularDataModule(path, "y", ignore=["text"]).feature_names == ["x"]
     assert TabularDataModule(bomb(tmp_path, 1000), "y").num_features == 3
+
+
+def test_categories_are_measured_without_a_text_for_each_row(tmp_path: Path) -> None:
+    rows = pl.DataFrame({"x": np.arange(ROWS) ** 0.5, "y": np.arange(ROWS) // 2 % 2})
+    rows.with_columns(text=pl.lit("a" * MIB).cast(pl.Categorical)).write_parquet(tmp_path / "bomb.parquet")  # 4 GiB
+    code = """import resource, sys
+from pathlib import Path
+from torchbp.data._cache import Source
+from torchbp.data._table import Table
+import torchbp.data._table
+torchbp.data._table.most_bytes = lambda: 2**30
+table, before = Table([Path(sys.argv[1])], Source.of(Path(sys.argv[1]))), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+parts = sum(map(len, table.parts(["text"])))
+try:
+    table.column("text")
+except ValueError:
+    pass
+print(parts, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "bomb.parquet"], capture_output=True, text=True, check=True)
+    parts, kibibytes = map(int, done.stdout.split())
+    assert parts == ROWS
+    assert kibibytes < 2**20
 
 
 def test_rows_that_are_too_many_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ class Table:
         with in_one_line(self._file):
             size = 8 * len(self)
             if self.schema[name] in TEXTS:  # held as it is, and as what is made of it
-                lengths = by_name(name).cast(pl.String).str.len_bytes().cast(pl.UInt64)
+                lengths = _bytes(name, self.schema[name])
                 size = 2 * (size + self._frame.select(lengths.sum()).collect(engine="streaming").item())
         if size > most_bytes():
             self._refuse(name, size)
@@ -103,11 +103,15 @@ class Table:
         )
 
 
+def _bytes(name: str, type: pl.DataType) -> pl.Expr:
+    """How many bytes each row's text has; that of a category is not made for each row, which may take all memory."""
+    column = by_name(name)
+    return (column.str if type == pl.String else column.cat).len_bytes().cast(pl.UInt64)
+
+
 def _of_few_bytes(part: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """The same rows, in parts that hold few bytes of texts: of a text that is there many times, each time counts."""
-    texts = [
-        by_name(name).cast(pl.String).str.len_bytes().cast(pl.UInt64) for name, type in part.schema.items() if type in TEXTS
-    ]
+    texts = [_bytes(name, type) for name, type in part.schema.items() if type in TEXTS]
     total = part.select(pl.sum_horizontal(texts, ignore_nulls=True).cum_sum()).to_series() if texts else None
     if total is None or not len(total) or total[-1] <= TEXT:
         yield part
