@@ -195,7 +195,10 @@ def test_the_options_that_are_not_refused_at_once_are_those_of_the_parser(
         assert found == {*OPTIONS[command].split()}
 
 
-@pytest.mark.parametrize("module", ["torch", "numpy", "torch.optim", "lightning.pytorch", "polars", "jsonargparse"])
+IMPORTED = ["torchbp.cli", "argparse", "torchbp._deferred", "torch", "numpy", "torch.optim", "lightning.pytorch", "polars"]
+
+
+@pytest.mark.parametrize("module", [*IMPORTED, "jsonargparse"])
 def test_an_interrupt_while_modules_are_imported_is_told_in_a_line(module: str, tmp_path: Path) -> None:
     code = f"""
 import os, signal, sys
@@ -204,7 +207,7 @@ class Interrupt:
         if name == {module!r}:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupt)
-from torchbp.cli import main
+from torchbp.__main__ import main
 sys.exit(main())
 """
     done = python(code, "fit", "--config", str(CONFIGS / "xor.yaml"), cwd=tmp_path)

@@ -4,10 +4,12 @@
 ``torchbp.nn`` the forms to call. ``torchbp.training`` and ``torchbp.data`` need Lightning and are imported where they are used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+TYPE_CHECKING = False  # not typing's: what is imported here is imported before the command can tell of an interrupt
 if TYPE_CHECKING:
+    from typing import Any
+
     from torchbp import equations, functional, functions, nn
     from torchbp.nn import convert, revert
 
@@ -21,6 +23,8 @@ def __getattr__(name: str) -> Any:
     if name in ("convert", "revert"):
         return getattr(import_module("torchbp.nn"), name)
     if name in __all__:
+        from importlib import import_module
+
         return import_module(f"torchbp.{name}")
     raise AttributeError(f"module 'torchbp' has no attribute {name!r}")
 

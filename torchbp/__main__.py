@@ -1,5 +1,26 @@
+"""The ``torchbp`` command from its first moment on: an interrupt is told in one line while its modules are imported too."""
+
+import os
+import signal
 import sys
 
-from torchbp.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command that this process was started with; returns its exit status."""
+
+    def interrupted(*_: object) -> None:
+        os.write(2, b"torchbp: error: interrupted\n")
+        os._exit(130)
+
+    mine = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if mine:
+        signal.signal(signal.SIGINT, interrupted)
+    from torchbp import cli
+
+    if mine:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
