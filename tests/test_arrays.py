@@ -1,5 +1,7 @@
 """Arrays in NumPy's files, in memory and larger than it is allowed to be."""
 
+import io
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from sklearn.datasets import load_digits
 from training_runs import quiet_trainer, train_rows
 
 from torchbp.data import ArrayDataModule
+from torchbp.data._arrays import read
 from torchbp.training import BPModule
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 3, 2), dtype=np.uint8)
@@ -181,3 +184,26 @@ def test_no_array_runs_code(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"x.npy cannot be read as NPY: .*Python objects in dtype"):
         _ = ArrayDataModule(tmp_path / "x.npy", tmp_path / "x.npy").rows
     assert not (tmp_path / "owned").exists()
+
+
+def with_header(path: Path, shape: tuple[int, ...]) -> None:
+    """An .npz file whose x says that it has that shape, and holds nothing."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"shape": shape, "fortran_order": False, "descr": "<f4"})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", header.getvalue())
+
+
+@pytest.mark.parametrize("shape", [(2**60, 3), (2**70,)])
+def test_an_array_that_no_memory_holds_is_refused_by_its_file(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with_header(tmp_path / "a.npz", shape)
+    with pytest.raises(ValueError, match=r"a\.npz cannot be read as NPZ: "):
+        read(tmp_path / "a.npz", "x")
+
+
+def test_a_small_file_of_large_arrays_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((1000, 1000), np.float32))
+    assert read(tmp_path / "a.npz", "x").shape == (1000, 1000)
+    monkeypatch.setattr("torchbp.data._arrays.most_bytes", lambda: 10**6)
+    with pytest.raises(ValueError, match=r"a\.npz cannot be read as NPZ: its arrays take 0.00373 GiB; .* 0.00186 GiB"):
+        read(tmp_path / "a.npz", "x")

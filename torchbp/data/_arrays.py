@@ -14,6 +14,7 @@ from torch import Tensor
 
 from torchbp._plain import refuse_misfit
 from torchbp.data._loader import RowLoader
+from torchbp.data._parquet import most_bytes
 from torchbp.data.base import BatchSize, RowsDataModule, check_rows
 from torchbp.data.rows import Mapped, Rows
 from torchbp.data.values import counted, listed
@@ -241,8 +242,11 @@ def read(path: Path, name: str) -> np.ndarray:
             with loaded:
                 names = list(loaded.files)
                 if name in names:
+                    size, most = sum(entry.file_size for entry in loaded.zip.infolist()), 2 * most_bytes()
+                    if size > most:  # compressed, a small file may hold more than any memory
+                        raise ValueError(f"its arrays take {size / GIB:.3g} GiB; this machine can read {most / GIB:.3g} GiB")
                     return loaded[name]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, OSError, EOFError, MemoryError, OverflowError, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if "contains pickled" in reason:  # NumPy says so of whatever is not its own
             reason = "it holds no array; Python objects are not loaded, since that could run code"
