@@ -15,17 +15,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+FUNCTIONS = ("convert", "revert")  # of torchbp.nn
 __all__ = ["convert", "equations", "functional", "functions", "nn", "revert"]
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for: the command's help and version need no PyTorch, which takes a second."""
-    if name in ("convert", "revert"):
-        return getattr(import_module("torchbp.nn"), name)
     if name in __all__:
         from importlib import import_module
 
-        return import_module(f"torchbp.{name}")
+        return getattr(import_module("torchbp.nn"), name) if name in FUNCTIONS else import_module(f"torchbp.{name}")
     raise AttributeError(f"module 'torchbp' has no attribute {name!r}")
 
 

@@ -11,56 +11,43 @@ from torch import Tensor, nn
 import torchbp
 
 
-def vision_transformer() -> tuple[nn.Module, Tensor]:
-    timm = pytest.importorskip("timm")
-    return timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=3), normal(2, 3, 32, 32)
-
-
-def mixer() -> tuple[nn.Module, Tensor]:
-    timm = pytest.importorskip("timm")
-    return timm.create_model("mixer_s32_224", img_size=64, num_blocks=2, num_classes=3), normal(2, 3, 64, 64)
-
-
-def convnext() -> tuple[nn.Module, Tensor]:
-    torchvision = pytest.importorskip("torchvision")
-    return torchvision.models.convnext_tiny(num_classes=3), normal(1, 3, 64, 64)
-
-
-def swin() -> tuple[nn.Module, Tensor]:
-    torchvision = pytest.importorskip("torchvision")
-    return torchvision.models.swin_t(num_classes=3), normal(1, 3, 64, 64)
-
-
-def flow() -> tuple[nn.Module, Tensor]:
-    zuko = pytest.importorskip("zuko")
-
-    class Density(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.flow = zuko.flows.NICE(4, transforms=2, hidden_features=(8, 8), activation=nn.Tanh)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.flow().log_prob(x)
-
-    return Density(), normal(5, 4)
-
-
-def spikes() -> tuple[nn.Module, Tensor]:
+def dense() -> tuple[nn.Module, Tensor]:
     pyro = pytest.importorskip("pyro.nn")
     return pyro.DenseNN(4, [8, 8], [3], nonlinearity=nn.SiLU()), normal(5, 4)
 
 
-def medical() -> tuple[nn.Module, Tensor]:
-    monai = pytest.importorskip("monai.networks.nets")
-    return monai.FullyConnectedNet(4, 3, [8, 8], act=("LEAKYRELU", {"negative_slope": 0.01}), adn_ordering="AN"), normal(5, 4)
+def fully_connected() -> tuple[nn.Module, Tensor]:
+    nets = pytest.importorskip("monai.networks.nets")
+    return nets.FullyConnectedNet(4, 3, [8, 8], act=("LEAKYRELU", {"negative_slope": 0.01}), adn_ordering="AN"), normal(5, 4)
 
 
-def graph() -> tuple[nn.Module, Tensor]:
-    nets = pytest.importorskip("torch_geometric.nn")
-    return nets.MLP([4, 8, 8, 3], act=nn.ELU(), norm=None), normal(5, 4)
+def vision_transformer() -> tuple[nn.Module, Tensor]:
+    blocks = pytest.importorskip("monai.networks.blocks")
+    return nn.Sequential(*(blocks.TransformerBlock(8, 16, 2) for _ in range(2))), normal(2, 5, 8)
 
 
-@pytest.mark.parametrize("make", [vision_transformer, mixer, convnext, swin, flow, spikes, medical, graph])
+def table_network() -> tuple[nn.Module, Tensor]:
+    tabnet = pytest.importorskip("pytorch_tabnet.tab_network")
+
+    class First(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = tabnet.TabNetNoEmbeddings(4, 3, n_d=4, n_a=4)
+            encoder = self.net.encoder  # whose matrix is no buffer, and stays float32 otherwise
+            encoder.group_attention_matrix = encoder.group_attention_matrix.double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x)[0]
+
+    return First(), normal(5, 4)
+
+
+def performer() -> tuple[nn.Module, Tensor]:
+    performers = pytest.importorskip("performer_pytorch")
+    return performers.Performer(dim=8, depth=2, heads=2, dim_head=4, causal=False), normal(2, 6, 8)
+
+
+@pytest.mark.parametrize("make", [dense, fully_connected, vision_transformer, table_network, performer])
 def test_converted_model_computes_the_same(make: Callable[[], tuple[nn.Module, Tensor]]) -> None:
     torch.manual_seed(0)
     model, x = make()
