@@ -206,7 +206,7 @@ CASES = [
     ("trace --x 0,1", 2, "arguments are required: --y"),
     ("trace --x a --y 1", 1, "x is 'a'; it must be numbers such as 0,1, or '0,1; 1,1' for several samples"),
     ("trace --x nan --y 1", 1, "x is 'nan'; its numbers must be finite"),
-    ("trace --x 0,1 --y 2", 1, "y reaches from 2 to 2; for cross-entropy it must lie in [0, 1]"),
+    ("trace --x 0,1 --y 2", 1, "y reaches from 2 to 2; for sigmoid outputs with cost cross_entropy it must lie in [0, 1]"),
     ("trace --x 0,1 --y 1 --lr -1", 1, "lr is -1; it must be a positive number"),
     ("trace --x 0,1 --y 1 --seed -1", 2, "seed is -1; it must be from 0 to 4294967295"),
     ("trace --x 0,1 --y 1 --markdown nowhere/a.md", 1, "nowhere/a.md cannot be written: No such file or directory"),

@@ -113,10 +113,10 @@ def _jobs(text: str) -> int:
 def _results(options: Namespace) -> list[Result]:
     only = None if options.only is None else [name.strip() for name in options.only.split(",")]
     devices = available_devices() if options.device == "all" else [options.device]
-    names = [options.function] if options.function else [sample.name for sample in own_functionals()]
+    own = own_functionals() if options.module is None else own_functionals(imported_module(options.module))
     settings = {"devices": devices, "module": options.module, "only": only, "tolerance": options.tolerance}
-    jobs = min(options.jobs, len(names))
-    if options.function or jobs == 1:
+    jobs = min(options.jobs, len(own))
+    if options.function or options.inputs or options.reference or options.surrogate or jobs < 2:
         audits = gradcheck(
             function=options.function,
             inputs=options.inputs,
@@ -125,8 +125,8 @@ def _results(options: Namespace) -> list[Result]:
             **settings,
         )
     else:
-        audits = _in_processes(jobs, names, settings)
-    count = len(names)
+        audits = _in_processes(jobs, [sample.name for sample in own], settings)
+    count = 1 if options.function else len(own)
     progress = Console(stderr=True)
     return list(track(audits, "auditing", count, console=progress, transient=True, disable=not progress.is_terminal))
 
