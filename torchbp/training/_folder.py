@@ -11,8 +11,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -105,6 +104,16 @@ class SaveConfig(SaveConfigCallback):
             partial.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
+class _Begun(Callback):
+    """Sees a run begin to train."""
+
+    training = False
+
+    # Of a module's hooks on_train_start is the last that refuses. An epoch that is gone on with is not started again.
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.training = True
+
+
 @contextmanager
 def only_if_trained(trainer: Trainer, run: tuple[Path, str, str | None] | None) -> Iterator[None]:
     """Claim the run's folder; at the block's end, remove what the run made where it has not begun to train.
@@ -112,19 +121,19 @@ def only_if_trained(trainer: Trainer, run: tuple[Path, str, str | None] | None) 
     Args:
         run: of torchbp's own logger, where it writes: (logs, name, version), without a version for a new run.
     """
-    new, batches = [], []
+    new: list[Path] = []
+    begun = _Begun()
     if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
         folder = Path(trainer.logger.log_dir)
         new = [path for path in (folder, *folder.parents) if not path.exists()]
         if run and run[2] is None:
             trainer.logger = type(trainer.logger)(*run[:2], claimed(folder.parent), default_hp_metric=False)
             new[:1] = [Path(trainer.logger.log_dir)]
-    # Of a module's hooks on_train_start is the last that refuses. An epoch that is gone on with is not started again.
-    trainer.callbacks.append(LambdaCallback(on_train_batch_start=lambda *_: batches.append(1)))  # type: ignore[attr-defined]
+    trainer.callbacks.append(begun)  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        if new and not batches:
+        if new and not begun.training:
             shutil.rmtree(new[0], ignore_errors=True)
             with suppress(OSError):  # another run may be in it
                 for path in new[1:]:

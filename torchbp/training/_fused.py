@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, ProgressBar
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
@@ -26,29 +26,24 @@ BLOCK_VALUES = 2**20
 # Under all the names that a Trainer takes.
 PRECISIONS = (None, 32, "32", "32-true", 64, "64", "64-true", "bf16-true")
 SGD_ONLY = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
+STEP_HOOKS = (
+    *("on_train_batch_start", "on_train_batch_end", "on_before_zero_grad"),
+    *("on_before_backward", "on_after_backward", "on_before_optimizer_step"),
+)
 
 
 class FusedEngine:
     """Trains a :class:`BPModule` by :class:`torchbp.descent.Descent`.
 
     Args:
-        module: a module that is about to be trained, with its optimizer: that holds the learning rate.
-
-    Raises:
-        ValueError: an optimizer that is not plain gradient descent on all of the network.
+        module: a module that is about to be trained, with its optimizer, that of :func:`optimizer_obstacle` None: it holds the
+            learning rate.
     """
 
     def __init__(self, module: "BPModule") -> None:
         self.module, self.trainer = module, module.trainer
-        optimizer = module.optimizers(use_pl_optimizer=False)
-        if not isinstance(optimizer, torch.optim.SGD) or len(optimizer.param_groups) != 1:
-            raise ValueError("engine: fused is torch.optim.SGD with one group of parameters; for others take engine: autograd")
+        optimizer: Any = module.optimizers(use_pl_optimizer=False)
         self.group = optimizer.param_groups[0]
-        if given := [name for name in SGD_ONLY if self.group[name]]:
-            raise ValueError(f"{given[0]} is {self.group[given[0]]}; engine: fused has none, take engine: autograd")
-        trained = {id(parameter) for parameter in self.group["params"] if parameter.requires_grad}
-        if trained != {id(parameter) for parameter in module.network.parameters()}:
-            raise ValueError("engine: fused trains every parameter; to keep some as they are, take engine: autograd")
         mark_stepped(optimizer)
         several = self.trainer.world_size > 1
         reduce = _mean_over_processes if several else None
@@ -180,25 +175,56 @@ def count_updates(trainer: Trainer, updates: int) -> None:
     count_stepped_batches(trainer, updates - 1)
 
 
-def refuse_unsupported(trainer: Trainer) -> None:
-    """Refuse what the fused engine does not do.
-
-    Raises:
-        ValueError: clipped or accumulated gradients, mixed precision, a strategy that is not of whole copies of the network.
-    """
+def trainer_obstacle(trainer: Trainer) -> str | None:
+    """What is asked of a Trainer that the fused engine does not do, in words; None for nothing."""
     accumulation = [c.scheduling for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
+    whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)  # copies of the network
     asked = {
         "gradient_clip_val": trainer.gradient_clip_val or None,
         "accumulate_grad_batches": trainer.accumulate_grad_batches if trainer.accumulate_grad_batches != 1 else None,
         "GradientAccumulationScheduler": accumulation[0] if accumulation else None,
-        "strategy": None
-        if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
-        else type(trainer.strategy).__name__,
+        "strategy": None if whole else type(trainer.strategy).__name__,
+        "precision": None if trainer.precision in PRECISIONS else trainer.precision,
     }
-    for name, value in asked.items():
-        if value is not None:
-            raise ValueError(f"{name} is {value}; engine: fused cannot do that, take engine: autograd")
-    refuse_precision(trainer.precision)
+    return next((f"{name} is {value}" for name, value in asked.items() if value is not None), None)
+
+
+def optimizer_obstacle(module: "BPModule") -> str | None:
+    """What the module's optimizer does that is not plain gradient descent on all of the network, in words; None for nothing."""
+    optimizer = module.optimizers(use_pl_optimizer=False)
+    if not isinstance(optimizer, torch.optim.SGD) or len(optimizer.param_groups) != 1:
+        return f"the optimizer is {_kind(optimizer)}, not torch.optim.SGD with one group of parameters"
+    (group,) = optimizer.param_groups
+    if given := [name for name in SGD_ONLY if group[name]]:
+        return f"{given[0]} is {group[given[0]]}"
+    trained = {id(parameter) for parameter in group["params"] if parameter.requires_grad}
+    every = {id(parameter) for parameter in module.network.parameters()}
+    return None if trained == every else "not every parameter is trained"
+
+
+def step_watcher(trainer: Trainer) -> str | None:
+    """A callback that wants to see every single step, in words; None where all are content with some."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if type(callback).__module__.startswith("torchbp.") or isinstance(callback, ModelCheckpoint | ProgressBar):
+            continue  # which know of blocks of steps, or are told of them
+        for hook in STEP_HOOKS:
+            if getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook):
+                return f"{_kind(callback)} is told of every step"
+    return None
+
+
+def refuse_obstacle(obstacle: str | None) -> None:
+    """Refuse what the fused engine does not do.
+
+    Raises:
+        ValueError: there is such an obstacle.
+    """
+    if obstacle is not None:
+        raise ValueError(f"{obstacle}; engine: fused cannot do that, take engine: autograd")
+
+
+def _kind(one: object) -> str:
+    return type(one).__name__
 
 
 def refuse_precision(precision: str | int | None) -> None:
@@ -207,8 +233,7 @@ def refuse_precision(precision: str | int | None) -> None:
     Raises:
         ValueError: mixed precision, or 16 bits of float16.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision}; engine: fused cannot do that, take engine: autograd")
+    refuse_obstacle(None if precision in PRECISIONS else f"precision is {precision}")
 
 
 def _mean_over_processes(gradients: Tensor) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
@@ -61,12 +60,3 @@ def _of_all(part: Tensor, world_size: int) -> Tensor:
     parts = [torch.empty_like(part) for _ in range(world_size)]
     torch.distributed.all_gather(parts, part.contiguous())
     return torch.cat(parts)
-
-
-class ShowLearningRate(Callback):
-    """Prints the learning rate that a run has found."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        module: Any = pl_module
-        if trainer.is_global_zero and module.lr_was_found:
-            print(f"lr {module.lr:.3g}, from the curvature of the cost at the start (--model.lr sets another)", flush=True)

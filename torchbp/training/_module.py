@@ -21,12 +21,20 @@ from torchbp.tasks import Task, check_task
 from torchbp.training._budget import Budget, sees_costs_alone
 from torchbp.training._class_weights import balanced_classes, balanced_positives, weight_of_each
 from torchbp.training._epoch_metrics import EpochRows
-from torchbp.training._fused import FusedEngine, automatic_steps, refuse_unsupported, updates_ahead
+from torchbp.training._fused import (
+    FusedEngine,
+    automatic_steps,
+    optimizer_obstacle,
+    refuse_obstacle,
+    step_watcher,
+    trainer_obstacle,
+    updates_ahead,
+)
 from torchbp.training._lr import find_lr, refuse_lr
 from torchbp.training._metrics import metrics_of
 from torchbp.training._schedule import refuse_failing
 
-ENGINES = ("autograd", "fused")
+ENGINES = ("autograd", "fused")  # besides auto, which chooses between them
 MAX_LAYERS = 1000  # hidden ones
 
 
@@ -61,7 +69,8 @@ class BPModule(LightningModule):
         lr_scheduler: what makes a scheduler of the optimizer; none keeps α constant.
         lr_scheduler_interval: whether the scheduler is stepped once an ``epoch`` or at every ``step``.
         engine: ``autograd`` trains by the autograd Functions and ``torch.optim.SGD``, ``fused`` by
-            :class:`torchbp.descent.Descent`, many times faster on small networks; the parameters are the same.
+            :class:`torchbp.descent.Descent`, many times faster on small networks; the parameters are the same. ``auto`` is
+            fused where that can do what the run asks, and no callback is told of every step; else autograd.
         steps_per_execution: how many steps the fused engine takes in one ``training_step``, which is all that callbacks see of
             them; None for as many as take about a tenth of a second. Epochs, ``max_steps``, validation and checkpoints come
             after the very step that they are asked for, whatever this is.
@@ -94,7 +103,7 @@ class BPModule(LightningModule):
         init: Literal["glorot", "normal"] = "glorot",
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
-        engine: Literal["autograd", "fused"] = "autograd",
+        engine: Literal["auto", "autograd", "fused"] = "autograd",
         steps_per_execution: int | None = None,
         train_metrics: bool = True,
         cuda_graph: bool = False,
@@ -111,13 +120,13 @@ class BPModule(LightningModule):
             raise ValueError(f"{name} is {value}; it is for softmax outputs, here they are {entry.name}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1")
-        if engine not in ENGINES:
-            raise ValueError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
-        if steps_per_execution is not None and (engine != "fused" or steps_per_execution < 1):
+        if engine not in ("auto", *ENGINES):
+            raise ValueError(f"engine is {engine!r}; it must be one of auto, {', '.join(ENGINES)}")
+        if steps_per_execution is not None and (engine == "autograd" or steps_per_execution < 1):
             raise ValueError(
                 f"steps_per_execution is {steps_per_execution}; it must be 1 or more, and is for engine: fused only"
             )
-        if cuda_graph and engine != "fused":
+        if cuda_graph and engine == "autograd":
             raise ValueError(f"cuda_graph is for engine: fused only, here engine is {engine}")
         if lr_scheduler_interval not in ("epoch", "step"):
             raise ValueError(f"lr_scheduler_interval is {lr_scheduler_interval!r}; it must be 'epoch' or 'step'")
@@ -126,7 +135,9 @@ class BPModule(LightningModule):
             raise ValueError(f"hidden_sizes has {len(hidden_sizes)} layers; at most {MAX_LAYERS} are allowed")
         self.save_hyperparameters(ignore=["lr_scheduler"], logger=False)
         self.hparams.update(hidden_sizes=hidden_sizes, cost=entry.cost, output=entry.name)
-        self.task, self.cost, self.engine = task, entry.cost, engine
+        self.task, self.cost = task, entry.cost
+        self.engine: str = engine  # in a run that which it has, and where that is autograd by auto, why
+        self.obstacle: str | None = None
         self.lr, self.lr_was_found = lr, False
         self.entry, self.label_smoothing = entry, label_smoothing
         self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
@@ -162,9 +173,23 @@ class BPModule(LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         # A run's first hook, before Lightning refuses on its own and without a word of the engine.
-        if self.engine == "fused":
-            refuse_unsupported(self.trainer)
+        self.engine = self.hparams["engine"]
+        self._take_fused_unless(trainer_obstacle(self.trainer))
+        if self.hparams["engine"] == "auto":
+            self._take_fused_unless(step_watcher(self.trainer))
         return []
+
+    def _take_fused_unless(self, obstacle: str | None) -> None:
+        """Where auto has not settled on autograd before, take the fused engine, or where something stands against it autograd.
+
+        Raises:
+            ValueError: the fused engine is asked for by its name, and there is an obstacle.
+        """
+        if self.engine == "autograd":
+            return
+        if self.hparams["engine"] != "auto":
+            refuse_obstacle(obstacle)
+        self.engine, self.obstacle = ("autograd" if obstacle else "fused"), obstacle
 
     def setup(self, stage: str) -> None:
         # Lightning does this too, but after it has restored a checkpoint, which would lose digits to float32.
@@ -219,6 +244,7 @@ class BPModule(LightningModule):
         return cost, prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
     def on_train_start(self) -> None:
+        self._take_fused_unless(optimizer_obstacle(self))  # a checkpoint may have brought another
         self._fused = FusedEngine(self) if self.engine == "fused" else None
         if not sees_costs_alone(self.trainer):
             self.budget = None
@@ -231,9 +257,11 @@ class BPModule(LightningModule):
     @property
     def updates_ahead(self) -> Callable[[int, int], int] | None:
         """What a loader is to ask how many batches the next ``training_step`` takes; None where that is always one."""
-        return self._updates_ahead if self.engine == "fused" else None
+        return None if self.engine == "autograd" else self._updates_ahead
 
     def _updates_ahead(self, done: int, batch_size: int) -> int:
+        if self.engine == "autograd":  # settled on since the loader was made
+            return 1
         weights = sum(parameter.numel() for parameter in self.network.parameters())
         values = batch_size * (self.hparams["num_features"] + 2 * self.hparams["num_outputs"])
         return updates_ahead(self.trainer, self.steps_per_execution or automatic_steps(weights, values, batch_size), done)

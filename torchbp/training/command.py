@@ -24,6 +24,7 @@ from torchbp._text import printable
 from torchbp.cli import STARTED
 from torchbp.training._board import BoardLogger, Graph, Histograms, Hyperparameters
 from torchbp.training._budget import Budget
+from torchbp.training._choices import ShowChoices
 from torchbp.training._curves import ActivationCurves
 from torchbp.training._events import naming_events
 from torchbp.training._folder import SaveConfig, folder_name, only_if_trained, own_config, run_folder, run_name, run_options
@@ -31,7 +32,6 @@ from torchbp.training._fused import refuse_precision
 from torchbp.training._jsonargparse import set_help
 from torchbp.training._lightning import copies_this_process, instantiator
 from torchbp.training._limits import refuse_limits
-from torchbp.training._lr import ShowLearningRate
 from torchbp.training._module import BPModule
 from torchbp.training._progress import PlainProgress, ProgressBar, Unprofiled
 from torchbp.training._saving import Best, Last, WaitingCheckpointIO
@@ -132,6 +132,7 @@ class BPCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for attribute in ("num_features", "num_outputs", "task"):
             parser.link_arguments(f"data.{attribute}", f"model.{attribute}", apply_on="instantiate")
+        parser.set_defaults({"model.engine": "auto"})
 
     def _add_instantiators(self) -> None:
         instantiate = instantiator(self, "data")
@@ -308,7 +309,7 @@ class BPCLI(LightningCLI):
             each = config["every_epoch"]
             shares = {name: None if each else Budget(share, most, STARTED) for name, (share, most) in LIMITS.items()}
             self.model.budget = shares["metrics"]
-            callbacks += [ShowLearningRate(), Graph(), Histograms(budget=shares["histograms"]), Hyperparameters()]
+            callbacks += [ShowChoices(), Graph(), Histograms(budget=shares["histograms"]), Hyperparameters()]
             callbacks.append(ActivationCurves(budget=shares["curves"]))
             if trainer["enable_checkpointing"] is not False and not trainer["fast_dev_run"]:
                 self.best = Best(monitor)
