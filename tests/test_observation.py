@@ -16,7 +16,7 @@ from torchbp.training import BoardLogger, BPModule, Budget
 from torchbp.training import command as cli
 from torchbp.training._saving import WaitingCheckpointIO
 
-NEVER = dict.fromkeys(cli.LIMITS, (0.0, inf))  # but at the first and the last epoch
+NEVER = dict.fromkeys(cli.LIMITS, (0.0, inf, None))  # but at the first and the last epoch
 EPOCHS = 8
 PLATEAU = ["--model.lr_scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.lr_scheduler.monitor"]
 
@@ -57,6 +57,12 @@ def test_a_budget_is_a_share_of_the_time(
     epochs = Epochs(clock, Budget(share, at_most), seconds)
     quiet_trainer(max_epochs=100, callbacks=[epochs]).fit(BPModule(2, 1, (2,)), datamodule=BuiltinDataModule("xor"))
     assert epochs.due == [*expected]
+
+
+def test_a_thinned_budget_writes_the_less_the_longer_the_run(clock: list[float]) -> None:
+    epochs = Epochs(clock, Budget(1.0, thin=4), 0.1)  # with time for every epoch
+    quiet_trainer(max_epochs=60, callbacks=[epochs]).fit(BPModule(2, 1, (2,)), datamodule=BuiltinDataModule("xor"))
+    assert epochs.due == [*range(8), 8, 10, 12, 15, 18, 22, 27, 33, 41, 51, 59]
 
 
 @pytest.mark.parametrize("limit", [{"max_epochs": 3}, {"max_steps": 50}, {"max_epochs": 9, "callbacks": "stop"}], ids=str)
@@ -104,10 +110,12 @@ def test_every_kind_is_due_at_the_first_and_the_last_epoch_and_changes_no_parame
     seldom = fit(tmp_path / "seldom", monkeypatch, *options)
     for tag in ("cost/train", "cost/val", "epoch"):
         assert [(e.step, e.value) for e in seldom.Scalars(tag)] == [(e.step, e.value) for e in every.Scalars(tag)]
-    for tag in ("accuracy/train", "auroc/val", "norm/dL_dW/1"):
-        first, *between, last = [(e.step, e.value) for e in every.Scalars(tag)]
+    for tag in ("accuracy/train", "auroc/val", "norm/dL_dW/1", "norm/dL_dZ/2", "dead/1"):
+        events = [(e.step, e.value) for e in every.Scalars(tag)]
+        start, (first, *between, last) = events[:-EPOCHS], events[-EPOCHS:]
         assert len(between) == EPOCHS - 2
-        assert [(e.step, e.value) for e in seldom.Scalars(tag)] == [first, last]
+        assert [(e.step, e.value) for e in seldom.Scalars(tag)] == [*start, first, last]
+        assert [step for step, _ in start] == ([0] if tag in ("norm/dL_dZ/2", "dead/1") else [])
     assert [e.step for e in every.Histograms("dL_dW/2")] == [*range(1, EPOCHS + 1)]
     assert [e.step for e in seldom.Histograms("dL_dW/2")] == [1, EPOCHS]
     for kind in ("best", "last"):

@@ -116,6 +116,7 @@ class ArrayDataModule(RowsDataModule):
             raise ValueError(f"x has shape {x.shape} and y {y.shape}; they must have as many rows")
         if self._target is None:
             self._target = fit_target(y, self._given_task, math.prod(x.shape[1:]))
+        self.image_shape = x.shape[1:] if x.ndim in (3, 4) else None
         rows = Rows(self._source(x), torch.from_numpy(self._target.encode(y)))
         check_rows(rows, self._target.task)
         return rows

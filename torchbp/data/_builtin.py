@@ -58,6 +58,7 @@ class BuiltinDataModule(RowsDataModule):
         self.name = name
         tasks: dict[str, Task] = {"digits": "multiclass", "diabetes": "regression", "sines": "regression"}
         self.task = tasks.get(name, "binary")
+        self.image_shape = (8, 8) if name == "digits" else None
 
     @property
     def class_names(self) -> Sequence[str]:  # type: ignore[override]

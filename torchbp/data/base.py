@@ -97,6 +97,7 @@ class RowsDataModule(LightningDataModule):
     name: str
     path: Path | None = None
     class_names: Sequence[str] = ()
+    image_shape: tuple[int, ...] | None = None  # where each row of x is a picture: (height, width), and its colours
 
     def load(self) -> Rows:
         """All rows: x (N, num_features) and y (N, num_outputs), such as :func:`check_rows` accepts."""

@@ -4,7 +4,9 @@ from torchbp.training._board import BoardLogger, Graph, Histograms, Hyperparamet
 from torchbp.training._budget import Budget
 from torchbp.training._curves import ActivationCurves
 from torchbp.training._module import BPModule
+from torchbp.training._pictures import Pictures
 from torchbp.training._progress import PlainProgress
+from torchbp.training._signals import Signals
 
 __all__ = [
     "ActivationCurves",
@@ -14,5 +16,7 @@ __all__ = [
     "Graph",
     "Histograms",
     "Hyperparameters",
+    "Pictures",
     "PlainProgress",
+    "Signals",
 ]

@@ -14,22 +14,27 @@ class Budget:
     Args:
         share: of the run's time so far that it may have taken for it to be done again.
         at_most: so many seconds after it was done it is done again, whatever it takes.
+        thin: after that many epochs it is done at most once while the number of epochs grows by one part in so many, so that
+            what a long run writes stays small; None for as often as there is time.
         begun: when the run began, in seconds of ``time.monotonic``; None for now.
     """
 
-    def __init__(self, share: float, at_most: float = float("inf"), begun: float | None = None) -> None:
-        self.share, self.at_most = share, at_most
+    def __init__(
+        self, share: float, at_most: float = float("inf"), thin: int | None = None, begun: float | None = None
+    ) -> None:
+        self.share, self.at_most, self.thin = share, at_most, thin
         self.begun = monotonic() if begun is None else begun
         self.spent = 0.0
         self.done_at = -float("inf")  # never
+        self._epoch = self._next_epoch = 0
 
     def due(self, trainer: Trainer, left: float = 0) -> bool:
         """Whether to do it in this epoch, of which so many steps are left; all processes are told the same."""
-        now = monotonic()
+        now, self._epoch = monotonic(), trainer.current_epoch
         due = (
             self.done_at == -float("inf")
             or is_last_epoch(trainer, left)
-            or self.spent <= self.share * (now - self.begun)
+            or (self.spent <= self.share * (now - self.begun) and self._epoch >= self._next_epoch)
             or now - self.done_at >= self.at_most
         )
         return trainer.strategy.broadcast(due) if trainer.world_size > 1 else due
@@ -43,6 +48,7 @@ class Budget:
         finally:
             self.done_at = monotonic()
             self.spent += self.done_at - start
+            self._next_epoch = self._epoch + max(self._epoch // self.thin, 1) if self.thin else 0
 
 
 def is_last_epoch(trainer: Trainer, left: float) -> bool:

@@ -33,9 +33,11 @@ from torchbp.training._jsonargparse import set_help
 from torchbp.training._lightning import copies_this_process, instantiator
 from torchbp.training._limits import refuse_limits
 from torchbp.training._module import BPModule
+from torchbp.training._pictures import Pictures
 from torchbp.training._progress import PlainProgress, ProgressBar, Unprofiled
 from torchbp.training._saving import Best, Last, WaitingCheckpointIO
 from torchbp.training._schedule import refuse_failing
+from torchbp.training._signals import Signals
 from torchbp.training.arguments import (
     STAND_IN,
     ConfigurationParser,
@@ -66,9 +68,17 @@ from torchbp.training.checkpoint import (
 )
 from torchbp.training.prediction import PredictionWriter, table_file
 
+THIN = 25
 NETWORK = ("hidden_sizes", "cost", "output", "activation", "activation_per_unit")  # what makes it, and what it is measured by
-# Shares of the run's time for what is not done every epoch, and after how many seconds it is done whatever it takes.
-LIMITS = {"histograms": (0.01, inf), "curves": (0.01, inf), "metrics": (0.01, inf), "checkpoints": (0.02, 10.0)}
+# The budget of what is not done every epoch: its share of the run's time, ..., as Budget takes them.
+LIMITS: dict[str, tuple[float, float, int | None]] = {
+    "histograms": (0.01, inf, THIN),
+    "signals": (0.01, inf, THIN),
+    "curves": (0.005, inf, THIN),
+    "pictures": (0.005, inf, THIN),
+    "metrics": (0.01, inf, None),
+    "checkpoints": (0.01, 10.0, None),
+}
 CKPT_PATH = "A run's checkpoint: a path, or best or last for those of the newest run that is meant."
 
 
@@ -307,13 +317,14 @@ class BPCLI(LightningCLI):
             validated = getattr(self.datamodule, "has_validation", True) and trainer["limit_val_batches"] != 0
             monitor = "cost/val" if validated else "cost/train"
             each = config["every_epoch"]
-            shares = {name: None if each else Budget(share, most, STARTED) for name, (share, most) in LIMITS.items()}
-            self.model.budget = shares["metrics"]
-            callbacks += [ShowChoices(), Graph(), Histograms(budget=shares["histograms"]), Hyperparameters()]
-            callbacks.append(ActivationCurves(budget=shares["curves"]))
+            budgets = {name: None if each else Budget(*limits, STARTED) for name, limits in LIMITS.items()}
+            self.model.budget = budgets["metrics"]
+            callbacks += [ShowChoices(), Graph(), Histograms(budget=budgets["histograms"]), Hyperparameters()]
+            callbacks += [Signals(budgets["signals"]), ActivationCurves(budget=budgets["curves"])]
+            callbacks.append(Pictures(budgets["pictures"]))
             if trainer["enable_checkpointing"] is not False and not trainer["fast_dev_run"]:
                 self.best = Best(monitor)
-                callbacks += [self.best, Last(shares["checkpoints"])]
+                callbacks += [self.best, Last(budgets["checkpoints"])]
             if config["patience"]:
                 callbacks.append(EarlyStopping(monitor, patience=int(config["patience"])))  # no type of jsonargparse's
         trainer["profiler"] = trainer["profiler"] or Unprofiled()

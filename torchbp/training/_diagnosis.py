@@ -1,0 +1,80 @@
+"""What is wrong with a run that learns nothing, in a line: which layer shows it, and what to try."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from lightning.pytorch import Trainer
+
+SATURATED = 0.8  # of a layer's activations, at the start
+DEAD = 0.9  # of a layer's units, later on
+VANISHED = 1e-3  # of the last layer's δ
+RISEN = 1.5  # times the cost at the start
+STUCK = 0.99  # of the cost at the start
+EPOCHS = 3  # after which the cost is to have moved
+CHANGED = 0.01  # by how much of itself W has to change over a run for it to learn
+
+
+class _Signal(Protocol):
+    @property
+    def delta(self) -> float: ...
+    @property
+    def update(self) -> float: ...
+    @property
+    def saturated(self) -> float | None: ...
+    @property
+    def dead(self) -> float | None: ...
+
+
+class Diagnosis:
+    """Watches a run from its start."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+
+    def of(self, cost: float, signals: Sequence[_Signal], lr: float, trainer: Trainer) -> str | None:
+        """What is known to be wrong, in words, by the cost and the layers' signals of now; None for nothing."""
+        if self._start is None:
+            self._start = cost
+            return _saturated(signals) or _vanishing(signals)
+        epochs = trainer.current_epoch + 1
+        if epochs < EPOCHS:
+            return None
+        moved = f"the cost was {self._start:.3g} at the start and is {cost:.3g} after {epochs} epochs"
+        number, most = max(enumerate(signals, 1), key=lambda one: one[1].update)
+        for dead, signal in enumerate(signals, 1):
+            if signal.dead is not None and signal.dead > DEAD and signal.delta <= VANISHED * signals[-1].delta:
+                return (
+                    f"{moved}, with {signal.dead:.0%} of layer {dead}'s units dead, for their slope is near 0 for every row:"
+                    f" lr {lr:.3g} is too high; try --model.lr {lr / 10:.1g}, or auto"
+                )
+        if cost > RISEN * self._start:
+            step = f"a step changes W of layer {number} by {most.update:.2g} of it"
+            return f"{moved}: lr {lr:.3g} is too high; {step}; try --model.lr {lr / 10:.1g}, or auto"
+        if cost < STUCK * self._start:
+            return None
+        if most.update * trainer.estimated_stepping_batches < CHANGED:
+            step = f"a step changes W of layer {number}, where it changes most, by {most.update:.1g} of it"
+            better = f"--model.lr {lr * 1e-3 / most.update:.1g}, or auto" if most.update else "--model.lr auto"
+            return f"{moved}: lr {lr:.3g} is too low; {step}; try {better}"
+        return _vanishing(signals)
+
+
+def _saturated(signals: Sequence[_Signal]) -> str | None:
+    for number, signal in enumerate(signals, 1):
+        if signal.saturated is not None and signal.saturated > SATURATED:
+            cause = "inputs of one scale (--data.standardize true)" if number == 1 else "another --model.activation"
+            return (
+                f"layer {number} is saturated at the start: the slope of {signal.saturated:.0%} of its activations is near 0,"
+                f" so that it hardly learns; try {cause}, or smaller weights (--model.init glorot)"
+            )
+    return None
+
+
+def _vanishing(signals: Sequence[_Signal]) -> str | None:
+    number, least = min(enumerate(signals, 1), key=lambda one: one[1].delta)
+    if least.delta >= VANISHED * signals[-1].delta:
+        return None
+    return (
+        f"the error vanishes on its way down: the norm of ∂L/∂Z is {signals[-1].delta:.2g} in layer {len(signals)} and"
+        f" {least.delta:.2g} in layer {number}, which hardly learns; try --model.activation tanh or relu, or fewer layers"
+    )
