@@ -20,7 +20,7 @@ CASES = [
     ("XOR --model.hidden_sizes 16", 2, "model.hidden_sizes is 16; it must be a list, such as [A, B]"),
     ("XOR --model.hidden_sizes '[2.5]'", 2, "model.hidden_sizes is 2.5; it must be int"),
     ("XOR --model.cost hinge", 1, "cost 'hinge' is not for task binary; it must be cost 'cross_entropy' with output 'sigmoid'"),
-    ("XOR --model.engine warp", 2, "model.engine is warp; it must be one of 'auto', 'autograd', 'fused'"),
+    ("XOR --model.engine warp", 2, "model.engine is warp; it must be one of 'auto', 'autograd', 'fused', 'compiled'"),
     ("XOR --model.num_features 3", 2, "must be given via"),
     ("XOR --model.lr_scheduler Nope", 2, "model.lr_scheduler is Nope; it must be a scheduler of torch.optim.lr_scheduler"),
     ("XOR --model.lr_scheduler torch.nn.Linear", 2, "model.lr_scheduler is torch.nn.Linear; it must be a scheduler of torch"),

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import repeat
+from itertools import islice, repeat
 
 import torch
 from torch import Tensor
 
 from torchbp import equations as eq
+from torchbp._compiled import MOST, CompiledBlock
 from torchbp._workspace import Bound, Workspace
 from torchbp.functions import positives_weighted
 from torchbp.iteration import backward, forward
@@ -37,13 +38,15 @@ class Descent:
             place, the mean over processes. Without it no gradient is made.
         cuda_graph: capture the second step on batches of a size as a CUDA graph and replay it from then on, until ``lr`` or the
             largest batch changes. Nothing in a step waits for the device or depends on values.
+        compile: whether up to 32 full batches at a time are one function that PyTorch's Inductor has compiled, which takes some
+            ten seconds the first time and needs a C++ compiler. The same equations, to rounding.
         pos_weight: multiplies the cost's term of the positive class, as in
             :func:`torchbp.functional.binary_cross_entropy_with_logits`; the attribute may be set between steps.
 
     Raises:
         ValueError: a ``cost`` that does not go with the network's output, an ``lr`` below zero, a ``cuda_graph`` of a network
-            that is not on a CUDA device, or together with ``reduce`` or K networks, a ``pos_weight`` of another output than
-            sigmoid with cross-entropy.
+            that is not on a CUDA device, or together with ``reduce`` or K networks, ``compile`` together with one of these, a
+            ``pos_weight`` of another output than sigmoid with cross-entropy.
 
     >>> network = BPNetwork([2, 3, 1])
     >>> x, y = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0], [1.0], [1.0], [0.0]])
@@ -62,6 +65,7 @@ class Descent:
         reduce: Callable[[Tensor], None] | None = None,
         cuda_graph: bool = False,
         pos_weight: Tensor | None = None,
+        compile: bool = False,
     ) -> None:
         self._output = network.output_with(cost)
         _check_lr(lr, network.networks)
@@ -71,12 +75,15 @@ class Descent:
             raise ValueError(
                 f"cuda_graph is True; it needs one process and one network on a CUDA device, here it is on {device}"
             )
+        if compile and (cuda_graph or reduce is not None or network.networks is not None):
+            raise ValueError("compile is True; it is for one network in one process, and without cuda_graph")
         if pos_weight is not None:
             self._output.check_pos_weight()
         self.lr, self.pos_weight = lr, pos_weight
         self._reduce = reduce
         self._graphs: dict[int, _Graph | None] | None = {} if cuda_graph else None
         self._graphs_of: tuple[object, ...] = ()
+        self._blocks: dict[int, CompiledBlock] | None = {} if compile else None
         self._network, self._networks = network.iteration(cost), network.networks
         self._parameters = parameters
         self._bind()
@@ -144,15 +151,49 @@ class Descent:
         lrs = repeat(self.lr) if lrs is None else list(lrs)
         if isinstance(lrs, list) and len(lrs) != len(batches):
             raise ValueError(f"there are {len(lrs)} lrs; they must be one for each of {len(batches)} batches")
+        if self._blocks is not None:
+            lrs = [*islice(lrs, len(batches))]
+            done = self._by_blocks(x, y, z, a, w, batch_size, lrs, keep_gradients)
+            batches, lrs = batches[done:], lrs[done:]
         iterate, bound = self._iteration_in_use(), self._bound_to(min(batch_size, y.shape[-2]))
         last = len(batches) - 1
         for number, (batch, lr) in enumerate(zip(batches, lrs, strict=False)):
             if number == last:
-                bound = self._bound_to(y.shape[-2] - last * batch_size)
+                bound = self._bound_to(batch[1].shape[-2])
                 iterate = self._iterate_by_gradients if keep_gradients else iterate
             iterate(*batch, lr, bound)
         cost = self._output.value(z, a, y)  # 3.1
         return _batch_means(cost if w is None else cost * w, batch_size)
+
+    def _by_blocks(
+        self,
+        x: Tensor,
+        y: Tensor,
+        z: Tensor,
+        a: Tensor,
+        weight: Tensor | None,
+        batch_size: int,
+        lrs: Sequence[float | Tensor],
+        but_the_last: bool,
+    ) -> int:
+        """Descend on full batches by compiled blocks; returns how many these were."""
+        assert self._blocks is not None
+        full = (y.shape[-2] - but_the_last) // batch_size
+        block = self._blocks.get(batch_size)
+        if full > 1 and (block is None or block.steps < min(full, MOST)):
+            count = self._bound_to(batch_size).count
+            block = CompiledBlock(self._network, self._values, batch_size, count, min(full, MOST))
+            self._blocks[batch_size] = block
+        if block is None:
+            return 0
+        done = full // block.steps * block.steps
+        for begin in range(0, done, block.steps):
+            part = slice(begin * batch_size, (begin + block.steps) * batch_size)
+            w = None if weight is None else weight[part]
+            z[part].copy_(block.run(x[part], y[part], w, lrs[begin : begin + block.steps]))  # type: ignore[arg-type]
+        rows = done * batch_size
+        self._output.activation(z[:rows], out=a[:rows])  # 2.4
+        return done
 
     def _iteration_in_use(self) -> Callable[..., None]:
         if self._reduce is not None:
@@ -246,6 +287,8 @@ class Descent:
         self._prediction = self._values[-1].new_empty(0, self._values[-1].shape[-1])
         if self._graphs is not None:
             self._graphs.clear()
+        if self._blocks is not None:
+            self._blocks.clear()
 
     def _bound_to(self, rows: int) -> Bound:
         """The layers for batches of so many rows."""

@@ -10,7 +10,7 @@ DEAD = 0.9  # of a layer's units, later on
 VANISHED = 1e-3  # of the last layer's δ
 RISEN = 1.5  # times the cost at the start
 STUCK = 0.99  # of the cost at the start
-EPOCHS = 3  # after which the cost is to have moved
+EPOCHS, STEPS = 3, 30  # after which the cost is to have moved
 CHANGED = 0.01  # by how much of itself W has to change over a run for it to learn
 
 
@@ -37,7 +37,7 @@ class Diagnosis:
             self._start = cost
             return _saturated(signals) or _vanishing(signals)
         epochs = trainer.current_epoch + 1
-        if epochs < EPOCHS:
+        if epochs < EPOCHS or trainer.global_step < STEPS:
             return None
         moved = f"the cost was {self._start:.3g} at the start and is {cost:.3g} after {epochs} epochs"
         number, most = max(enumerate(signals, 1), key=lambda one: one[1].update)

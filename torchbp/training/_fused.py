@@ -47,7 +47,8 @@ class FusedEngine:
         mark_stepped(optimizer)
         several = self.trainer.world_size > 1
         reduce = _mean_over_processes if several else None
-        self.descent = Descent(module.network, module.cost, self.group["lr"], reduce, module.cuda_graph, module.pos_weight)
+        how = {"cuda_graph": module.cuda_graph, "compile": module.engine == "compiled"}
+        self.descent = Descent(module.network, module.cost, self.group["lr"], reduce, pos_weight=module.pos_weight, **how)
 
     def train(
         self, x: Tensor, y: Tensor, batch_size: int, batch_idx: int, weight: Tensor | None = None
@@ -175,8 +176,8 @@ def count_updates(trainer: Trainer, updates: int) -> None:
     count_stepped_batches(trainer, updates - 1)
 
 
-def trainer_obstacle(trainer: Trainer) -> str | None:
-    """What is asked of a Trainer that the fused engine does not do, in words; None for nothing."""
+def trainer_obstacle(trainer: Trainer, engine: str) -> str | None:
+    """What is asked of a Trainer that the fused, or the compiled, engine does not do, in words; None for nothing."""
     accumulation = [c.scheduling for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
     whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)  # copies of the network
     asked = {
@@ -185,6 +186,7 @@ def trainer_obstacle(trainer: Trainer) -> str | None:
         "GradientAccumulationScheduler": accumulation[0] if accumulation else None,
         "strategy": None if whole else type(trainer.strategy).__name__,
         "precision": None if trainer.precision in PRECISIONS else trainer.precision,
+        "the number of processes": trainer.world_size if engine == "compiled" and trainer.world_size > 1 else None,
     }
     return next((f"{name} is {value}" for name, value in asked.items() if value is not None), None)
 
@@ -213,27 +215,27 @@ def step_watcher(trainer: Trainer) -> str | None:
     return None
 
 
-def refuse_obstacle(obstacle: str | None) -> None:
-    """Refuse what the fused engine does not do.
+def refuse_obstacle(obstacle: str | None, engine: str) -> None:
+    """Refuse what an engine that is asked for by its name does not do.
 
     Raises:
         ValueError: there is such an obstacle.
     """
     if obstacle is not None:
-        raise ValueError(f"{obstacle}; engine: fused cannot do that, take engine: autograd")
+        raise ValueError(f"{obstacle}; engine: {engine} cannot do that, take engine: autograd")
 
 
 def _kind(one: object) -> str:
     return type(one).__name__
 
 
-def refuse_precision(precision: str | int | None) -> None:
-    """Refuse a precision, as one gives it to a Trainer, in which the fused engine cannot train.
+def refuse_precision(precision: str | int | None, engine: str) -> None:
+    """Refuse a precision, as one gives it to a Trainer, in which the engine cannot train.
 
     Raises:
         ValueError: mixed precision, or 16 bits of float16.
     """
-    refuse_obstacle(None if precision in PRECISIONS else f"precision is {precision}")
+    refuse_obstacle(None if precision in PRECISIONS else f"precision is {precision}", engine)
 
 
 def _mean_over_processes(gradients: Tensor) -> None:

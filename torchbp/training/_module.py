@@ -34,7 +34,7 @@ from torchbp.training._lr import find_lr, refuse_lr
 from torchbp.training._metrics import metrics_of
 from torchbp.training._schedule import refuse_failing
 
-ENGINES = ("autograd", "fused")  # besides auto, which chooses between them
+ENGINES = ("autograd", "fused")  # between which auto chooses
 MAX_LAYERS = 1000  # hidden ones
 
 
@@ -70,7 +70,8 @@ class BPModule(LightningModule):
         lr_scheduler_interval: whether the scheduler is stepped once an ``epoch`` or at every ``step``.
         engine: ``autograd`` trains by the autograd Functions and ``torch.optim.SGD``, ``fused`` by
             :class:`torchbp.descent.Descent`, many times faster on small networks; the parameters are the same. ``auto`` is
-            fused where that can do what the run asks, and no callback is told of every step; else autograd.
+            fused where that can do what the run asks, and no callback is told of every step; else autograd. ``compiled`` is
+            fused with up to 32 steps compiled as one function, for long runs of small networks; it needs a C++ compiler.
         steps_per_execution: how many steps the fused engine takes in one ``training_step``, which is all that callbacks see of
             them; None for as many as take about a tenth of a second. Epochs, ``max_steps``, validation and checkpoints come
             after the very step that they are asked for, whatever this is.
@@ -103,7 +104,7 @@ class BPModule(LightningModule):
         init: Literal["glorot", "normal"] = "glorot",
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
-        engine: Literal["auto", "autograd", "fused"] = "autograd",
+        engine: Literal["auto", "autograd", "fused", "compiled"] = "autograd",
         steps_per_execution: int | None = None,
         train_metrics: bool = True,
         cuda_graph: bool = False,
@@ -120,13 +121,13 @@ class BPModule(LightningModule):
             raise ValueError(f"{name} is {value}; it is for softmax outputs, here they are {entry.name}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1")
-        if engine not in ("auto", *ENGINES):
-            raise ValueError(f"engine is {engine!r}; it must be one of auto, {', '.join(ENGINES)}")
+        if engine not in ("auto", *ENGINES, "compiled"):
+            raise ValueError(f"engine is {engine!r}; it must be one of auto, {', '.join(ENGINES)}, compiled")
         if steps_per_execution is not None and (engine == "autograd" or steps_per_execution < 1):
             raise ValueError(
                 f"steps_per_execution is {steps_per_execution}; it must be 1 or more, and is for engine: fused only"
             )
-        if cuda_graph and engine == "autograd":
+        if cuda_graph and engine in ("autograd", "compiled"):
             raise ValueError(f"cuda_graph is for engine: fused only, here engine is {engine}")
         if lr_scheduler_interval not in ("epoch", "step"):
             raise ValueError(f"lr_scheduler_interval is {lr_scheduler_interval!r}; it must be 'epoch' or 'step'")
@@ -174,7 +175,7 @@ class BPModule(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         # A run's first hook, before Lightning refuses on its own and without a word of the engine.
         self.engine = self.hparams["engine"]
-        self._take_fused_unless(trainer_obstacle(self.trainer))
+        self._take_fused_unless(trainer_obstacle(self.trainer, self.engine))
         if self.hparams["engine"] == "auto":
             self._take_fused_unless(step_watcher(self.trainer))
         return []
@@ -188,8 +189,9 @@ class BPModule(LightningModule):
         if self.engine == "autograd":
             return
         if self.hparams["engine"] != "auto":
-            refuse_obstacle(obstacle)
-        self.engine, self.obstacle = ("autograd" if obstacle else "fused"), obstacle
+            refuse_obstacle(obstacle, self.engine)
+        else:
+            self.engine, self.obstacle = ("autograd" if obstacle else "fused"), obstacle
 
     def setup(self, stage: str) -> None:
         # Lightning does this too, but after it has restored a checkpoint, which would lose digits to float32.
@@ -245,7 +247,7 @@ class BPModule(LightningModule):
 
     def on_train_start(self) -> None:
         self._take_fused_unless(optimizer_obstacle(self))  # a checkpoint may have brought another
-        self._fused = FusedEngine(self) if self.engine == "fused" else None
+        self._fused = None if self.engine == "autograd" else FusedEngine(self)
         if not sees_costs_alone(self.trainer):
             self.budget = None
 

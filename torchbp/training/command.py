@@ -304,8 +304,8 @@ class BPCLI(LightningCLI):
         config, trainer = self.config[self.subcommand], self.config_init[self.subcommand]["trainer"]
         fit = self.subcommand == "fit"
         refuse_limits(trainer, self.command)
-        if self.model.engine == "fused":  # before Lightning warns of what it makes of it
-            refuse_precision(trainer["precision"])
+        if self.model.engine in ("fused", "compiled"):  # before Lightning warns of what it makes of it
+            refuse_precision(trainer["precision"], self.model.engine)
         shown = sys.stderr if config.get("output") == "-" else sys.stdout
         callbacks: list[Callback] = []
         if trainer["logger"] is None:
