@@ -105,24 +105,36 @@ class SaveConfig(SaveConfigCallback):
 
 
 class _Begun(Callback):
-    """Sees a run begin to train."""
+    """Sees a run begin to train, and dismisses callbacks that have done by then all they do: to ask one takes a microsecond.
+
+    Args:
+        done: the kinds of those.
+    """
 
     training = False
 
+    def __init__(self, done: tuple[type[Callback], ...]) -> None:
+        self.done = *done, type(self)
+
     # Of a module's hooks on_train_start is the last that refuses. An epoch that is gone on with is not started again.
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         self.training = True
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        trainer.callbacks = [one for one in callbacks if type(one) not in self.done]  # type: ignore[attr-defined]
 
 
 @contextmanager
-def only_if_trained(trainer: Trainer, run: tuple[Path, str, str | None] | None) -> Iterator[None]:
+def only_if_trained(
+    trainer: Trainer, run: tuple[Path, str, str | None] | None, at_start: tuple[type[Callback], ...] = ()
+) -> Iterator[None]:
     """Claim the run's folder; at the block's end, remove what the run made where it has not begun to train.
 
     Args:
         run: of torchbp's own logger, where it writes: (logs, name, version), without a version for a new run.
+        at_start: the kinds of callbacks that do nothing once it has begun.
     """
     new: list[Path] = []
-    begun = _Begun()
+    begun = _Begun(at_start)
     if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
         folder = Path(trainer.logger.log_dir)
         new = [path for path in (folder, *folder.parents) if not path.exists()]

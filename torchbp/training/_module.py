@@ -159,6 +159,13 @@ class BPModule(LightningModule):
             {f"{split}_metrics": metrics_of(task, num_outputs, split) for split in ("train", "val", "test")}
         )
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes at each hook of each step which one it is; nn.Module would ask each time whether that is a parameter.
+        if type(value) is str or (value is None and name.startswith("_")):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **arguments: Any) -> Self:  # type: ignore[override]
         """The network of a checkpoint, on the CPU; ``arguments`` are those of the class that are to differ.

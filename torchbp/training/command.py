@@ -79,6 +79,7 @@ LIMITS: dict[str, tuple[float, float, int | None]] = {
     "metrics": (0.01, inf, None),
     "checkpoints": (0.01, 10.0, None),
 }
+AT_START = (ShowChoices, Graph, Hyperparameters, SaveConfig)
 CKPT_PATH = "A run's checkpoint: a path, or best or last for those of the newest run that is meant."
 
 
@@ -320,8 +321,11 @@ class BPCLI(LightningCLI):
             budgets = {name: None if each else Budget(*limits, STARTED) for name, limits in LIMITS.items()}
             self.model.budget = budgets["metrics"]
             callbacks += [ShowChoices(), Graph(), Histograms(budget=budgets["histograms"]), Hyperparameters()]
-            callbacks += [Signals(budgets["signals"]), ActivationCurves(budget=budgets["curves"])]
-            callbacks.append(Pictures(budgets["pictures"]))
+            callbacks.append(Signals(budgets["signals"]))
+            if any(g.parameters for g in self.model.network.activations):
+                callbacks.append(ActivationCurves(budget=budgets["curves"]))
+            if self.model.hparams["num_features"] == 2 or getattr(self.datamodule, "image_shape", None):
+                callbacks.append(Pictures(budgets["pictures"]))
             if trainer["enable_checkpointing"] is not False and not trainer["fast_dev_run"]:
                 self.best = Best(monitor)
                 callbacks += [self.best, Last(budgets["checkpoints"])]
@@ -375,7 +379,7 @@ class BPCLI(LightningCLI):
 
     def fit(self, **kwargs: Any) -> None:
         """Train; of a run that has not begun to train, nothing is left."""
-        with only_if_trained(self.trainer, self.run), naming_events(self.trainer):
+        with only_if_trained(self.trainer, self.run, AT_START), naming_events(self.trainer):
             self.trainer.fit(**kwargs)
 
     def after_fit(self) -> None:
