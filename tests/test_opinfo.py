@@ -146,11 +146,48 @@ def activated_linear(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
     return F.activated_linear(x, W, b, "tanh")
 
 
+def elman(x: Tensor, Wi: Tensor, Wh: Tensor, *rest: Tensor, **options: Any) -> Tensor:
+    """All that it gives, of an activation without a parameter or with the one that is given."""
+    bi, bh, h, *theta = (*rest, None, None, None)[:3] if len(rest) < 4 else rest
+    return torch.cat([t.flatten() for t in F.elman(x, h, Wi, Wh, bi, bh, "swish" if theta else "tanh", *theta, **options)])
+
+
+def elman_reference(x: Tensor, Wi: Tensor, Wh: Tensor, *rest: Tensor, lengths: Any = None, **options: Any) -> Tensor:
+    """5.1 step by step, of each sequence by itself."""
+    bi, bh, h, *theta = (*rest, None, None, None)[:3] if len(rest) < 4 else rest
+    one, transposed = x.dim() == 2, options.get("batch_first", False) and x.dim() == 3
+    x = x.unsqueeze(1) if one else x.transpose(0, 1) if transposed else x
+    outputs, ends = [], []
+    for b in range(x.shape[1]):
+        length = len(x) if lengths is None else int(lengths[b])
+        state = x.new_zeros(len(Wh)) if h is None else h if one else h[b]
+        states = {}
+        for t in reversed(range(length)) if options.get("backwards") else range(length):
+            z = TF.linear(x[t, b], Wi, bi) + TF.linear(state, Wh, bh)
+            state = states[t] = ACTIVATIONS["swish"].reference(z, theta[0].flatten()) if theta else torch.tanh(z)
+        outputs.append(torch.stack([states.get(t, torch.zeros_like(state)) for t in range(len(x))]))
+        ends.append(state)
+    if not outputs:
+        return x.new_zeros(0) + 0 * (Wi.sum() + Wh.sum())
+    output = torch.stack(outputs, 0 if transposed else 1)
+    return torch.cat([output.flatten(), torch.stack(ends).flatten()])
+
+
+def elman_arguments(make: Make) -> Iterator[Arguments]:
+    yield (make((2, 3)), make((2, 3)), make((2, 2))), {"backwards": True}
+    yield (make((1, 0, 3)), make((2, 3)), make((2, 2)), make(2)), {}
+    yield (make((2, 2, 1)), make((2, 1)), make((2, 2)), make(2), make(2)), {"batch_first": True, "lengths": [1, 2]}
+    several = make((3, 2, 2)), make((2, 2)), make((2, 2)), make(2), make(2), make((2, 2))
+    yield (*several, make((1, 1))), {"lengths": torch.tensor([1, 3]), "backwards": True}
+    yield (make((2, 2)), make((2, 2)), make((2, 2)), make(2), make(2), make(2), make((1, 2))), {}
+
+
 CASES = {
     "linear": of_torch("linear", layer_arguments),
     "sigmoid_linear": Case(F.sigmoid_linear, lambda *args: torch.sigmoid(TF.linear(*args)), layer_arguments),
     "activated_linear": Case(activated_linear, lambda *args: torch.tanh(TF.linear(*args)), layer_arguments),
     **{f"activate-{name}": activation_case(g) for name, g in ACTIVATIONS.items()},
+    "elman": Case(elman, elman_reference, elman_arguments),
     "mse_loss": of_torch("mse_loss", cost_arguments),
     "binary_cross_entropy": of_torch("binary_cross_entropy", partial(cost_arguments, of_activations=True)),
     "binary_cross_entropy_with_logits": of_torch("binary_cross_entropy_with_logits", cost_arguments),

@@ -161,10 +161,17 @@ def make_wrong(method: str, wrong: Callable[[Any], Any], monkeypatch: pytest.Mon
             monkeypatch.setattr(function, method, changed(getattr(function, method)))
 
 
+def elman(input: Tensor, weight_ih: Tensor, weight_hh: Tensor) -> Tensor:
+    return F.elman(input, None, weight_ih, weight_hh)[0]
+
+
 def arguments(name: str, device: str) -> tuple[Call, list[Tensor]]:
-    shapes = {"linear": [(3, 4), (5, 4), (5,)], "activate": [(3, 4)]}.get(name, [(3, 4), (3, 4)])
-    tensors = [torch.rand(shape, device=device, dtype=torch.float64) * 0.9 + 0.05 for shape in shapes]
-    call = partial(F.activate, activation="sigmoid") if name == "activate" else getattr(F, name)
+    shapes = {"linear": [(3, 4), (5, 4), (5,)], "activate": [(3, 4)], "elman": [(3, 2, 4), (5, 4), (5, 5)]}
+    tensors = [
+        torch.rand(shape, device=device, dtype=torch.float64) * 0.9 + 0.05 for shape in shapes.get(name, [(3, 4), (3, 4)])
+    ]
+    calls: dict[str, Call] = {"activate": partial(F.activate, activation="sigmoid"), "elman": elman}
+    call = calls.get(name, getattr(F, name))
     return call, [t.requires_grad_() for t in tensors]
 
 
@@ -241,7 +248,8 @@ def test_func_grad_of_a_chain_inside_compile(cost: Any, device: str) -> None:
 @each_single
 def test_complex_input_is_refused(name: str, device: str) -> None:
     call, tensors = arguments(name, device)
-    for position, argument in enumerate({"linear": ("input", "weight"), "activate": ("input",)}.get(name, ("input", "target"))):
+    names = {"linear": ("input", "weight"), "activate": ("input",), "elman": ("input", "weight_ih", "weight_hh")}
+    for position, argument in enumerate(names.get(name, ("input", "target"))):
         given = [t.to(torch.complex128) if i == position else t for i, t in enumerate(tensors)]
         with pytest.raises(TypeError, match=f"^{argument} is torch.complex128; it must be of a real floating-point type$"):
             call(*given)

@@ -16,6 +16,7 @@ from torchbp import functions as fn
 from torchbp.activations import ACTIVATIONS, Activation, elementwise
 from torchbp.iteration import Collect, Network, backward, forward, layers_of
 from torchbp.outputs import CROSS_ENTROPY_OF_ACTIVATION, OUTPUTS, Output
+from torchbp.recurrence import errors, states
 
 z, dL = sp.symbols("z dL", real=True)
 a, y = sp.symbols("a y", positive=True)
@@ -206,6 +207,62 @@ def test_every_network(units: int, writes_over: bool) -> None:
     for gradient, parameter in zip([dx, *sink.gradients], [X, *parameters], strict=True):
         assert gradient.shape == parameter.shape
         assert all(sp.expand(cost.diff(p) - d) == 0 for p, d in zip(parameter, gradient.matrix, strict=True))
+
+
+class Steps(list[Symbols]):
+    """A sequence of symbols, as much of (T, B, m) as equation 5.3 uses."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (len(self), *self[0].shape)
+
+    def __getitem__(self, at: Any) -> Any:
+        return Steps(super().__getitem__(at)) if isinstance(at, slice) else super().__getitem__(at)
+
+    def reshape(self, *shape: int) -> Symbols:
+        return Symbols(sp.Matrix.vstack(*(step.matrix for step in self)))
+
+
+@pytest.mark.parametrize("writes_over", [False, True], ids=["new memory", "in place"])
+@pytest.mark.parametrize("keeps", ["a", "z"])
+def test_backpropagation_through_time(keeps: str, writes_over: bool) -> None:
+    """5.1 to 5.3 of a recurrent layer 2-2 for T = 3 steps, any activation and any cost of all states, and a batch of two."""
+    T, X, h = 3, [matrix(f"x{t}", 2, 2) for t in range(3)], matrix("h", 2, 2)
+    Wi, Wh, bi, bh, theta = matrix("V", 2, 2), matrix("W", 2, 2), matrix("b", 1, 2), matrix("c", 1, 2), matrix("theta", 1, 1)
+    g, thetas = (H, []) if keeps == "a" else (G, [Symbols(theta)])
+    activation = h_of if keeps == "a" else lambda z: g_of(z, theta[0])
+    written: Any = [h]  # 5.1 written out, without the equations' code
+    for x in X:
+        z = x * Wi.T + written[-1] * Wh.T + sp.Matrix.vstack(bi + bh, bi + bh)
+        written.append(z.applyfunc(activation))
+    cost = sum(cost_of(a, y) for a, y in zip((a for step in written[1:] for a in step), sp.symbols(f"y:{4 * T}"), strict=True))
+    ys = iter(sp.symbols(f"y:{4 * T}"))
+    above = [Symbols(step.applyfunc(lambda a: cost_of.derivatives[0](a, next(ys)))) for step in written[1:]]
+
+    sx, sh, sWh = [Symbols(step) for step in X], Symbols(h), Symbols(Wh)
+    z = [eq.weighted_input(step, Symbols(Wi).mT, Symbols(bi) + Symbols(bh)) for step in sx]
+    a = Steps(states(z, sh, sWh.mT, g.value, thetas, over=writes_over))
+    kept = a
+    if keeps == "z":
+        again = [eq.weighted_input(step, Symbols(Wi).mT, Symbols(bi) + Symbols(bh)) for step in sx]
+        kept = [eq.recurrent_input(zt, before, sWh.mT) for zt, before in zip(again, [sh, *a], strict=False)]
+    dA, dZ = errors(above, kept, sWh, g.error, thetas, [Symbols(sp.zeros(2, 2)) for _ in range(T)] if writes_over else None)
+    dZ = Steps(dZ)
+    rows = dZ.reshape()
+    found = {
+        "X": [eq.activation_gradient(dz, Symbols(Wi)) for dz in dZ],
+        "h": eq.activation_gradient(dZ[0], sWh),
+        "Wi": eq.weight_gradient(rows.mT, Steps(sx).reshape()),
+        "Wh": eq.recurrent_weight_gradient(dZ, a, sh),
+        "b": eq.bias_gradient(rows),
+    }
+    expected = {"h": h, "Wi": Wi, "Wh": Wh, "b": bi}
+    pairs = [(p, d) for name, each in expected.items() for p, d in zip(each, found[name].matrix, strict=True)]
+    pairs += [(p, d) for each, of in zip(X, found["X"], strict=True) for p, d in zip(each, of.matrix, strict=True)]
+    if keeps == "z":
+        gradient = g.parameters["theta"].gradient(Steps(dA).reshape(), Steps(kept).reshape(), *thetas)
+        pairs.append((theta[0], gradient.sum_to_size((1, 1)).matrix[0]))
+    assert all(sp.expand(cost.diff(p) - d) == 0 for p, d in pairs)
 
 
 def test_the_functions_carry_every_derivative() -> None:

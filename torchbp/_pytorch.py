@@ -27,12 +27,18 @@ def forward_levels() -> int:
 
 def more_than_gradients() -> bool:
     """Whether values and gradients are not all that is asked for: torch.func, torch.compile, autocast or forward mode."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._is_any_autocast_enabled()  # the public is_autocast_enabled asks one device type at a time
-        or forward_ad._current_level >= 0
-    )
+    # The public is_autocast_enabled asks one device type at a time.
+    return transformed() or torch._C._is_any_autocast_enabled()
+
+
+def transformed() -> bool:
+    """Whether torch.func, torch.compile or forward mode is at work."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def may_write(tensor: Tensor) -> bool:
+    """Whether a Function may write results like this tensor in place: no derivative is made of them, and none is a batch."""
+    return not (torch.is_grad_enabled() or transformed() or torch._C._functorch.is_legacy_batchedtensor(tensor))
 
 
 def keeps_graph() -> bool:

@@ -27,6 +27,9 @@ no.     formula                                     function
 3.2g    W ← W - α dW; b ← b - α db                  :func:`descend`
 4.2     A = softmax(Z); L = -Σ y ln a               :func:`softmax`, :func:`softmax_cross_entropy`
 4.2     dZ = A Σy - Y                               :func:`softmax_output_error`
+5.1     Z_t = X_t Wiᵀ + bi + bh + A_{t-1} Whᵀ       :func:`weighted_input`, :func:`recurrent_input`
+5.2     dA_t = (from above) + dZ_{t+1} Wh           :func:`recurrent_gradient`
+5.3     dWh = Σ_t dZ_tᵀ A_{t-1}                     :func:`recurrent_weight_gradient`
 ======  ==========================================  =======================================
 """
 
@@ -167,6 +170,29 @@ def weight_gradient(dzt: Tensor, x: Tensor, *, out: Tensor | None = None) -> Ten
 def bias_gradient(dz: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Cost by bias, db = Σ_rows dZ: (B, n_out) -> (n_out). Equations 3.2d and 3.2f."""
     return torch.sum(dz, -2) if out is None else torch.sum(dz, -2, out=out)
+
+
+def recurrent_input(zt: Tensor, h: Tensor, Wht: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Weighted input of a recurrent layer at t, Z_t = (X_t Wiᵀ + bi + bh) + A_{t-1} Whᵀ. Equation 5.1.
+
+    (B, m), (B, m), (m, m) -> (B, m). What is in brackets is 2.1, one product for all t.
+    """
+    return torch.addmm(zt, h, Wht, out=out)
+
+
+def recurrent_gradient(da: Tensor, dz: Tensor, Wh: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Cost by the activations at t, dA_t = (from above) + dZ_{t+1} Wh: (B, m), (B, m), (m, m) -> (B, m). Equation 5.2."""
+    return torch.addmm(da, dz, Wh, out=out)
+
+
+def recurrent_weight_gradient(dz: Tensor, a: Tensor, h: Tensor | None = None) -> Tensor:
+    """Cost by the recurrent weights, dWh = Σ_t dZ_tᵀ A_{t-1}: (T, B, m), (T, B, m), (B, m) -> (m, m). Equation 5.3.
+
+    One product for all t but the first, whose A_0 is ``h``, None for zeros.
+    """
+    m = a.shape[-1]
+    dW = weight_gradient(dz[1:].reshape(-1, m).mT, a[:-1].reshape(-1, m))
+    return dW if h is None else torch.addmm(dW, dz[0].mT, h)
 
 
 @torch.no_grad()

@@ -9,10 +9,12 @@ from torch.autograd import Function
 
 from torchbp import _pytorch, functions
 from torchbp import equations as eq
+from torchbp._sequences import check_sequences, checked_lengths
 from torchbp.activations import ACTIVATIONS, Activation, activation_of
 from torchbp.functions import as_rows, call_of, positives_weighted, reduce
 from torchbp.iteration import Network, layers_of
 from torchbp.outputs import CROSS_ENTROPY_OF_ACTIVATION, OUTPUTS, Output, output_of
+from torchbp.recurrence import last_states, padding, reverse
 
 __all__ = [
     "activate",
@@ -20,6 +22,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "elman",
     "linear",
     "mse_loss",
     "network_cost",
@@ -41,6 +44,18 @@ _calls: dict[int, Callable[..., Tensor]] = {
 }
 
 _others: list[Activation] = []
+
+# Likewise of recurrent layers.
+_recurrent_calls: dict[int, Callable[..., Tensor]] = {
+    id(g): call_of(functions.recurrent_function(g)) for g in ACTIVATIONS.values()
+}
+
+
+def _recurrent(g: Activation) -> Callable[..., Tensor]:
+    if id(g) not in _recurrent_calls:
+        _recurrent_calls[id(g)] = call_of(functions.recurrent_function(g))
+        _others.append(g)
+    return _recurrent_calls[id(g)]
 
 
 def _activation(g: Activation) -> Callable[..., Tensor]:
@@ -101,19 +116,14 @@ def activate(input: Tensor, activation: str | Activation, *parameters: Tensor) -
     """
     g = activation_of(activation)
     _check_floating("input", input)
-    if len(parameters) != len(g.parameters):
-        raise ValueError(f"there are {len(parameters)} parameters; {g.name} has {len(g.parameters)}")
+    _check_parameters(g, parameters, input.shape[-1] if input.dim() else 1)
     if g is ACTIVATIONS["identity"]:
         return input
     if not parameters:
         return _activation(g)(input)
-    for (name, parameter), theta in zip(g.parameters.items(), parameters, strict=True):
-        count, n = len(parameter.initial), input.shape[-1] if input.dim() else 1
-        if theta.shape[-2:] not in ((count, 1), (count, n)):
-            raise ValueError(f"{name} of {g.name} has shape {tuple(theta.shape)}; it must be ({count}, 1) or ({count}, {n})")
+    for name, theta in zip(g.parameters, parameters, strict=True):
         if theta.shape[:-2] not in ((), input.shape[:-2]):
             raise ValueError(f"{name} of {g.name} has shape {tuple(theta.shape)}; that is not of an input {tuple(input.shape)}")
-        _check_floating(name, theta)
         if theta.dtype != input.dtype:  # outside the Function, so that autograd carries each gradient back to its own type
             input = input.to(torch.promote_types(input.dtype, theta.dtype))
     parameters = tuple(theta.to(input.dtype) for theta in parameters)
@@ -141,6 +151,69 @@ def sigmoid_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     tensor([0.5000])
     """
     return _activation(ACTIVATIONS["sigmoid"])(linear(input, weight, bias))
+
+
+def elman(
+    input: Tensor,
+    hx: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    activation: str | Activation = "tanh",
+    *parameters: Tensor,
+    lengths: Tensor | Sequence[int] | None = None,
+    batch_first: bool = False,
+    backwards: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """States of a recurrent (Elman) layer, a_t = g(x_t Wiᵀ + bi + a_{t-1} Whᵀ + bh; θ) (equation 5.1), of whole sequences.
+
+    The backward is backpropagation through time (5.2, 5.3), in one node of the graph. A layer of ``torch.nn.RNN``, of any
+    activation.
+
+    Args:
+        input: (T, B, n), or (B, T, n) with ``batch_first``, or (T, n) for one sequence.
+        hx: a_0, (B, m), or (m) for one sequence; None for zeros.
+        weight_ih, weight_hh: Wi (m, n) and Wh (m, m).
+        bias_ih, bias_hh: bi and bh, (m) each, or None.
+        activation, parameters: as for :func:`activate`.
+        lengths: how many steps each sequence has, (B) integers from 1 to T; None for T. What comes after is padding: it may
+            hold anything, its states are 0, and no gradient goes there.
+        batch_first: whether the batch is the first dimension of input and output.
+        backwards: whether each sequence is read from its end to its beginning.
+
+    Returns:
+        The states, in the shape of ``input`` with m for n, and the last one read of each sequence, (B, m) or (m).
+
+    Raises:
+        ValueError: shapes that do not fit, lengths that are not from 1 to T, no such activation.
+        TypeError: a tensor that is not of a real floating-point type, or lengths that are not integers.
+
+    >>> elman(torch.ones(3, 1), None, torch.ones(1, 1), torch.ones(1, 1), activation="identity")[0].squeeze()
+    tensor([1., 2., 3.])
+    """
+    g = activation_of(activation)
+    check_sequences(input, hx, weight_ih, weight_hh, bias_ih, bias_hh, batch_first)
+    _check_parameters(g, parameters, len(weight_hh))
+    one, transposed = input.dim() == 2, batch_first and input.dim() == 3
+    x = input.unsqueeze(1) if one else input.transpose(0, 1) if transposed else input
+    ended = None
+    if lengths is not None:
+        lengths = checked_lengths(lengths, x)
+        ended = padding(lengths, len(x))
+        x = x.masked_fill(ended, 0)
+    layer: Sequence[Tensor | None] = hx.unsqueeze(0) if one and hx is not None else hx, weight_ih, weight_hh, bias_ih, bias_hh
+    if _autocasts(input) and input.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(input.device.type)
+        x, layer = x.to(dtype), [t if t is None else t.to(dtype) for t in layer]
+        parameters = tuple(t.to(dtype) for t in parameters)
+    a = _recurrent(g)(reverse(x, lengths) if backwards else x, *layer, ended, *parameters)
+    last = last_states(a, lengths)
+    if backwards:
+        a = reverse(a, lengths)
+    if one:
+        return a.squeeze(1), last.squeeze(0)
+    return (a.transpose(0, 1) if transposed else a), last
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -406,6 +479,16 @@ def _check_network(network: Network, input: Tensor, target: Tensor, parameters: 
     shape = (*rows, n)
     if target.shape != shape and not (parameters[0].dim() == 3 and target.shape[-2:] == shape[-2:]):
         raise ValueError(f"target has shape {tuple(target.shape)}; it must be that of the prediction, {shape}")
+
+
+def _check_parameters(g: Activation, parameters: Sequence[Tensor], n: int) -> None:
+    if len(parameters) != len(g.parameters):
+        raise ValueError(f"there are {len(parameters)} parameters; {g.name} has {len(g.parameters)}")
+    for (name, parameter), theta in zip(g.parameters.items(), parameters, strict=True):
+        count = len(parameter.initial)
+        if theta.shape[-2:] not in ((count, 1), (count, n)):
+            raise ValueError(f"{name} of {g.name} has shape {tuple(theta.shape)}; it must be ({count}, 1) or ({count}, {n})")
+        _check_floating(name, theta)
 
 
 def _checked_layer(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

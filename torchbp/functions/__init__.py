@@ -5,6 +5,7 @@ from torchbp.functions._base import BPFunction, as_rows, call_of
 from torchbp.functions._costs import cost_function, positives_weighted, reduce
 from torchbp.functions._linear import Linear
 from torchbp.functions._network import NetworkCost, network_forward
+from torchbp.functions._recurrent import recurrent_function
 
 __all__ = [
     "BPFunction",
@@ -16,5 +17,6 @@ __all__ = [
     "cost_function",
     "network_forward",
     "positives_weighted",
+    "recurrent_function",
     "reduce",
 ]

@@ -42,6 +42,7 @@ def own_functionals(module: ModuleType = functional) -> list[Sample]:
     W2, b2 = _normal((3, 2), generator), _normal((3,), generator)
     classes, w = torch.tensor([0, 2, 1, 1]), _normal((3,), generator).detach().exp()
     theta = _parameters(HIDDEN)
+    xs, h, U, c = (_normal(shape, generator) for shape in ((4, 3, 3), (4, 2), (2, 2), (2,)))
     activations = [g for g in ACTIVATIONS.values() if g.name != "identity"]  # which is no Function
     nn = torch.nn.functional
     every: list[tuple[str, Callable[..., Any], Callable[..., Any], tuple[Tensor, ...]]] = [
@@ -49,6 +50,7 @@ def own_functionals(module: ModuleType = functional) -> list[Sample]:
         *((f"activate-{g.name}", _activate, _with_activation(g), (z, *_parameters(g))) for g in activations),
         ("activated_linear", _activated_linear, _with_activation_and_every_bias, (x, W, b, *theta)),
         ("sigmoid_linear", _sigmoid_linear, _with_and_without_bias, (x, W, b)),
+        ("elman", _elman, _every_sequence, (xs, h, W, U, b, c, *theta)),
         ("mse_loss", nn.mse_loss, _every_reduction, (z, y)),
         ("binary_cross_entropy", nn.binary_cross_entropy, _every_reduction, (a, y)),
         ("binary_cross_entropy_with_logits", nn.binary_cross_entropy_with_logits, _every_reduction, (z, y, w)),
@@ -179,6 +181,31 @@ def _sigmoid_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -
     return torch.sigmoid(torch.nn.functional.linear(input, weight, bias))
 
 
+def _elman(
+    input: Tensor,
+    hx: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    activation: Activation,
+    *parameters: Tensor,
+    lengths: Tensor | None = None,
+    backwards: bool = False,
+    batch_first: bool,
+) -> tuple[Tensor, Tensor]:
+    linear = torch.nn.functional.linear
+    h = input.new_zeros(len(input), len(weight_hh)) if hx is None else hx
+    steps = range(input.shape[1])
+    states: dict[int, Tensor] = {}
+    for t in reversed(steps) if backwards else steps:
+        z = linear(input[:, t], weight_ih, bias_ih) + linear(h, weight_hh, bias_hh)
+        a = activation.reference(z, *(theta.to(z.dtype) for theta in parameters))  # also under autocast
+        going = torch.ones_like(a) if lengths is None else (t < lengths.to(a.device)).to(a.dtype).unsqueeze(-1)
+        h, states[t] = torch.where(going == 1, a, h.to(a.dtype)), a * going
+    return torch.stack([states[t] for t in steps], 1), h
+
+
 def _network_cost(
     input: Tensor,
     target: Tensor,
@@ -237,6 +264,20 @@ def _with_activation_and_every_bias(layer: Callable[..., Tensor]) -> Callable[..
         return layer(input, weight, bias, HIDDEN, *theta), layer(input, weight, None, HIDDEN, *theta)
 
     return both
+
+
+def _every_sequence(elman: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, ...]]:
+    """Of one length and of several, forwards and backwards, with and without bias and initial state."""
+
+    def every(input: Tensor, h: Tensor, Wi: Tensor, Wh: Tensor, bi: Tensor, bh: Tensor, *theta: Tensor) -> tuple[Tensor, ...]:
+        lengths = torch.arange(input.shape[0]) % input.shape[1] + 1
+        return (
+            *elman(input, h, Wi, Wh, bi, bh, HIDDEN, *theta, batch_first=True),
+            *elman(input, h, Wi, Wh, bi, bh, HIDDEN, *theta, lengths=lengths, backwards=True, batch_first=True),
+            *elman(input, None, Wi, Wh, None, None, ACTIVATIONS["tanh"], batch_first=True),
+        )
+
+    return every
 
 
 def _with_output(cost: str, output: str, reduction: str) -> Callable[..., Callable[..., Tensor]]:

@@ -1,0 +1,65 @@
+"""What a recurrent layer refuses: sequences, lengths and weights that do not fit one another."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from torchbp import _pytorch
+
+__all__ = ["check_sequences", "checked_lengths"]
+
+
+def check_sequences(
+    input: Tensor,
+    hx: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    batch_first: bool,
+) -> None:
+    """The arguments of :func:`torchbp.functional.elman`.
+
+    Raises:
+        ValueError: shapes that do not fit, or no step.
+        TypeError: a tensor that is not of a real floating-point type.
+    """
+    m = weight_ih.shape[0] if weight_ih.dim() else 0
+    if input.dim() not in (2, 3) or weight_ih.shape != (m, input.shape[-1]) or weight_hh.shape != (m, m):
+        raise ValueError(
+            f"input has shape {tuple(input.shape)}, weight_ih {tuple(weight_ih.shape)} and weight_hh {tuple(weight_hh.shape)}; "
+            "they must be (T, B, n), (m, n) and (m, m)"
+        )
+    steps = int(batch_first and input.dim() == 3)
+    if input.shape[steps] == 0:
+        raise ValueError(f"input has shape {tuple(input.shape)}; it must have a step or more")
+    state = (*(() if input.dim() == 2 else (input.shape[1 - steps],)), m)
+    for name, tensor, shape in (("hx", hx, state), ("bias_ih", bias_ih, (m,)), ("bias_hh", bias_hh, (m,))):
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; here it must be {shape}")
+    every = {"input": input, "hx": hx, "weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh}
+    for name, tensor in every.items():
+        if tensor is not None and not tensor.is_floating_point():
+            raise TypeError(f"{name} is {tensor.dtype}; it must be of a real floating-point type")
+
+
+def checked_lengths(lengths: Tensor | Sequence[int], x: Tensor) -> Tensor:
+    """Lengths of sequences (T, B, n), as a tensor (B) beside them.
+
+    Raises:
+        ValueError: not one for each sequence, or one that is not from 1 to T.
+        TypeError: lengths that are not integers.
+    """
+    found = torch.as_tensor(lengths)
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        raise TypeError(f"lengths are {found.dtype}; they must be integers")
+    steps, batch = x.shape[:2]
+    if found.shape != (batch,):
+        raise ValueError(f"lengths have shape {tuple(found.shape)}; for this input they must be ({batch},)")
+    # Under torch.func, torch.compile and on a meta device there are no values to look at.
+    if batch and not (_pytorch.transformed() or type(found) is not Tensor or found.is_meta):
+        low, high = found.min().item(), found.max().item()
+        if low < 1 or high > steps:
+            raise ValueError(f"lengths are from {low} to {high}; they must be from 1 to {steps}, the steps of input")
+    return found.to(x.device, torch.int64)
