@@ -52,7 +52,7 @@ def fit(engine: Any, kind: type[BPModule] = BPModule, lr: Any = 0.5, **trainer: 
         ({"kind": OtherOptimizer}, "momentum is 0.9"),
         ({"kind": OtherOptimizer, "lr": "auto"}, "momentum is 0.9"),  # whose loader is made before its optimizer
     ],
-    ids=str,
+    ids=lambda value: f"{[*value]}" if isinstance(value, dict) else str(value),
 )
 def test_it_is_fused_unless_something_stands_against_it_and_the_parameters_are_the_same(
     run: dict[str, Any], obstacle: str | None

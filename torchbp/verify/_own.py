@@ -81,8 +81,8 @@ def gradcheck(
 
     Args:
         devices: where; :func:`available_devices` gives them all.
-        function: one of torchbp's own, such as ``mse_loss`` or ``activate-tanh``; or ``package.module:Function``, looked for
-            in the working directory as well. All of torchbp's own by default.
+        function: one of torchbp's own, such as ``mse_loss``, ``activate-tanh`` or ``activate``, which is all of these; or
+            ``package.module:Function``, looked for in the working directory as well. All of torchbp's own by default.
         inputs: for a function with an import path: shapes such as ``"4,3 2,3 2"``, one float64 tensor from N(0, 1) each, a
             single number for a vector; or the import path of a callable that returns the inputs, for any others.
         reference: for a function with an import path, that of a PyTorch function to compare it with.
@@ -111,8 +111,8 @@ def gradcheck(
                 function, imported_callable(function), inputs_of(inputs), imported_callable(reference) if reference else None
             )
         ]
-    elif function in own:
-        samples = [own[function]]
+    elif named := [sample for name, sample in own.items() if function in (name, name.partition("-")[0])]:
+        samples = named
     else:
         raise ValueError(f"function is {function!r}; it must be package.module:Function or one of {', '.join(own)}")
     meant = imported(surrogate) if surrogate not in (None, CONSISTENCY) else surrogate
