@@ -146,22 +146,26 @@ class Descent:
         if not y.shape[-2]:
             return z.new_empty((*z.shape[:-2], 0))
         y, w = self._weighted(y, weight)
-        weights = repeat(None) if w is None else w.split(batch_size, -2)
-        batches = list(zip(*(t.split(batch_size, -2) for t in (x, y, z, a)), weights, strict=False))
+        number, done = -(-y.shape[-2] // batch_size), 0
         lrs = repeat(self.lr) if lrs is None else list(lrs)
-        if isinstance(lrs, list) and len(lrs) != len(batches):
-            raise ValueError(f"there are {len(lrs)} lrs; they must be one for each of {len(batches)} batches")
+        if isinstance(lrs, list) and len(lrs) != number:
+            raise ValueError(f"there are {len(lrs)} lrs; they must be one for each of {number} batches")
         if self._blocks is not None:
-            lrs = [*islice(lrs, len(batches))]
+            lrs = [*islice(lrs, number)]
             done = self._by_blocks(x, y, z, a, w, batch_size, lrs, keep_gradients)
-            batches, lrs = batches[done:], lrs[done:]
-        iterate, bound = self._iteration_in_use(), self._bound_to(min(batch_size, y.shape[-2]))
-        last = len(batches) - 1
-        for number, (batch, lr) in enumerate(zip(batches, lrs, strict=False)):
-            if number == last:
-                bound = self._bound_to(batch[1].shape[-2])
-                iterate = self._iterate_by_gradients if keep_gradients else iterate
-            iterate(*batch, lr, bound)
+            lrs = lrs[done:]
+        if done < number:
+            rest = [t[..., done * batch_size :, :] if done else t for t in (x, y, z, a)]
+            weights = repeat(None) if w is None else w[..., done * batch_size :, :].split(batch_size, -2)
+            batches = list(zip(*(t.split(batch_size, -2) for t in rest), weights, strict=False))
+            iterate: Callable[..., None] = self._iteration_in_use()
+            bound = self._bound_to(min(batch_size, y.shape[-2]))
+            *before, last = zip(batches, lrs, strict=False)
+            for batch, lr in before:
+                iterate(*batch, lr, bound)
+            iterate = self._iterate_by_gradients if keep_gradients else iterate
+            batch, lr = last
+            iterate(*batch, lr, self._bound_to(batch[1].shape[-2]))  # type: ignore[call-arg]
         cost = self._output.value(z, a, y)  # 3.1
         return _batch_means(cost if w is None else cost * w, batch_size)
 

@@ -67,6 +67,7 @@ def _measure(options: Any) -> "tuple[list[Row], Any]":
     from rich.progress import Progress as Bar
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from torchbp.benchmark._blocks import block_times
     from torchbp.benchmark._command import command_times
     from torchbp.benchmark._memory import step_memory
     from torchbp.benchmark._plot import plot
@@ -92,6 +93,7 @@ def _measure(options: Any) -> "tuple[list[Row], Any]":
             rows += command_times(quick, runs, progress)
         if "step" in options.only:
             rows += step_times(settings, rounds, block, not quick, progress)
+            rows += [] if quick else block_times(rounds, block, progress)
         if "memory" in options.only:
             rows += step_memory(*settings[-1])
         if "startup" in options.only:
