@@ -1,9 +1,10 @@
 """Tables from CSV and Parquet files."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from polars.selectors import by_name
 from rich.table import Table as RichTable
 from torch import Tensor
 
+from torchbp._plain import fits
 from torchbp.data._cache import Cache
 from torchbp.data._columns import CoarseError, Column, ColumnType, Dates, Missing, fit_column
 from torchbp.data._csv import Dialect
@@ -24,13 +26,15 @@ from torchbp.data._target import MissingTarget, RareClasses, Target, fit_target
 from torchbp.data._threads import num_threads
 from torchbp.data._written import MARKS, Mark, decimal_of
 from torchbp.data.base import BatchSize, RowsDataModule, Split
-from torchbp.data.rows import Rows, with_target
+from torchbp.data.rows import Rows, fingerprints, with_target
 from torchbp.data.values import clean, listed
 from torchbp.tasks import Task, check_task
 
 NULL_VALUES = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "?")
 GIB = 2**30
 TAB = {"tab": "\t", "\\t": "\t"}  # as it is typed
+REMEMBERED = 2**15  # rows trained on that a checkpoint has fingerprints of, the least of them, which are a random part
+Fingerprints = Annotated[str, "16 hexadecimal digits for each row", re.compile(r"([0-9a-f]{16})*").fullmatch]
 DROPPED = 255  # the part of rows that are in none
 
 
@@ -163,6 +167,8 @@ class TabularDataModule(RowsDataModule):
         self._exact: set[str] = set()  # columns that float32 is known not to do for
         self._schema: Schema | None = None
         self._part_of: Tensor | None = None
+        self._trained_on: str | None = None  # fingerprints of rows, all those trained on, in hexadecimal digits
+        self._trained_before: Tensor | None = None  # and those that a checkpoint has
         self._others: dict[str, Rows] = {}
         for name, type in self.types.items():
             if type not in get_args(ColumnType):
@@ -388,8 +394,26 @@ class TabularDataModule(RowsDataModule):
             self._rows, self._parts, self._others = None, {}, {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What was fitted: plain values, empty as long as nothing was."""
-        return {} if self._schema is None else self._schema.state_dict()
+        """What was fitted, and fingerprints of the rows trained on: plain values, empty as long as nothing was."""
+        if self._schema is None:
+            return {}
+        if self._trained_on is None:
+            rows = [fingerprints(self.split_rows("train")), *([] if self._trained_before is None else [self._trained_before])]
+            self._trained_on = torch.cat(rows).unique()[:REMEMBERED].numpy().astype("<i8").tobytes().hex()
+        return {**self._schema.state_dict(), "trained_on": self._trained_on}
+
+    def seen_in_training(self, name: Split) -> tuple[int, int] | None:
+        """How many rows of a split are equal, in all columns that are used, to rows that a checkpoint was trained on.
+
+        Of how many that is known comes with it: of all, but where more than 32,768 different rows were trained on of a part.
+        None where no checkpoint has told.
+        """
+        if self._trained_before is None or not len(self._trained_before):
+            return None
+        rows = fingerprints(self.split_rows(name))
+        if len(self._trained_before) == REMEMBERED:
+            rows = rows[rows <= self._trained_before[-1]]
+        return int(torch.isin(rows, self._trained_before).sum()), len(rows)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Encode as the run did that saved this; ``types``, ``missing`` and the like were settled there.
@@ -397,6 +421,9 @@ class TabularDataModule(RowsDataModule):
         Raises:
             ValueError: it was trained for another target or task.
         """
+        state_dict = dict(state_dict)
+        if not fits(trained_on := state_dict.pop("trained_on", ""), Fingerprints):
+            raise ValueError("the checkpoint is damaged: its fingerprints of the rows trained on are none")
         schema = Schema.from_state_dict(state_dict)
         if schema.target.names != self.targets:
             raise ValueError(f"the checkpoint's target is {listed(schema.target.names)}, here it is {listed(self.targets)}")
@@ -411,6 +438,9 @@ class TabularDataModule(RowsDataModule):
         if schema != self._schema:
             self._rows, self._parts, self._others = None, {}, {}
             self._schema, self._null_values = schema, schema.null_values
+        self._trained_before = self._trained_on = None
+        if trained_on:
+            self._trained_before = torch.from_numpy(np.frombuffer(bytes.fromhex(trained_on), "<i8").astype(np.int64))
 
     def schema_table(self) -> RichTable:
         """The columns, their types and what the training rows hold, to be printed by rich."""

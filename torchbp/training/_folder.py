@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from torchbp._files import replacing
-from torchbp.training.checkpoint import LOGS
+from torchbp.training.checkpoint import FAILED, LOGS
 
 
 def run_name(config: Namespace) -> str:
@@ -129,11 +129,14 @@ def only_if_trained(
 ) -> Iterator[None]:
     """Claim the run's folder; at the block's end, remove what the run made where it has not begun to train.
 
+    A run that has, and ends with an error, gets a file that says which.
+
     Args:
         run: of torchbp's own logger, where it writes: (logs, name, version), without a version for a new run.
         at_start: the kinds of callbacks that do nothing once it has begun.
     """
     new: list[Path] = []
+    failed: Path | None = None
     begun = _Begun(at_start)
     if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
         folder = Path(trainer.logger.log_dir)
@@ -141,9 +144,17 @@ def only_if_trained(
         if run and run[2] is None:
             trainer.logger = type(trainer.logger)(*run[:2], claimed(folder.parent), default_hp_metric=False)
             new[:1] = [Path(trainer.logger.log_dir)]
+        failed = Path(trainer.logger.log_dir) / FAILED
     trainer.callbacks.append(begun)  # type: ignore[attr-defined]
     try:
         yield
+        if failed and begun.training:  # a run that goes on, and now has ended well
+            failed.unlink(missing_ok=True)
+    except Exception as error:
+        with suppress(OSError):  # the error may be that nothing can be written
+            if failed and begun.training:
+                failed.write_text(f"{type(error).__name__}: {error}\n", encoding="utf-8")
+        raise
     finally:
         if new and not begun.training:
             shutil.rmtree(new[0], ignore_errors=True)

@@ -1,5 +1,11 @@
 """The metrics of each task, from torchmetrics."""
 
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection, R2Score
 from torchmetrics.classification import (
     BinaryAccuracy,
@@ -15,25 +21,128 @@ from torchmetrics.classification import (
     MultilabelAveragePrecision,
     MultilabelF1Score,
 )
+from torchmetrics.utilities import dim_zero_cat
 
 
-def metrics_of(task: str, num_outputs: int, split: str) -> MetricCollection:
+class _Ranked(Metric):
+    """Mixed into a metric that ranks rows, which is undefined of a class that no row has, or all rows have.
+
+    The mean is over the other classes, and NaN where there are none.
+    """
+
+    target: Any
+    absent: Sequence[int] = ()  # the outputs for which it was undefined when last computed
+
+    def compute(self) -> Tensor:
+        target = dim_zero_cat(self.target)
+        of_each = target.sum(0, keepdim=True) if target.ndim == 2 else self._counts(target)
+        defined = ((of_each > 0) & (of_each < len(target))).flatten()
+        self.absent = (~defined).nonzero().flatten().tolist()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # which say that an undefined one counts as 0
+            values = torch.atleast_1d(super().compute())  # type: ignore[safe-super]
+        return values[defined].mean()
+
+    def _counts(self, target: Tensor) -> Tensor:
+        classes = getattr(self, "num_classes", None)
+        return torch.bincount(target, minlength=classes) if classes else target.sum().reshape(1)
+
+
+def _ranked(kind: type[Metric], *args: Any, **options: Any) -> Metric:
+    return type(kind.__name__, (_Ranked, kind), {})(*args, **options)
+
+
+class _DefinedR2(R2Score):
+    """NaN of fewer than two rows; the mean over the targets that are not constant in them."""
+
+    def __init__(self) -> None:
+        super().__init__(multioutput="raw_values")
+
+    def compute(self) -> Tensor:
+        if self.total < 2:
+            return torch.tensor(torch.nan)
+        spread = self.sum_squared_error - self.sum_error.square() / self.total
+        return torch.atleast_1d(super().compute())[torch.atleast_1d(spread > 1e-6 * self.sum_squared_error)].mean()
+
+
+class SplitMetrics(MetricCollection):
+    """The metrics of a split that are defined of its rows; what has a unit is there for each target.
+
+    Attributes:
+        targets: what the targets are called, where there are several.
+        undefined: the names of the metrics that the rows did not define when last computed.
+        absent: the outputs, that is the classes or labels, for which some were not.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric], postfix: str, num_targets: int = 1) -> None:
+        super().__init__(dict(metrics), postfix=postfix)
+        self.targets: Sequence[str] = [str(number + 1) for number in range(num_targets)]
+        self.undefined: list[str] = []
+        self.absent: Sequence[int] = ()
+
+    def compute(self) -> dict[str, Any]:
+        """Each one's value by its name, as in :attr:`names`."""
+        values: dict[str, Tensor] = {}
+        for name, value in super().compute().items():
+            values.update(zip(self._of_targets(name, value.numel()), value.flatten(), strict=True))
+        metrics = self.values(copy_state=False)
+        self.absent = next((metric.absent for metric in metrics if isinstance(metric, _Ranked)), ())
+        self.undefined = [name for name, value in values.items() if value.isnan()]
+        return {name: value for name, value in values.items() if name not in self.undefined}
+
+    def why_undefined(self, classes: Sequence[str]) -> str:
+        """What the rows did not define, in a line, or several.
+
+        Args:
+            classes: what the outputs are called; of two classes both.
+        """
+        ranked = [str(name) for name, metric in self.items(copy_state=False) if isinstance(metric, _Ranked)]
+        lines = [f"{name}: n/a, undefined of these rows" for name in self.undefined if name not in ranked]
+        if self.absent:
+            names = [repr(classes[number]) for number in self.absent] if len(self.absent) < len(classes) else ["one class"]
+            if len(classes) == 2 and len(self.absent) == 1:
+                why = "all rows are of one class"
+            else:
+                why = f"no row, or every row, is of {', '.join(names[:10])}" + (" and more" if len(names) > 10 else "")
+            rest = "n/a" if self.undefined else "of the other classes"
+            lines.append(f"{' and '.join(ranked)}: {rest}; {why}")
+        return "\n".join(lines)
+
+    @property
+    def names(self) -> list[str]:
+        """What :meth:`compute` may name."""
+        sizes = [getattr(metric, "num_outputs", 1) for metric in self.values(copy_state=False)]
+        return [one for name, size in zip(self.keys(), sizes, strict=True) for one in self._of_targets(str(name), size)]
+
+    def _of_targets(self, name: str, size: int) -> Iterable[str]:
+        metric, _, split = name.partition("/")
+        return [name] if size == 1 else [f"{metric}_{target}/{split}" for target in self.targets]
+
+
+def metrics_of(task: str, num_outputs: int, split: str) -> SplitMetrics:
     """Accuracy, F1, AUROC and average precision for classes; MAE, MSE and R² for regression.
 
     Named after the split, ``accuracy/val``. The training split has no AUROC and average precision, which keep every prediction
-    and sort them.
+    and sort them. Each target has an MAE and an MSE of its own.
     """
     if task == "regression":
-        return MetricCollection({"mae": MeanAbsoluteError(), "mse": MeanSquaredError(), "r2": R2Score()}, postfix=f"/{split}")
+        errors = {"mae": MeanAbsoluteError(num_outputs=num_outputs), "mse": MeanSquaredError(num_outputs=num_outputs)}
+        return SplitMetrics({**errors, "r2": _DefinedR2()}, f"/{split}", num_outputs)
     metrics: dict[str, Metric]
     ranked: dict[str, Metric]
     if task == "binary":
         metrics = {"accuracy": BinaryAccuracy(), "f1": BinaryF1Score()}
-        ranked = {"auroc": BinaryAUROC(), "average_precision": BinaryAveragePrecision()}
+        ranked = {"auroc": _ranked(BinaryAUROC), "average_precision": _ranked(BinaryAveragePrecision)}
     elif task == "multiclass":
         metrics = {"accuracy": MulticlassAccuracy(num_outputs, average="micro"), "f1": MulticlassF1Score(num_outputs)}
-        ranked = {"auroc": MulticlassAUROC(num_outputs), "average_precision": MulticlassAveragePrecision(num_outputs)}
+        ranked = {
+            "auroc": _ranked(MulticlassAUROC, num_outputs, average="none"),
+            "average_precision": _ranked(MulticlassAveragePrecision, num_outputs, average="none"),
+        }
     else:
         metrics = {"accuracy": MultilabelAccuracy(num_outputs), "f1": MultilabelF1Score(num_outputs)}
-        ranked = {"auroc": MultilabelAUROC(num_outputs), "average_precision": MultilabelAveragePrecision(num_outputs)}
-    return MetricCollection({**metrics, **({} if split == "train" else ranked)}, postfix=f"/{split}")
+        ranked = {
+            "auroc": _ranked(MultilabelAUROC, num_outputs, average="none"),
+            "average_precision": _ranked(MultilabelAveragePrecision, num_outputs, average="none"),
+        }
+    return SplitMetrics({**metrics, **({} if split == "train" else ranked)}, f"/{split}")

@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 from typing_extensions import Self
 
 from torchbp import equations as eq
@@ -31,7 +30,7 @@ from torchbp.training._fused import (
     updates_ahead,
 )
 from torchbp.training._lr import find_lr, refuse_lr
-from torchbp.training._metrics import metrics_of
+from torchbp.training._metrics import SplitMetrics, metrics_of
 from torchbp.training._schedule import refuse_failing
 
 ENGINES = ("autograd", "fused")  # between which auto chooses
@@ -204,6 +203,9 @@ class BPModule(LightningModule):
         # Lightning does this too, but after it has restored a checkpoint, which would lose digits to float32.
         self.trainer.precision_plugin.convert_module(self)
         data: Any = getattr(self.trainer, "datamodule", None)
+        if len(targets := getattr(data, "targets", ())) == self.hparams["num_outputs"]:
+            for split in ("train", "val", "test"):
+                self.split_metrics(split).targets = targets
         if stage == "fit":
             self._trained = EpochRows("train", self.split_metrics("train") if self.train_metrics else None, self._for_metrics)
             self._validated = EpochRows("val", self.split_metrics("val"), self._for_metrics)
@@ -343,6 +345,11 @@ class BPModule(LightningModule):
         elif self.trainer.state.fn == "fit":
             self._publish(self._validated)
             self._validated.log(self.trainer)
+        else:
+            self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._log("test", *self.cost_and_prediction(*_parts(batch)), batch[1])
@@ -392,7 +399,7 @@ class BPModule(LightningModule):
             if not parameter.isfinite().all():
                 raise FloatingPointError(f"{name} is no longer finite after step {self.global_step}; {self._advice()}")
 
-    def split_metrics(self, split: str) -> MetricCollection:
+    def split_metrics(self, split: str) -> SplitMetrics:
         """The metrics of ``train``, ``val`` or ``test``."""
         return self.metrics[f"{split}_metrics"]  # type: ignore[return-value]
 
@@ -407,9 +414,13 @@ class BPModule(LightningModule):
     def _log(self, split: str, cost: Tensor, prediction: Tensor, y: Tensor) -> None:
         rows: Any = float(len(y))  # of integers Lightning makes the mean over processes an integer
         self.log(f"cost/{split}", cost, on_step=False, on_epoch=True, prog_bar=True, batch_size=rows, sync_dist=True)
+        self.split_metrics(split).update(*self._for_metrics(prediction, y))
+
+    def _log_metrics(self, split: str) -> None:
+        """Log what the rows of :meth:`_log` define."""
         metrics = self.split_metrics(split)
-        metrics.update(*self._for_metrics(prediction, y))
-        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(y))
+        self.log_dict(metrics.compute(), sync_dist=True)  # the same in every process
+        metrics.reset()
 
     def _publish(self, rows: EpochRows) -> None:
         with self.budget.spending() if self.budget and self.observed else nullcontext():

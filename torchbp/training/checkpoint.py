@@ -25,6 +25,7 @@ from torchbp.training._contents import NEEDED, refuse_contents, refuse_other_sch
 from torchbp.training._module import MAX_LAYERS, BPModule
 
 LOGS = Path("logs")
+FAILED = "failed.txt"  # in the folder of a run that ended with an error, which it says
 # In training, once and for all; and of the file that was trained on, which of its rows were held out.
 SETTLED = {
     *("types", "missing", "ignore", "max_categories", "null_values", "standardize"),
@@ -200,7 +201,8 @@ def restore(data: LightningDataModule, checkpoint: dict[str, Any]) -> None:
 def newest_checkpoint(name: str | None, kind: str) -> str:
     """The newest ``best`` or ``last`` checkpoint of the runs in ``logs/name``, or of all runs.
 
-    Where the last is damaged, the newest that is whole takes its place, and standard error says so.
+    Where the last is damaged, the newest that is whole takes its place. A run that diverged is passed over for one that did
+    not. Standard error says either, and what error the run ended with.
 
     Raises:
         FileNotFoundError: there is none.
@@ -214,6 +216,15 @@ def newest_checkpoint(name: str | None, kind: str) -> str:
     if not paths:
         where = LOGS if name is None else LOGS / name
         raise FileNotFoundError(f"{where} holds no {kind} checkpoint; train first with torchbp fit, or give a path")
+    failures = {run.parent: _failure(run.parent) for run in runs}
+    diverged = [path for path in paths if failures[path.parent.parent].startswith(FloatingPointError.__name__)]
+    if passed_over := diverged[: len(diverged) if len(diverged) < len(paths) else 0]:
+        first = next(number for number, path in enumerate(paths) if path not in passed_over)
+        for run in dict.fromkeys(path.parent.parent for path in paths[:first]):
+            print(printable(f"torchbp: {run} is passed over; it failed: {failures[run]}"), file=sys.stderr)
+        paths = [path for path in paths if path not in passed_over]
+    if failure := failures[paths[0].parent.parent]:
+        print(printable(f"torchbp: {paths[0]} is of a run that failed: {failure}"), file=sys.stderr)
     damage = None
     for path in paths[:1] if kind == "best" else paths:
         try:
@@ -226,6 +237,15 @@ def newest_checkpoint(name: str | None, kind: str) -> str:
             return str(path)
     assert damage is not None
     raise damage
+
+
+def _failure(run: Path) -> str:
+    """The error that a run in ``logs/`` ended with, in a line; empty for none."""
+    try:
+        with open(run / FAILED, encoding="utf-8", errors="replace") as file:
+            return file.readline(1000).strip() or "an error"
+    except OSError:
+        return ""
 
 
 def _age(path: Path) -> tuple[float, int]:

@@ -66,7 +66,7 @@ from torchbp.training.checkpoint import (
     restore,
     saved_data,
 )
-from torchbp.training.prediction import PredictionWriter, table_file
+from torchbp.training.prediction import PredictionWriter, output_names, table_file
 
 THIN = 25
 NETWORK = ("hidden_sizes", "cost", "output", "activation", "activation_per_unit")  # what makes it, and what it is measured by
@@ -80,6 +80,7 @@ LIMITS: dict[str, tuple[float, float, int | None]] = {
     "checkpoints": (0.01, 10.0, None),
 }
 AT_START = (ShowChoices, Graph, Hyperparameters, SaveConfig)
+HELD_FOR = {"val": "validate", "test": "test"}
 CKPT_PATH = "A run's checkpoint: a path, or best or last for those of the newest run that is meant."
 
 
@@ -364,6 +365,7 @@ class BPCLI(LightningCLI):
     def before_validate(self) -> None:
         if isinstance(self.datamodule, torchbp.data.RowsDataModule) and not len(self.datamodule.split_rows("val")):
             raise ValueError("no row is held out to validate on; there must be some, or another file to validate")
+        self._say_what_was_trained_on("val")
 
     def before_fit(self) -> None:
         # What is wrong is to be said before the run has a folder, of the rows to test not after hours of training.
@@ -374,6 +376,7 @@ class BPCLI(LightningCLI):
         if isinstance(self.datamodule, torchbp.data.RowsDataModule):
             for part in ("train", "val", "test"):
                 self.datamodule.split_rows(part)
+        self._say_what_was_trained_on("val", "test")
         if self.trainer.is_global_zero and isinstance(self.datamodule, torchbp.data.TabularDataModule):
             Console().print(self.datamodule.schema_table())
 
@@ -381,6 +384,36 @@ class BPCLI(LightningCLI):
         """Train; of a run that has not begun to train, nothing is left."""
         with only_if_trained(self.trainer, self.run, AT_START), naming_events(self.trainer):
             self.trainer.fit(**kwargs)
+
+    def before_test(self) -> None:
+        self._say_what_was_trained_on("test")
+
+    def _say_what_was_trained_on(self, *parts: str) -> None:
+        """Say how many rows of another file than that trained on were rows of it nevertheless."""
+        if not self.another_file or not isinstance(self.datamodule, torchbp.data.TabularDataModule):
+            return
+        for part in parts:
+            seen = self.datamodule.seen_in_training(part)  # type: ignore[arg-type]
+            if seen and seen[0]:
+                of = f"{seen[1]:,} rows" + (" looked at" if seen[1] < len(self.datamodule.split_rows(part)) else "")  # type: ignore[arg-type]
+                self.notes.append(
+                    f"{seen[0]:,} of its {of} to {HELD_FOR[part]} are equal to rows trained on, in every column that is used; "
+                    "scores of these say nothing of new rows"
+                )
+
+    def after_test(self) -> None:
+        self._say_undefined("test")
+
+    def after_validate(self) -> None:
+        self._say_undefined("val")
+
+    def _say_undefined(self, split: str) -> None:
+        """Say which metrics the rows do not define, and why."""
+        module: BPModule = self.model
+        metrics = module.split_metrics(split)
+        if metrics.undefined or metrics.absent:
+            classes = output_names(module.task, module.hparams["num_outputs"], self.datamodule)
+            rank_zero_only(print)(printable(metrics.why_undefined(classes)), flush=True)
 
     def after_fit(self) -> None:
         if not self.trainer.is_global_zero:
