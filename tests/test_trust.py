@@ -13,6 +13,8 @@ from torchbp.cli import main
 from torchbp.data import TabularDataModule
 from torchbp.training._metrics import metrics_of
 
+LAST = "logs/t/version_0/checkpoints/last.ckpt"
+
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +148,7 @@ def test_rows_trained_on_are_counted_in_a_file_that_was_saved_anew(capsys: pytes
         assert main(["test", "--ckpt_path", "best", "--data.path", path]) == 0
         error = capsys.readouterr().err
         assert (f"{seen} of its {rows} rows to test are equal to rows trained on" in error) == bool(seen)
-    assert main(["fit", "--ckpt_path", "last", "--data.path", "saved.csv", "--trainer.max_epochs", "4"]) == 0
+    assert main(["fit", "--ckpt_path", LAST, "--data.path", "saved.csv", "--trainer.max_epochs", "4"]) == 0
     again = TabularDataModule("saved.csv", "total", ignore=["large", "kind"])
     held = pl.read_csv("saved.csv")[(again.part_of() == 2).nonzero()[:, 0].numpy()]
     known = len(held.join(train, on=["a", "b", "total"], how="inner"))

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 class Standardize(nn.Module):
     """(x - mean) / scale, column by column, the identity until it is given the columns' mean and scale.
 
+    Args:
+        num_features: how many columns there are.
+        clip: so many deviations from the mean are the most; what is farther counts as that. None for no limit.
+
     Shapes: (*, num_features) -> (*, num_features). ``mean`` and ``scale`` are buffers, so they are part of the state_dict.
 
     Raises:
@@ -18,15 +22,17 @@ class Standardize(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int, clip: float | None = None) -> None:
         super().__init__()
+        self.clip = clip
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("scale", torch.ones(num_features))
 
     def forward(self, input: Tensor) -> Tensor:
         if input.shape[-1:] != self.mean.shape:
             raise ValueError(f"input has shape {tuple(input.shape)}; its last dimension must be {len(self.mean)}")
-        return input.sub(self.mean).div_(self.scale)
+        z = input.sub(self.mean).div_(self.scale)
+        return z if self.clip is None else z.clamp_(-self.clip, self.clip)
 
     def inverse(self, input: Tensor) -> Tensor:
         """From standardised values back to the columns' own units."""

@@ -59,6 +59,9 @@ class BPModule(LightningModule):
         lr: the learning rate α; ``auto`` takes 1/λ, λ the largest eigenvalue of the cost's Hessian at the start, by
             :func:`torchbp.curvature.lr_from_curvature` of the first batches to train on. What was found takes the place of
             ``auto`` in the hyperparameters, and with them in checkpoints.
+        lr_factor: what the learning rate that ``auto`` finds is multiplied by.
+        clip: so many deviations from the mean are the most that an input counts as, where inputs are standardised; None for no
+            limit. Columns with a few very large values do not upset the rest then.
         pos_weight: multiplies the cross-entropy's term of the positive class, y ln a, of every output, or of each by a list;
             ``balanced`` takes each output's negatives by its positives in the training split, so that both count alike.
         class_weight: multiplies softmax's cross-entropy by the weight of the row's class, a list of one each; ``balanced``
@@ -97,6 +100,8 @@ class BPModule(LightningModule):
         activation: str | list[str] = "sigmoid",
         activation_per_unit: bool = False,
         lr: float | Literal["auto"] = "auto",
+        lr_factor: float = 1.0,
+        clip: float | None = None,
         pos_weight: float | list[float] | Literal["balanced"] | None = None,
         class_weight: list[float] | Literal["balanced"] | None = None,
         label_smoothing: float = 0.0,
@@ -112,6 +117,9 @@ class BPModule(LightningModule):
         check_task(task)
         entry = output_for(task, cost, output)
         refuse_lr(lr)
+        for name, value in (("lr_factor", lr_factor), ("clip", clip)):
+            if value is not None and not 0 < value < inf:
+                raise ValueError(f"{name} is {value}; it must be a finite number above 0")
         if pos_weight is not None:
             entry.check_pos_weight()
         of_classes = entry is OUTPUTS["cross_entropy", "softmax"]
@@ -152,7 +160,7 @@ class BPModule(LightningModule):
             self.network = BPNetwork(sizes, entry.name, init, activation, activation_per_unit)
         except MemoryError as error:
             raise MemoryError(f"hidden_sizes is {hidden_sizes}, so that {error}") from None
-        self.input_scaling = Standardize(num_features)
+        self.input_scaling = Standardize(num_features, clip)
         self.target_scaling = Standardize(num_outputs) if task == "regression" and entry.takes_any else None
         self.metrics = nn.ModuleDict(
             {f"{split}_metrics": metrics_of(task, num_outputs, split) for split in ("train", "val", "test")}
@@ -359,7 +367,7 @@ class BPModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         if self.lr == "auto":
-            self.lr, self.lr_was_found = find_lr(self), True
+            self.lr, self.lr_was_found = find_lr(self) * self.hparams["lr_factor"], True
             self.hparams["lr"] = self.lr
         optimizer = torch.optim.SGD(self.network.parameters(), lr=self.lr)
         if self.lr_scheduler is None:

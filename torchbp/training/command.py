@@ -26,6 +26,7 @@ from torchbp.training._board import BoardLogger, Graph, Histograms, Hyperparamet
 from torchbp.training._budget import Budget
 from torchbp.training._choices import ShowChoices
 from torchbp.training._curves import ActivationCurves
+from torchbp.training._defaults import table_options
 from torchbp.training._events import naming_events
 from torchbp.training._folder import SaveConfig, folder_name, only_if_trained, own_config, run_folder, run_name, run_options
 from torchbp.training._fused import refuse_precision
@@ -132,6 +133,7 @@ class BPCLI(LightningCLI):
         self.command, self.arguments = args[0], args
         self.checkpoint: dict[str, Any] | None = None
         self.notes: list[str] = []
+        self.says_defaults = False
         self.another_file: str | None = None  # not that which was trained on
         self.run: tuple[Path, str, str | None] | None = None  # where it is written
         self.trained_data: type[LightningDataModule] | None = None  # of the checkpoint
@@ -211,7 +213,11 @@ class BPCLI(LightningCLI):
             if name is None:
                 self.notes.append(f"the newest run's checkpoint is {said.ckpt_path}")
         if not said.ckpt_path:
-            self.config = parser.parse_args([args[0], *table_by_default(args), *args[1:]])
+            defaults = table_by_default(args)
+            if defaults and args[0] == "fit" and not said.config:
+                defaults += table_options()
+                self.says_defaults = True
+            self.config = parser.parse_args([args[0], *defaults, *args[1:]])
             if path := self.config[self.config.subcommand].get("ckpt_path"):  # a configuration has it
                 self.parse_arguments(parser, [*args, "--ckpt_path", path])
             elif args[0] != "fit":
@@ -379,6 +385,16 @@ class BPCLI(LightningCLI):
         self._say_what_was_trained_on("val", "test")
         if self.trainer.is_global_zero and isinstance(self.datamodule, torchbp.data.TabularDataModule):
             Console().print(self.datamodule.schema_table())
+            if self.says_defaults:
+                sizes, activation = self.model.hparams["hidden_sizes"], self.model.hparams["activation"]
+                epochs, patience = self.trainer.max_epochs, self.config["fit"]["patience"]
+                print(
+                    f"hidden_sizes {sizes} of {activation}, inputs within {self.model.hparams['clip']:g} deviations, at most "
+                    f"{epochs} epochs, patience {patience} (--model.hidden_sizes, --model.activation, --model.clip, "
+                    "--trainer.max_epochs and --patience set others)"
+                    if self.model.hparams["clip"]
+                    else f"hidden_sizes {sizes} of {activation}, at most {epochs} epochs, patience {patience}"
+                )
 
     def fit(self, **kwargs: Any) -> None:
         """Train; of a run that has not begun to train, nothing is left."""
