@@ -117,9 +117,9 @@ class BPModule(LightningModule):
         check_task(task)
         entry = output_for(task, cost, output)
         refuse_lr(lr)
-        for name, value in (("lr_factor", lr_factor), ("clip", clip)):
-            if value is not None and not 0 < value < inf:
-                raise ValueError(f"{name} is {value}; it must be a finite number above 0")
+        for name, number in (("lr_factor", lr_factor), ("clip", clip)):
+            if number is not None and not 0 < number < inf:
+                raise ValueError(f"{name} is {number}; it must be a finite number above 0")
         if pos_weight is not None:
             entry.check_pos_weight()
         of_classes = entry is OUTPUTS["cross_entropy", "softmax"]
@@ -367,7 +367,7 @@ class BPModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         if self.lr == "auto":
-            self.lr, self.lr_was_found = find_lr(self) * self.hparams["lr_factor"], True
+            self.lr, self.lr_was_found = float(find_lr(self) * self.hparams["lr_factor"]), True
             self.hparams["lr"] = self.lr
         optimizer = torch.optim.SGD(self.network.parameters(), lr=self.lr)
         if self.lr_scheduler is None:
