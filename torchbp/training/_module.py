@@ -117,9 +117,9 @@ class BPModule(LightningModule):
         check_task(task)
         entry = output_for(task, cost, output)
         refuse_lr(lr)
-        for name, number in (("lr_factor", lr_factor), ("clip", clip)):
-            if number is not None and not 0 < number < inf:
-                raise ValueError(f"{name} is {number}; it must be a finite number above 0")
+        for option, limit in (("lr_factor", lr_factor), ("clip", clip)):
+            if limit is not None and not 0 < limit < inf:
+                raise ValueError(f"{option} is {limit}; it must be a finite number above 0")
         if pos_weight is not None:
             entry.check_pos_weight()
         of_classes = entry is OUTPUTS["cross_entropy", "softmax"]
@@ -146,7 +146,7 @@ class BPModule(LightningModule):
         self.task, self.cost = task, entry.cost
         self.engine: str = engine  # in a run that which it has, and where that is autograd by auto, why
         self.obstacle: str | None = None
-        self.lr, self.lr_was_found = lr, False
+        self.lr, self.lr_factor, self.lr_was_found = lr, lr_factor, False
         self.entry, self.label_smoothing = entry, label_smoothing
         self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
         self.steps_per_execution, self.cuda_graph = steps_per_execution, cuda_graph
@@ -367,7 +367,7 @@ class BPModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         if self.lr == "auto":
-            self.lr, self.lr_was_found = float(find_lr(self) * self.hparams["lr_factor"]), True
+            self.lr, self.lr_was_found = self.lr_factor * find_lr(self), True
             self.hparams["lr"] = self.lr
         optimizer = torch.optim.SGD(self.network.parameters(), lr=self.lr)
         if self.lr_scheduler is None:
