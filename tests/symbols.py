@@ -205,6 +205,9 @@ class Symbols:
     def torch_addmm(self, x: "Symbols", W: "Symbols") -> "Symbols":
         return self + x.torch_matmul(W)
 
+    def addmm(self, x: "Symbols", W: "Symbols") -> "Symbols":
+        return self.torch_addmm(x, W)
+
     def torch_ones_like(self) -> "Symbols":
         return self.each(lambda a: sp.Integer(1))
 

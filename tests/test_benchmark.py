@@ -46,6 +46,8 @@ def test_every_measure_has_its_peers() -> None:
         "step time": {"torch.nn eager", "torch.compile", "a Function a layer", "matrix products"},
         "peak memory": {"torch.nn eager"},
         "beyond parameters, batch": {"torch.nn eager"},
+        "recurrent step": {"torch.nn.RNN", "matrix products"},
+        "recurrent peak memory": {"torch.nn.RNN"},
         "import": {"torch"},
         "first step": {"torch.nn eager"},
         "file to first step": {"polars to_torch"},

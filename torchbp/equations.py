@@ -177,12 +177,12 @@ def recurrent_input(zt: Tensor, h: Tensor, Wht: Tensor, *, out: Tensor | None = 
 
     (B, m), (B, m), (m, m) -> (B, m). What is in brackets is 2.1, one product for all t.
     """
-    return torch.addmm(zt, h, Wht, out=out)
+    return zt.addmm_(h, Wht) if out is zt else torch.addmm(zt, h, Wht, out=out)  # the first takes less time
 
 
 def recurrent_gradient(da: Tensor, dz: Tensor, Wh: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Cost by the activations at t, dA_t = (from above) + dZ_{t+1} Wh: (B, m), (B, m), (m, m) -> (B, m). Equation 5.2."""
-    return torch.addmm(da, dz, Wh, out=out)
+    return da.addmm_(dz, Wh) if out is da else torch.addmm(da, dz, Wh, out=out)
 
 
 def recurrent_weight_gradient(dz: Tensor, a: Tensor, h: Tensor | None = None) -> Tensor:

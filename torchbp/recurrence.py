@@ -68,10 +68,10 @@ def errors(
     gradients, results = [], []
     dz = None
     for t in range(len(da) - 1, -1, -1):
-        dat, over = da[t], out is not None
+        dat = da[t]
         if dz is not None:
-            dat = eq.recurrent_gradient(dat, dz, Wh, out=dat if over else None)
-        dz = error(dat, kept[t], *theta, out=out[t] if out is not None else None)
+            dat = eq.recurrent_gradient(dat, dz, Wh, out=None if out is None else dat)
+        dz = error(dat, kept[t], *theta, out=None if out is None else out[t])
         gradients.append(dat)
         results.append(dz)
     return gradients[::-1], results[::-1]

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -32,11 +32,11 @@ def step_memory(sizes: list[int], batch: int) -> list[Row]:
     return result
 
 
-def peak(make: Callable[[list[int], int], Steps], sizes: Sequence[int], batch: int) -> int:
-    """The most bytes that are held at a time, from before there are parameters to the end of the second call."""
+def peak(make: Callable[..., Steps], *arguments: object) -> int:
+    """The most bytes that are held at a time, from before ``make(*arguments)`` to the end of its steps' second call."""
     with TemporaryDirectory() as folder, _silent_stderr():
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            steps = make(list(sizes), batch)
+            steps = make(*arguments)
             steps()
             steps()
         profiler.export_chrome_trace(str(Path(folder) / "trace.json"))

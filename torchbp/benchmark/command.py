@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torchbp.benchmark._rows import Row
 
-PARTS = ("command", "step", "memory", "startup", "table", "training")
+PARTS = ("command", "step", "memory", "startup", "table", "training", "recurrent")
 
 
 def run(args: Sequence[str]) -> int:
@@ -71,6 +71,8 @@ def _measure(options: Any) -> "tuple[list[Row], Any]":
     from torchbp.benchmark._command import command_times
     from torchbp.benchmark._memory import step_memory
     from torchbp.benchmark._plot import plot
+    from torchbp.benchmark._recurrent import SETTINGS as RECURRENT
+    from torchbp.benchmark._recurrent import recurrent_times
     from torchbp.benchmark._startup import startup_times
     from torchbp.benchmark._steps import SETTINGS, step_times
     from torchbp.benchmark._table import table_times
@@ -96,6 +98,8 @@ def _measure(options: Any) -> "tuple[list[Row], Any]":
             rows += [] if quick else block_times(rounds, block, progress)
         if "memory" in options.only:
             rows += step_memory(*settings[-1])
+        if "recurrent" in options.only:
+            rows += recurrent_times([(3, 2, 2, 4)] if quick else RECURRENT, rounds, block, progress)
         if "startup" in options.only:
             rows += startup_times(1 if quick else options.rounds or 5, progress)
         if "table" in options.only:

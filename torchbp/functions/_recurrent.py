@@ -57,8 +57,9 @@ def recurrent_function(g: Activation) -> type[BPFunction]:
                 da = da.masked_fill(padded, 0)
             if _pytorch.may_write(da):
                 da = da.clone(memory_format=torch.contiguous_format) if padded is None else da.contiguous()
+                steps = da.unbind(0)
                 dz = torch.empty_like(da) if any(needs) else da
-                errors(da.unbind(0), kept.unbind(0), Wh, error, theta, dz.unbind(0))
+                errors(steps, kept.unbind(0), Wh, error, theta, steps if dz is da else dz.unbind(0))
             else:
                 da, dz = map(torch.stack, errors(da.unbind(0), kept.unbind(0), Wh, error, theta))
             rows = as_rows(dz)
