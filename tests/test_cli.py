@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,9 @@ def test_test_prints_a_table(run: Path) -> None:
     done = torchbp("test", "--config", str(CONFIGS / "breast_cancer.yaml"), "--ckpt_path", "best", cwd=run)
     assert done.returncode == 0, done.stderr
     for metric in ("cost", "accuracy", "f1", "auroc", "average_precision"):
-        assert f"{metric}/test" in done.stdout
+        assert re.search(rf"│ {metric.replace('_', ' ')} +│ +\d\.\d\d+ │", done.stdout)
+    assert "113 test rows" in done.stdout
+    assert "DataLoader" not in done.stdout
 
 
 def test_predict_writes_what_the_checkpoint_predicts(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

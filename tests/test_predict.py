@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from onnx.reference import ReferenceEvaluator
 from training_runs import quiet_trainer
 
+from torchbp._text import digits
 from torchbp.cli import main
 from torchbp.data import BuiltinDataModule, TabularDataModule
 from torchbp.training import BPModule
@@ -172,8 +173,9 @@ def test_a_new_file_is_tested_whole_and_that_trained_on_as_it_was_split(
         shown, said = capsys.readouterr()
         assert said == note
         for name, value in metrics.items():
-            [line] = [line for line in shown.splitlines() if f" {name} " in line]
-            assert float(line.split("│")[2]) == value
+            row = f"│ {name.removesuffix('/test').replace('_', ' ')} "
+            [line] = [line for line in shown.splitlines() if line.startswith(row)]
+            assert line.split("│")[2].strip() == digits(value)
 
     check(["--data.path", "old.csv"], as_split, "")
     check(["--data.path", "copy.csv"], as_split, "")
@@ -272,6 +274,7 @@ def test_a_refusal_leaves_the_old_predictions(
 SLOW = """
 import sys, time
 import torchbp.data._csv
+from torchbp._text import digits
 from torchbp.cli import main
 from torchbp.training import BPModule
 torchbp.data._csv.ROWS = 1

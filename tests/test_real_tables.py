@@ -86,7 +86,7 @@ def test_accuracy_is_scikit_learns(
         assert main(["fit", "--data.path", "table.csv", "--data.target", target, "--trainer.logger", "false", *seeded]) == 0
         capsys.readouterr()
         assert main(["test", "--ckpt_path", "checkpoints/last.ckpt", "--data.path", "table.csv"]) == 0
-        found = re.search(r"accuracy/test\s*│\s*([\d.]+)", capsys.readouterr().out)
+        found = re.search(r"│ accuracy\s*│\s*([\d.]+)", capsys.readouterr().out)
         assert found
         ours.append(float(found[1]))
         part = TabularDataModule("table.csv", target, seed=seed).part_of().numpy()

@@ -18,3 +18,12 @@ def printable(text: str, keep: str = "") -> str:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
+
+
+def digits(value: float) -> str:
+    """A number to be read: three digits that count, without an exponent from 0.001 to a million."""
+    size = abs(value)
+    if size >= 1e6 or 0 < size < 1e-3:
+        return f"{value:.2e}"
+    decimals = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 1 else 3
+    return f"{value:.{decimals}f}"

@@ -29,7 +29,7 @@ backpropagation written out by hand, in PyTorch
 training (each takes --config FILE.yaml, and any of its options by --name value):
   fit        train a network:   torchbp fit --config configs/breast_cancer.yaml --model.lr 0.2
   validate   cost and metrics of the validation split
-  test       cost and metrics of the test split:   torchbp test --config configs/breast_cancer.yaml --ckpt_path best
+  test       cost and metrics of the test split:   torchbp test --ckpt_path best --report report.html
   predict    predictions as CSV or Parquet:   torchbp predict --ckpt_path best --data.path new.csv --output predictions.csv
   export     a program that runs without torchbp:   torchbp export --ckpt_path best --output model.onnx, or model.pt2
 
@@ -56,7 +56,7 @@ OPTIONS = {
     **dict.fromkeys(
         TRAINING,
         "config print_config seed_everything trainer model data patience every_epoch ckpt_path output quote_formulas"
-        " verbose help",
+        " report verbose help",
     ),
     "export": "ckpt_path output model help",
     "gradcheck": "device function inputs reference surrogate tolerance only module jobs fail-on baseline verbose json junit"

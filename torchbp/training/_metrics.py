@@ -119,11 +119,12 @@ class SplitMetrics(MetricCollection):
         return [name] if size == 1 else [f"{metric}_{target}/{split}" for target in self.targets]
 
 
-def metrics_of(task: str, num_outputs: int, split: str) -> SplitMetrics:
+def metrics_of(task: str, num_outputs: int, split: str, threshold: float = 0.5) -> SplitMetrics:
     """Accuracy, F1, AUROC and average precision for classes; MAE, MSE and R² for regression.
 
     Named after the split, ``accuracy/val``. The training split has no AUROC and average precision, which keep every prediction
-    and sort them. Each target has an MAE and an MSE of its own.
+    and sort them. Each target has an MAE and an MSE of its own. Of two classes the positive one is predicted above
+    ``threshold``.
     """
     if task == "regression":
         errors = {"mae": MeanAbsoluteError(num_outputs=num_outputs), "mse": MeanSquaredError(num_outputs=num_outputs)}
@@ -131,7 +132,7 @@ def metrics_of(task: str, num_outputs: int, split: str) -> SplitMetrics:
     metrics: dict[str, Metric]
     ranked: dict[str, Metric]
     if task == "binary":
-        metrics = {"accuracy": BinaryAccuracy(), "f1": BinaryF1Score()}
+        metrics = {"accuracy": BinaryAccuracy(threshold), "f1": BinaryF1Score(threshold)}
         ranked = {"auroc": _ranked(BinaryAUROC), "average_precision": _ranked(BinaryAveragePrecision)}
     elif task == "multiclass":
         metrics = {"accuracy": MulticlassAccuracy(num_outputs, average="micro"), "f1": MulticlassF1Score(num_outputs)}

@@ -20,6 +20,7 @@ from torchbp.tasks import Task, check_task
 from torchbp.training._budget import Budget, sees_costs_alone
 from torchbp.training._class_weights import balanced_classes, balanced_positives, weight_of_each
 from torchbp.training._epoch_metrics import EpochRows
+from torchbp.training._evaluation import Collected
 from torchbp.training._fused import (
     FusedEngine,
     automatic_steps,
@@ -32,6 +33,7 @@ from torchbp.training._fused import (
 from torchbp.training._lr import find_lr, refuse_lr
 from torchbp.training._metrics import SplitMetrics, metrics_of
 from torchbp.training._schedule import refuse_failing
+from torchbp.training._threshold import DEFAULT, best_threshold, refuse_threshold
 
 ENGINES = ("autograd", "fused")  # between which auto chooses
 MAX_LAYERS = 1000  # hidden ones
@@ -67,6 +69,9 @@ class BPModule(LightningModule):
         class_weight: multiplies softmax's cross-entropy by the weight of the row's class, a list of one each; ``balanced``
             takes N / (C n_c) of the training split's rows.
         label_smoothing: the share of softmax's targets that is spread evenly over all classes.
+        threshold: of two classes the positive one is predicted where its probability is above this number, 0.5 for None; ``f1``
+            chooses it on the validation rows, epoch by epoch, for the highest F1, ``miss:R`` for the least cost there if a
+            missed positive costs R false alarms. Checkpoints have the number.
         init: ``glorot`` or ``normal``, as in :class:`torchbp.nn.BPNetwork`.
         lr_scheduler: what makes a scheduler of the optimizer; none keeps α constant.
         lr_scheduler_interval: whether the scheduler is stepped once an ``epoch`` or at every ``step``.
@@ -105,6 +110,7 @@ class BPModule(LightningModule):
         pos_weight: float | list[float] | Literal["balanced"] | None = None,
         class_weight: list[float] | Literal["balanced"] | None = None,
         label_smoothing: float = 0.0,
+        threshold: float | str | None = None,
         init: Literal["glorot", "normal"] = "glorot",
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
@@ -128,6 +134,7 @@ class BPModule(LightningModule):
             raise ValueError(f"{name} is {value}; it is for softmax outputs, here they are {entry.name}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1")
+        refuse_threshold(threshold, task)
         if engine not in ("auto", *ENGINES, "compiled"):
             raise ValueError(f"engine is {engine!r}; it must be one of auto, {', '.join(ENGINES)}, compiled")
         if steps_per_execution is not None and (engine == "autograd" or steps_per_execution < 1):
@@ -147,6 +154,8 @@ class BPModule(LightningModule):
         self.engine: str = engine  # in a run that which it has, and where that is autograd by auto, why
         self.obstacle: str | None = None
         self.lr, self.lr_factor, self.lr_was_found = lr, lr_factor, False
+        self.threshold_rule = threshold if isinstance(threshold, str) else None
+        self.threshold = DEFAULT if threshold is None or isinstance(threshold, str) else threshold
         self.entry, self.label_smoothing = entry, label_smoothing
         self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
         self.steps_per_execution, self.cuda_graph = steps_per_execution, cuda_graph
@@ -163,7 +172,7 @@ class BPModule(LightningModule):
         self.input_scaling = Standardize(num_features, clip)
         self.target_scaling = Standardize(num_outputs) if task == "regression" and entry.takes_any else None
         self.metrics = nn.ModuleDict(
-            {f"{split}_metrics": metrics_of(task, num_outputs, split) for split in ("train", "val", "test")}
+            {f"{split}_metrics": metrics_of(task, num_outputs, split, self.threshold) for split in ("train", "val", "test")}
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -215,8 +224,11 @@ class BPModule(LightningModule):
             for split in ("train", "val", "test"):
                 self.split_metrics(split).targets = targets
         if stage == "fit":
+            if self.threshold_rule and not getattr(data, "has_validation", True):
+                raise ValueError(f"threshold is {self.threshold_rule}; it is chosen on validation rows, and there are none")
             self._trained = EpochRows("train", self.split_metrics("train") if self.train_metrics else None, self._for_metrics)
             self._validated = EpochRows("val", self.split_metrics("val"), self._for_metrics)
+            self._to_choose_by = Collected().to(self.device) if self.threshold_rule else None
             self.observed = True
             # One process reads the training split for all of them.
             if self.trainer.is_global_zero:
@@ -340,14 +352,21 @@ class BPModule(LightningModule):
         for parameter in self.network.parameters():
             parameter.grad = None
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
         cost, prediction = self.cost_and_prediction(*_parts(batch))
-        if self.trainer.state.fn == "fit":
-            self._validated.add(cost.item(), prediction, batch[1])
-        else:
+        if self.trainer.state.fn != "fit":
             self._log("val", cost, prediction, batch[1])
+            return prediction
+        self._validated.add(cost.item(), prediction, batch[1])
+        if self._to_choose_by is not None:
+            self._to_choose_by.update(prediction, batch[1])
+        return None
 
     def on_validation_epoch_end(self) -> None:
+        if self._to_choose_by is not None and self.threshold_rule:
+            prediction, y = self._to_choose_by.compute()
+            self._to_choose_by.reset()
+            self.threshold = best_threshold(prediction[:, 0], y[:, 0], self.threshold_rule)
         if self.trainer.sanity_checking:
             self._validated.forget()
         elif self.trainer.state.fn == "fit":
@@ -359,8 +378,10 @@ class BPModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test")
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._log("test", *self.cost_and_prediction(*_parts(batch)), batch[1])
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        cost, prediction = self.cost_and_prediction(*_parts(batch))
+        self._log("test", cost, prediction, batch[1])
+        return prediction
 
     def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         return self(batch[0])
@@ -398,8 +419,15 @@ class BPModule(LightningModule):
             if shape != wanted:
                 raise ValueError(f"the checkpoint is of another network: its {name} has shape {shape}, here it is {wanted}")
 
+    def threshold_of(self, checkpoint: dict[str, Any]) -> float:
+        """The threshold that a checkpoint of this very run was saved with."""
+        saved = checkpoint["hyper_parameters"].get("threshold")
+        return self.threshold if saved is None or isinstance(saved, str) else saved
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_finite()
+        if self.threshold_rule:
+            checkpoint["hyper_parameters"]["threshold"] = self.threshold
 
     def check_finite(self) -> None:
         """Raise FloatingPointError if a parameter is no longer finite."""
@@ -410,6 +438,20 @@ class BPModule(LightningModule):
     def split_metrics(self, split: str) -> SplitMetrics:
         """The metrics of ``train``, ``val`` or ``test``."""
         return self.metrics[f"{split}_metrics"]  # type: ignore[return-value]
+
+    def scores(self, prediction: Tensor, y: Tensor, threshold: float | None = None) -> dict[str, float]:
+        """Accuracy and the like of predictions and targets (N, num_outputs), of this process alone.
+
+        Args:
+            threshold: in place of the module's own.
+        """
+        threshold = self.threshold if threshold is None else threshold
+        metrics = metrics_of(self.task, self.hparams["num_outputs"], "test", threshold)
+        for metric in metrics.values():
+            metric.sync_on_compute = False
+        metrics.update(*self._for_metrics(prediction, y))
+        values: Any = metrics.compute()
+        return {name.removesuffix("/test"): value.item() for name, value in values.items()}
 
     def not_finite(self, cost: float, step: int, x: Tensor) -> FloatingPointError:
         """What to raise where the cost of a batch ``x`` is not finite, with the parameters as they were before the step."""

@@ -10,6 +10,8 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
+from torchbp._text import digits
+
 NOTHING = nullcontext()
 
 
@@ -19,6 +21,14 @@ class ProgressBar(RichProgressBar):
     def __init__(self, **options: Any) -> None:
         # Drawn 100 times a second, as by default, it takes as much of the processor as a small network.
         super().__init__(refresh_rate=4, **options)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """The epoch's costs, and the leading metric of the validation split as it was last measured."""
+        metrics: dict[str, Any] = {name: digits(value) for name, value in trainer.progress_bar_metrics.items()}
+        for name in ("accuracy/val", "r2/val"):
+            if (value := trainer.callback_metrics.get(name)) is not None:
+                metrics[name] = digits(float(value))
+        return metrics
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         *columns, _ = super().configure_columns(trainer)
@@ -52,7 +62,9 @@ class PlainProgress(Callback):
         if trainer.is_global_zero and tenths > self._shown and getattr(pl_module, "observed", True):
             self._shown = tenths
             values = {k: v for k, v in trainer.callback_metrics.items() if k.startswith(("cost", "accuracy", "r2"))}
-            print(f"epoch {epoch}/{epochs}", *(f"{k} {v:.4f}" for k, v in sorted(values.items())), sep="  ", flush=True)
+            print(
+                f"epoch {epoch}/{epochs}", *(f"{k} {digits(float(v))}" for k, v in sorted(values.items())), sep="  ", flush=True
+            )
 
 
 class Unprofiled(PassThroughProfiler):

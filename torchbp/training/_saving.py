@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from torchbp._plain import read_plain
 from torchbp.training._budget import Budget
 from torchbp.training.checkpoint import CheckpointIO
 
@@ -32,6 +33,11 @@ class WaitingCheckpointIO(CheckpointIO):
         else:
             self.write()  # first, for the checkpoint knows of them
             super().save_checkpoint(checkpoint, path, storage_options)
+
+    def read(self, path: str | Path) -> dict[str, Any]:
+        """A checkpoint of this very run, from memory where it is kept there."""
+        waiting = self._waiting.get(Path(path))
+        return read_plain(path) if waiting is None else waiting
 
     def write(self) -> None:
         """Write what is kept."""

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from rich.console import Console
 
 import torchbp.data
 from torchbp._text import printable
-from torchbp.cli import STARTED
+from torchbp.cli import STARTED, console
 from torchbp.training._board import BoardLogger, Graph, Histograms, Hyperparameters
 from torchbp.training._budget import Budget
 from torchbp.training._choices import ShowChoices
@@ -36,9 +37,13 @@ from torchbp.training._limits import refuse_limits
 from torchbp.training._module import BPModule
 from torchbp.training._pictures import Pictures
 from torchbp.training._progress import PlainProgress, ProgressBar, Unprofiled
+from torchbp.training._report import refuse_report, write_report
+from torchbp.training._results import Results
 from torchbp.training._saving import Best, Last, WaitingCheckpointIO
 from torchbp.training._schedule import refuse_failing
 from torchbp.training._signals import Signals
+from torchbp.training._summary import Summary, announced, show
+from torchbp.training._threshold import DEFAULT
 from torchbp.training.arguments import (
     STAND_IN,
     ConfigurationParser,
@@ -70,6 +75,7 @@ from torchbp.training.checkpoint import (
 from torchbp.training.prediction import PredictionWriter, output_names, table_file
 
 THIN = 25
+FREE = {"threshold"}  # what may be another than in training
 NETWORK = ("hidden_sizes", "cost", "output", "activation", "activation_per_unit")  # what makes it, and what it is measured by
 # The budget of what is not done every epoch: its share of the run's time, ..., as Budget takes them.
 LIMITS: dict[str, tuple[float, float, int | None]] = {
@@ -139,6 +145,7 @@ class BPCLI(LightningCLI):
         self.trained_data: type[LightningDataModule] | None = None  # of the checkpoint
         self.trained_arguments: dict[str, Any] = {}  # of it, where nothing else is asked for
         self.best: ModelCheckpoint | None = None
+        self.summary = Summary()
         super().__init__(args=args, **kwargs)
         for note in self.notes:  # now that all has gone well: what is wrong is said in one line
             rank_zero_only(print)(f"torchbp: {printable(note)}", file=sys.stderr)
@@ -165,7 +172,8 @@ class BPCLI(LightningCLI):
         def trained(class_type: type[BPModule], applied_instantiation_links: dict[str, Any], **kwargs: Any) -> BPModule:
             saved = model_arguments(self.checkpoint) if self.checkpoint else {}
             refuse_other_data(kwargs, saved)
-            return class_type(**{**kwargs, **saved})
+            threshold = self._threshold(kwargs.get("threshold"), saved.get("threshold"))
+            return class_type(**{**kwargs, **saved, "threshold": threshold})
 
         self.parser.add_instantiator(restored, LightningDataModule, subclasses=True)
         self.parser.add_instantiator(trained, BPModule, subclasses=False)
@@ -182,6 +190,9 @@ class BPCLI(LightningCLI):
         parser.add_argument("--patience", type=PositiveInt | None, help=help if subcommand == "fit" else argparse.SUPPRESS)
         help = "Metrics besides the cost, histograms and checkpoints of every epoch, however long that takes, not by time."
         parser.add_argument("--every_epoch", type=bool, default=False, help=help if subcommand == "fit" else argparse.SUPPRESS)
+        if subcommand == "test":
+            help = "A file to write: metrics, classes, curves and the columns' importance, as .html, .md or .json."
+            parser.add_argument("--report", type=str | None, help=help)
         if subcommand == "predict":
             help = "The file to write: .csv, .tsv or .parquet; - is CSV on standard output."
             parser.add_argument("--output", type=str, default="-", help=help)
@@ -277,6 +288,14 @@ class BPCLI(LightningCLI):
             if settled:
                 refuse_other(name, arguments.get(name), saved[name])
 
+    def _threshold(self, said: float | str | None, saved: float | str | None) -> float | str | None:
+        """That which is said, in place of the checkpoint's; a rule to choose one by is for fit alone."""
+        if self.command == "fit" or not isinstance(said, str):
+            return saved if said is None else said
+        if "threshold" in asked(self.arguments, "model"):
+            raise ValueError(f"threshold is {said}; it is chosen in fit, to {self.command} it must be a number")
+        return saved
+
     def _say_what_is_not_taken(self, checkpoint: dict[str, Any]) -> None:
         """Take the checkpoint's settings where a configuration beside it has others, and say so."""
         config, other = self.config[self.command], []
@@ -289,7 +308,7 @@ class BPCLI(LightningCLI):
                 if value not in (None, saved[name]):
                     other.append(f"{name} {value} (the checkpoint's is {saved[name]})")
         trained = model_arguments(checkpoint)
-        for name in sorted(configured(self.arguments, "model") & trained.keys() - asked(self.arguments, "model")):
+        for name in sorted(configured(self.arguments, "model") & trained.keys() - asked(self.arguments, "model") - FREE):
             # How it was trained is of no account where it is not.
             value = config.model.get(name)
             if value not in (None, trained[name]) and (self.command == "fit" or name in NETWORK):
@@ -305,7 +324,7 @@ class BPCLI(LightningCLI):
         self._refuse_settled()
         self._say_what_is_not_taken(self.checkpoint)
         saved = model_arguments(self.checkpoint)
-        for name in asked(self.arguments, "model") & saved.keys():
+        for name in asked(self.arguments, "model") & saved.keys() - FREE:
             refuse_other(name, self.config[self.command].model.get(name), saved[name])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -336,17 +355,24 @@ class BPCLI(LightningCLI):
             if trainer["enable_checkpointing"] is not False and not trainer["fast_dev_run"]:
                 self.best = Best(monitor)
                 callbacks += [self.best, Last(budgets["checkpoints"])]
+            self.summary = Summary(self.best)
+            callbacks.append(self.summary)
             if config["patience"]:
                 callbacks.append(EarlyStopping(monitor, patience=int(config["patience"])))  # no type of jsonargparse's
         trainer["profiler"] = trainer["profiler"] or Unprofiled()
+        if trainer["enable_model_summary"] is None:  # what there is to be said of the network stands in the summary of the run
+            trainer["enable_model_summary"] = False
         if trainer["enable_progress_bar"] is not False and shown.isatty():
             callbacks.append(ProgressBar(console_kwargs={"stderr": shown is sys.stderr}))
         elif trainer["enable_progress_bar"] is not False:
-            trainer["enable_progress_bar"] = trainer["enable_model_summary"] = False
+            trainer["enable_progress_bar"] = False
             callbacks.append(PlainProgress())
         plugins = trainer["plugins"] or []
         trainer["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WaitingCheckpointIO("best")]
-        trained = {"model": model_arguments(self.checkpoint) if self.checkpoint else {}, "data": self.trained_arguments}
+        of_model = model_arguments(self.checkpoint) if self.checkpoint else {}
+        if self.model.threshold_rule:  # a run that goes on chooses again
+            of_model.pop("threshold", None)
+        trained = {"model": of_model, "data": self.trained_arguments}
         self.save_config_kwargs = {"trained": trained}
         made = self._instantiate_trainer({**trainer, **kwargs}, callbacks)
         if copies_this_process(made):
@@ -372,6 +398,22 @@ class BPCLI(LightningCLI):
         if isinstance(self.datamodule, torchbp.data.RowsDataModule) and not len(self.datamodule.split_rows("val")):
             raise ValueError("no row is held out to validate on; there must be some, or another file to validate")
         self._say_what_was_trained_on("val")
+        self._say_threshold()
+
+    def before_test(self) -> None:
+        self._say_what_was_trained_on("test")
+        self._say_threshold()
+
+    def before_predict(self) -> None:
+        self._say_threshold()
+
+    def _say_threshold(self) -> None:
+        module: Any = self.model
+        if module.task != "binary" or module.threshold == DEFAULT:
+            return
+        name = output_names("binary", 1, self.datamodule)[1]
+        whose = "as told" if "threshold" in asked(self.arguments, "model") else "the checkpoint's"
+        self.notes.append(f"class {name} is predicted above a probability of {module.threshold:g}, {whose}")
 
     def before_fit(self) -> None:
         # What is wrong is to be said before the run has a folder, of the rows to test not after hours of training.
@@ -395,14 +437,40 @@ class BPCLI(LightningCLI):
                     if self.model.hparams["clip"]
                     else f"hidden_sizes {sizes} of {activation}, at most {epochs} epochs, patience {patience}"
                 )
+        if self.trainer.is_global_zero and isinstance(self.datamodule, torchbp.data.RowsDataModule):
+            show(announced(self.model, self.datamodule), console())
 
     def fit(self, **kwargs: Any) -> None:
         """Train; of a run that has not begun to train, nothing is left."""
         with only_if_trained(self.trainer, self.run, AT_START), naming_events(self.trainer):
-            self.trainer.fit(**kwargs)
+            try:
+                self.trainer.fit(**kwargs)
+            except SystemExit:  # as Lightning ends an interrupted run
+                show(self.summary.parts, console())
+                raise
 
-    def before_test(self) -> None:
-        self._say_what_was_trained_on("test")
+    def test(self, **kwargs: Any) -> None:
+        """Show the metrics of the rows tested, beside the baseline, and each class or target."""
+        self._evaluate("test", self.trainer.test, **kwargs)
+
+    def validate(self, **kwargs: Any) -> None:
+        """Likewise of the rows to validate on."""
+        self._evaluate("val", self.trainer.validate, **kwargs)
+
+    def _evaluate(self, split: str, run: Callable[..., Any], verbose: bool = True, **kwargs: Any) -> None:
+        report = self.config["test"]["report"] if self.command == "test" else None
+        if report:
+            refuse_report(report)
+        results = Results(split, report is not None)
+        self.trainer.callbacks.append(results)  # type: ignore[attr-defined]
+        run(**kwargs, verbose=False)
+        if not self.trainer.is_global_zero:
+            return
+        if verbose:
+            show(results.parts, console())
+        if report:
+            write_report(report, results)
+            print(f"report: {printable(report)}", flush=True)
 
     def _say_what_was_trained_on(self, *parts: str) -> None:
         """Say how many rows of another file than that trained on were rows of it nevertheless."""
@@ -437,6 +505,7 @@ class BPCLI(LightningCLI):
         if self.trainer.global_step == (self.checkpoint or {}).get("global_step", 0):
             print("nothing was left to train")
             return
+        show(self.summary.parts, console())
         logger = self.trainer.logger
         if self.best and os.path.exists(self.best.best_model_path):
             print(f"best checkpoint: {printable(os.path.relpath(self.best.best_model_path))}")

@@ -124,6 +124,7 @@ class PredictionWriter(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self._task: str = pl_module.hparams["task"]
         self._names = output_names(self._task, pl_module.hparams["num_outputs"], data)
+        self._threshold: float = getattr(pl_module, "threshold", 0.5)
         self._offsets: Sequence[float] = getattr(data, "target_offsets", ())
         self._row = 0
 
@@ -133,7 +134,7 @@ class PredictionWriter(Callback):
         refuse_not_finite("x", batch[0], self._row)
         if self._offsets:
             outputs = outputs.double() + outputs.new_tensor(self._offsets, dtype=torch.float64)
-        columns = prediction_columns(outputs, self._task, self._names)
+        columns = prediction_columns(outputs, self._task, self._names, self._threshold)
         rows: dict[str, Any] = {"row": np.arange(self._row, self._row + len(outputs)) + 1}
         if isinstance(batch[-1], pl.DataFrame):
             for values in batch[-1]:
@@ -151,10 +152,11 @@ def output_names(task: str, num_outputs: int, data: Any) -> list[str]:
     return [str(name) for name in names or range(2 if task == "binary" else num_outputs)]
 
 
-def prediction_columns(prediction: Tensor, task: str, names: Sequence[str]) -> dict[str, Any]:
+def prediction_columns(prediction: Tensor, task: str, names: Sequence[str], threshold: float = 0.5) -> dict[str, Any]:
     """The columns that predictions (B, num_outputs) become.
 
-    For ``binary`` and ``multiclass`` the likeliest, ``class``, and each one's probability, ``p_NAME``; for ``multilabel`` each
+    For ``binary`` and ``multiclass`` the likeliest, ``class``, or of two the positive one where its probability is above
+    ``threshold``, and each one's probability, ``p_NAME``; for ``multilabel`` each
     label's; for ``regression`` the value, ``prediction``, or the values, ``prediction_NAME``.
     """
     values = prediction.cpu().numpy() if prediction.dtype == torch.float64 else prediction.float().cpu().numpy()
@@ -166,5 +168,6 @@ def prediction_columns(prediction: Tensor, task: str, names: Sequence[str]) -> d
         values = np.hstack([1 - values, values])
     columns: dict[str, Any] = {}
     if task in ("binary", "multiclass"):
-        columns["class"] = pl.Series(names).gather(values.argmax(1))
+        classes = (values[:, 1] > threshold).astype(int) if task == "binary" else values.argmax(1)
+        columns["class"] = pl.Series(names).gather(classes)
     return {**columns, **{title: values[:, number] for number, title in enumerate(titles)}}

@@ -1,0 +1,89 @@
+"""Permutation importance: how much worse a network gets where one column of the table is shuffled among the rows."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from torchbp.data.rows import Rows
+from torchbp.training._evaluation import evaluate
+
+if TYPE_CHECKING:
+    from torchbp.training._module import BPModule
+
+REPEATS = 10
+VALUES = 2**27  # of x that the network is given in all: fewer rows where there are many columns
+LEADING = {"regression": "r2"}  # what a task is judged by; else accuracy
+
+
+@dataclass
+class Importance:
+    """Of a column: by how much the cost rises and the leading metric falls, the mean of the repeats and their deviation."""
+
+    column: str
+    cost: float
+    cost_deviation: float
+    score: float
+    score_deviation: float
+
+
+def importances(module: "BPModule", rows: Rows, schema: Any = None, seed: int = 0) -> list[Importance]:
+    """The importance of each column, the largest rise of the cost first.
+
+    All features that were made of a column, such as a category's, are shuffled together.
+
+    Args:
+        rows: x (N, num_features) and y.
+        schema: of a table, whose columns have their ``features``; None for a column a feature.
+        seed: of the shuffles.
+    """
+    width = rows.shapes[0][1]
+    groups = _groups(schema, width)
+    most = max(VALUES // (REPEATS * width * len(groups)), 100)
+    index = torch.linspace(0, len(rows) - 1, min(len(rows), most)).long()
+    x, y = rows.take(index)
+    start = _judged(module, x, y)
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for name, first, end in groups:
+        changes, own = [], x[:, first:end].clone()
+        for _ in range(REPEATS):
+            order = torch.randperm(len(x), generator=generator).to(own.device)
+            x[:, first:end] = own[order]
+            cost, score = _judged(module, x, y)
+            changes.append((cost - start[0], start[1] - score))
+        x[:, first:end] = own
+        mean, deviation = (f(torch.tensor(changes, dtype=torch.float64), 0) for f in (torch.mean, _deviation))
+        found.append(Importance(name, mean[0].item(), deviation[0].item(), mean[1].item(), deviation[1].item()))
+    return sorted(found, key=lambda one: -one.cost)
+
+
+def _groups(schema: Any, width: int) -> list[tuple[str, int, int]]:
+    """Each column's name and where its features are."""
+    if schema is None:
+        return [(f"x{number}", number, number + 1) for number in range(width)]
+    groups, first = [], 0
+    for column in schema.columns:
+        if count := len(column.features):
+            groups.append((column.name, first, first + count))
+            first += count
+    return groups
+
+
+def _judged(module: "BPModule", x: Tensor, y: Tensor) -> tuple[float, float]:
+    """The mean cost and the leading metric."""
+    outcome = evaluate(module, Rows(x, y))
+    assert outcome.cost is not None
+    prediction, y = outcome.prediction.double(), outcome.y.double()
+    if module.task == "regression":  # R², the mean of the targets'
+        variance = (y - y.mean(0)).square().sum(0)
+        return outcome.cost, (1 - (prediction - y).square().sum(0) / variance).mean().item()
+    if module.task == "multiclass":
+        return outcome.cost, (prediction.argmax(1) == y.argmax(1)).double().mean().item()
+    threshold = module.threshold if module.task == "binary" else 0.5
+    return outcome.cost, ((prediction > threshold) == (y > 0.5)).double().mean().item()
+
+
+def _deviation(values: Tensor, dim: int) -> Tensor:
+    return values.std(dim, correction=0)

@@ -1,0 +1,250 @@
+"""What a user is told of the rows before a run, and of what came of them after it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from torch import Tensor
+
+from torchbp._text import digits, printable
+from torchbp.data import RowsDataModule
+from torchbp.data.base import EVALUATION_ROWS
+from torchbp.data.rows import Rows
+from torchbp.training._evaluation import Baseline, Outcome, baseline_of, evaluate
+from torchbp.training._grids import (
+    WIDE,
+    Grid,
+    class_grid,
+    class_scores,
+    confusion_grid,
+    confusion_of,
+    label_scores,
+    score_grid,
+    target_grid,
+    target_scores,
+)
+from torchbp.training._matrix_image import matrix_image
+from torchbp.training._saving import WaitingCheckpointIO
+from torchbp.training._verdict import History, is_no_better, verdict
+from torchbp.training.prediction import output_names
+
+if TYPE_CHECKING:
+    from torchbp.training._module import BPModule
+
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+QUICK = 10**9  # products of weights and rows, a second's: after Ctrl-C no more is computed
+DRAWN = 64  # classes, of which the confusion matrix is drawn for TensorBoard
+
+Shown = Sequence[Grid | str]
+
+
+def show(parts: Shown, console: Console) -> None:
+    """Print tables and lines."""
+    for part in parts:
+        if isinstance(part, str):
+            print(printable(part), flush=True)
+            continue
+        with console.capture() as table:  # rich itself would end the process, without a word, where nobody reads
+            console.print(part.as_rich())
+        print(printable(part.title), table.get(), sep="\n", end="", flush=True)
+        if part.note:
+            print(printable(part.note), flush=True)
+
+
+def parts_of(data: RowsDataModule) -> dict[str, Rows]:
+    """The rows of each split that has some, ``train`` first; of ``all`` where every split is the whole set."""
+    parts = {split: data.split_rows(split) for split in ("train", "val", "test")}
+    if sum(map(len, parts.values())) > len(data.rows) and not any(getattr(data, "other_paths", {}).values()):
+        return {"all": parts["train"]}
+    return {split: rows for split, rows in parts.items() if len(rows)}
+
+
+def announced(module: "BPModule", data: RowsDataModule) -> Shown:
+    """What is known before training: rows and classes of each split, and how good the baseline is."""
+    names = output_names(module.task, module.hparams["num_outputs"], data)
+    parts = parts_of(data)
+    grid = rows_grid(parts, module.task, names, getattr(data, "target_offsets", ()))
+    baseline = baseline_of(next(iter(parts.values())), module.task, names)
+    judged = next(split for split in ("val", "test", "all", "train") if split in parts)
+    y = torch.cat([y for (y,) in parts[judged].only(1).chunks()])
+    scores = module.scores(baseline.of(Outcome(y, y)).prediction, y, 0.5)
+    told = {"regression": ("mae", "r2")}.get(module.task, ("accuracy", "f1"))
+    said = ", ".join(f"{name} {digits(scores[name])}" for name in told if name in scores)
+    return [grid, f"baseline: {baseline.name}, {said} on {_words(judged)}"]
+
+
+def _words(split: str) -> str:
+    return f"the {SPLITS[split]} rows" if split in SPLITS else "all rows"
+
+
+def rows_grid(parts: dict[str, Rows], task: str, names: Sequence[str], offsets: Sequence[float] = ()) -> Grid:
+    """How many rows each split has, and of each class or label; of a single target its mean, deviation and range."""
+    ys = {split: [y for (y,) in rows.only(1).chunks()] for split, rows in parts.items()}
+    grid = Grid("rows", ["", "rows"])
+    if task != "regression":
+        counts = {split: _counts(torch.cat(y), task) for split, y in ys.items()}
+        if few := len(names) <= WIDE:
+            positive = [*names[:-1], f"{names[-1]} (positive)"] if task == "binary" else names
+            grid.header = ["", "rows", *positive]
+        else:
+            grid.header = [
+                "",
+                "rows",
+                "classes" if task == "multiclass" else "labels",
+                "rows of the rarest",
+                "of the most frequent",
+            ]
+        for split, of_each in counts.items():
+            some = (of_each > 0).sum().item(), of_each.min().item(), of_each.max().item()
+            shown = of_each.tolist() if few else some
+            grid.rows.append([split, f"{len(parts[split]):,}", *(f"{count:,}" for count in shown)])
+        return grid
+    if len(names) == 1:
+        grid.header = ["", "rows", f"mean of {names[0]}", "deviation", "least", "most"]
+    for split, chunks in ys.items():
+        cells = [split, f"{len(parts[split]):,}"]
+        if len(names) == 1:
+            y = torch.cat(chunks).double() + (offsets[0] if offsets else 0.0)
+            cells += [digits(value.item()) for value in (y.mean(), y.std(correction=0), y.min(), y.max())]
+        grid.rows.append(cells)
+    return grid
+
+
+def _counts(y: Tensor, task: str) -> Tensor:
+    """How many of the rows y are of each class or have each label."""
+    if task == "multiclass":
+        return torch.bincount(y.argmax(1), minlength=y.shape[1])
+    positive = (y > 0.5).sum(0)
+    return torch.cat([len(y) - positive, positive]) if task == "binary" else positive
+
+
+def detailed(module: "BPModule", outcome: Outcome, names: Sequence[str], offsets: Sequence[float], of: str) -> Shown:
+    """Each class, label or target of the rows, and the confusion matrix.
+
+    Args:
+        of: which rows they are, in words.
+    """
+    prediction, y = outcome.prediction, outcome.y
+    if module.task == "regression":
+        return [target_grid(f"each target, {of}", target_scores(prediction, y, names, offsets))]
+    if module.task == "multilabel":
+        return [class_grid(f"each label, {of}", label_scores(prediction, y, names))]
+    confusion = confusion_of(prediction, y, module.threshold)
+    return [class_grid(f"each class, {of}", class_scores(confusion, names)), confusion_grid(confusion, names)]
+
+
+def beats_baseline(module: "BPModule", outcome: Outcome, baseline: Baseline) -> bool:
+    """Whether predictions are better than the baseline, as far as the rows can tell."""
+    scores, base = (module.scores(one.prediction, one.y, 0.5) for one in (outcome, baseline.of(outcome)))
+    shares = _counts(outcome.y, module.task) / len(outcome) if module.task != "regression" else torch.zeros(1)
+    return not is_no_better(scores, base, len(outcome), shares.min().item())
+
+
+class Summary(Callback):
+    """Sums up a run of the rows of a data module of torchbp's, for :func:`show`.
+
+    It is of the best network where there is a checkpoint of it, of the last elsewhere. A run that is interrupted is summed up
+    if that takes no longer than a moment.
+
+    Args:
+        best: what keeps the best checkpoint.
+    """
+
+    def __init__(self, best: ModelCheckpoint | None = None) -> None:
+        self.best, self.history = best, History()
+        self.parts: Shown = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        costs = trainer.callback_metrics
+        if not self.history.train:
+            self.history.first = trainer.current_epoch + 1
+        for split, known in (("train", self.history.train), ("val", self.history.val)):
+            if (cost := costs.get(f"cost/{split}")) is not None:
+                known.append(float(cost))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and self.history.train:
+            self._sum_up(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if not (isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and self.history.train):
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, RowsDataModule) and not data.rows.mapped:
+            weights = sum(parameter.numel() for parameter in pl_module.parameters())
+            if weights * len(data.rows) <= QUICK:
+                self._sum_up(trainer, pl_module)
+
+    @torch.no_grad()
+    def _sum_up(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module: Any = pl_module
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, RowsDataModule):
+            self.parts = [verdict(self.history)]
+            return
+        rows = parts_of(data)
+        for split, limit in (("val", trainer.limit_val_batches), ("test", trainer.limit_test_batches)):
+            if limit == 0:
+                rows.pop(split, None)
+        names, offsets = output_names(module.task, module.hparams["num_outputs"], data), getattr(data, "target_offsets", ())
+        with self._best_network(trainer, module) as which:
+            sampled = {split: _sample(part) if split == "train" else part for split, part in rows.items()}
+            outcomes = {split: evaluate(module, part) for split, part in sampled.items()}
+            scores = {split: {"cost": one.cost, **module.scores(one.prediction, one.y)} for split, one in outcomes.items()}
+            # What the run was not fitted to comes first.
+            judged = next(split for split in ("test", "val", "all", "train") if split in outcomes)
+            held = next(split for split in ("val", "test", "all", "train") if split in outcomes)
+            baseline = baseline_of(next(iter(rows.values())), module.task, names)
+            on_judged = baseline.of(outcomes[judged])
+            scores["baseline"] = module.scores(on_judged.prediction, on_judged.y, 0.5)
+            counts = {split: len(part) for split, part in sampled.items()} | {"baseline": len(on_judged)}
+            note = f"baseline: {baseline.name}, on {_words(judged)}"
+            if len(sampled.get("train", ())) < len(rows.get("train", ())):
+                note += f"; train: {len(sampled['train']):,} of {len(rows['train']):,} rows"
+            details = detailed(module, outcomes[judged], names, offsets, _words(judged))
+            useless = not beats_baseline(module, outcomes[held], baseline)
+            self.parts = [score_grid(which, scores, counts, note), *details]
+            self.parts.append(verdict(self.history, baseline.name if useless else None))
+            self._draw(trainer, module, outcomes[judged], names, judged, [part for part in details if isinstance(part, Grid)])
+
+    @contextmanager
+    def _best_network(self, trainer: Trainer, module: "BPModule") -> Iterator[str]:
+        """Within the block the module is as its best checkpoint has it; gives which epoch's it is, in words."""
+        epochs = self.history.first + len(self.history.train) - 1
+        io = trainer.strategy.checkpoint_io
+        if not (self.best and self.best.best_model_path and isinstance(io, WaitingCheckpointIO)):
+            yield f"after epoch {epochs}"
+            return
+        checkpoint, threshold = io.read(self.best.best_model_path), module.threshold
+        own = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        module.load_state_dict(checkpoint["state_dict"])
+        module.threshold = module.threshold_of(checkpoint)
+        try:
+            yield f"epoch {checkpoint['epoch'] + 1}, the best of {epochs} by {self.best.monitor}"
+        finally:
+            module.load_state_dict(own)
+            module.threshold = threshold
+
+    def _draw(
+        self, trainer: Trainer, module: "BPModule", outcome: Outcome, names: Sequence[str], split: str, grids: Sequence[Grid]
+    ) -> None:
+        """Write tables and the confusion matrix's picture to TensorBoard."""
+        if not isinstance(trainer.logger, TensorBoardLogger):
+            return
+        writer = trainer.logger.experiment
+        writer.add_text(f"report/{split}", "\n\n".join(grid.as_markdown() for grid in grids), trainer.global_step)
+        if module.task in ("binary", "multiclass") and len(names) <= DRAWN:
+            confusion = confusion_of(outcome.prediction, outcome.y, module.threshold)
+            writer.add_image(f"confusion_matrix/{split}", matrix_image(confusion.numpy(), names), trainer.global_step)
+
+
+def _sample(rows: Rows) -> Rows:
+    """Up to 8192 of the rows, evenly spaced."""
+    if len(rows) <= EVALUATION_ROWS:
+        return rows
+    return Rows(*rows.take(torch.linspace(0, len(rows) - 1, EVALUATION_ROWS).long()))
