@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from math import isfinite
 
 import torch
 from torch import Tensor
 
 from torchbp.nn import BPNetwork
 
-__all__ = ["largest_eigenvalue", "lr_from_curvature"]
+__all__ = ["largest_eigenvalue", "lr_from_curvature", "lrs_from_curvature"]
 
 BATCHES = 8
 ROWS = 1024  # of a batch that count: of more the curvature hardly changes
@@ -39,19 +38,34 @@ def lr_from_curvature(
     >>> round(lr_from_curvature(BPNetwork([1, 1], "linear"), [(x, 2 * x)]), 3)  # the Hessian is [[10, 4], [4, 2]]
     0.086
     """
+    return lrs_from_curvature(network, batches, cost, pos_weight).item()
+
+
+def lrs_from_curvature(
+    network: BPNetwork, batches: Iterable[Sequence[Tensor]], cost: str | None = None, pos_weight: Tensor | None = None
+) -> Tensor:
+    """:func:`lr_from_curvature` of each of K networks side by side, (K), float64; of one network (1).
+
+    Batches are (K, B, n), the weight (K, B).
+
+    Raises:
+        ValueError, FloatingPointError: as there, of any of the networks.
+    """
     direction = _start(network)
-    eigenvalues = []
+    eigenvalues, counts = [], []
     for x, y, *weight in islice(batches, BATCHES):
-        w = weight[0][:ROWS] if weight and weight[0] is not None else None
+        w = weight[0][..., :ROWS] if weight and weight[0] is not None else None
         # From the last batch's direction, which is near this one's, few products are needed.
-        eigenvalue, direction = _power_iteration(network, x[:ROWS], y[:ROWS], direction, cost, pos_weight, w)
-        if not isfinite(eigenvalue):
+        eigenvalue, direction = _power_iteration(network, x[..., :ROWS, :], y[..., :ROWS, :], direction, cost, pos_weight, w)
+        if not eigenvalue.isfinite().all():
             raise FloatingPointError("the cost is not finite at the start: x, y or the network's weights are not, or too large")
         eigenvalues.append(eigenvalue)
+        # A batch without a row that counts, where other networks have more rows, says nothing of the cost.
+        counts.append(torch.ones_like(eigenvalue) if w is None else (w > 0).any(-1).to(eigenvalue).expand_as(eigenvalue))
     if not eigenvalues:
         raise ValueError("lr is 'auto'; that takes a batch to train on, or give lr a number")
-    mean = sum(eigenvalues) / len(eigenvalues)
-    if not mean > 0:
+    mean = torch.stack(eigenvalues).sum(0) / torch.stack(counts).sum(0)
+    if not (mean > 0).all():
         raise ValueError("lr is 'auto', but the cost has no curvature at the start; give lr a number")
     return 1 / mean
 
@@ -70,7 +84,7 @@ def largest_eigenvalue(
         network: whose parameters are trained, those that require a gradient.
         x, y, cost, pos_weight, weight: as for :meth:`torchbp.nn.BPNetwork.cost`.
     """
-    return _power_iteration(network, x, y, _start(network), cost, pos_weight, weight)[0]
+    return _power_iteration(network, x, y, _start(network), cost, pos_weight, weight)[0].item()
 
 
 @torch.enable_grad()
@@ -82,30 +96,45 @@ def _power_iteration(
     cost: str | None,
     pos_weight: Tensor | None,
     weight: Tensor | None,
-) -> tuple[float, list[Tensor]]:
-    """The eigenvalue, and the unit vector that belongs to it."""
-    parameters = _trained(network)
-    value, _ = network.cost(x, y, cost, pos_weight=pos_weight, weight=weight)
+) -> tuple[Tensor, list[Tensor]]:
+    """Each network's eigenvalue, (K) or (1), and the unit vector that belongs to it."""
+    parameters, k = _trained(network), network.networks or 1
+    if network.networks is None:
+        value, _ = network.cost(x, y, cost, pos_weight=pos_weight, weight=weight)
+    else:  # no network's cost is of another's parameters, so that the Hessian of their sum is one block each
+        value = network.cost(x, y, cost, "none", pos_weight, weight)[0].mean((-2, -1)).sum()
     gradients = torch.autograd.grad(value, parameters, create_graph=True)
-    eigenvalue = 0.0
+    eigenvalue = x.new_zeros(k, dtype=torch.float64)
+    going = torch.ones_like(eigenvalue, dtype=torch.bool)
     for _ in range(PRODUCTS):
         product = torch.autograd.grad(gradients, parameters, direction, retain_graph=True, materialize_grads=True)
         # In float64, where the squares of what float32 holds do not overflow.
-        before, eigenvalue = eigenvalue, torch.stack([p.norm(dtype=torch.float64) for p in product]).norm().item()
-        if not (isfinite(eigenvalue) and eigenvalue > 0):
-            break
-        direction = [(p / eigenvalue).detach() for p in product]
-        if eigenvalue < GROWTH * before:
+        length = torch.stack([p.reshape(k, -1).norm(dim=1, dtype=torch.float64) for p in product]).norm(dim=0)
+        before, eigenvalue = eigenvalue, torch.where(going, length, eigenvalue)
+        going &= length.isfinite() & (length > 0)
+        direction = [
+            torch.where(_along(going, p), p / _along(length, p), d).detach() for p, d in zip(product, direction, strict=True)
+        ]
+        going &= eigenvalue >= GROWTH * before
+        if not going.any():
             break
     return eigenvalue, direction
 
 
+def _along(values: Tensor, parameter: Tensor) -> Tensor:
+    """Each network's value (K), to be multiplied by its part of a parameter (K, ...); one network's (1) as it is."""
+    return values.to(parameter.dtype if values.is_floating_point() else values.dtype).view(
+        -1, *[1] * (parameter.dim() - 1 if len(values) > 1 else 0)
+    )
+
+
 def _start(network: BPNetwork) -> list[Tensor]:
-    """A random unit vector, the same on every device."""
+    """A random unit vector, the same on every device and for each of K networks."""
     generator = torch.Generator().manual_seed(0)
-    drawn = [torch.randn(p.shape, generator=generator) for p in _trained(network)]
+    own = 0 if network.networks is None else 1
+    drawn = [torch.randn(p.shape[own:], generator=generator) for p in _trained(network)]
     length = torch.stack([d.norm() for d in drawn]).norm()
-    return [(d / length).to(p) for d, p in zip(drawn, _trained(network), strict=True)]
+    return [(d / length).to(p).expand_as(p) for d, p in zip(drawn, _trained(network), strict=True)]
 
 
 def _trained(network: BPNetwork) -> list[Tensor]:

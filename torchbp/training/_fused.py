@@ -18,11 +18,6 @@ from torchbp.training._lightning import count_stepped_batches, every_n_train_ste
 if TYPE_CHECKING:
     from torchbp.training._module import BPModule
 
-# What a block may come to where steps_per_execution is not given: about 0.1 s of one core's work, and 4 MiB of rows, which
-# memory is faster with than with more.
-BLOCK_OPERATIONS = 4e9
-BLOCK_VALUES = 2**20
-
 # Under all the names that a Trainer takes.
 PRECISIONS = (None, 32, "32", "32-true", 64, "64", "64-true", "bf16-true")
 SGD_ONLY = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
@@ -158,11 +153,6 @@ def updates_ahead(trainer: Trainer, wanted: int, done: int) -> int:
         if isinstance(callback, ModelCheckpoint) and (every := every_n_train_steps(callback)) > 0:
             ahead.append(every - trainer.global_step % every)
     return max(min(ahead), 1)
-
-
-def automatic_steps(num_weights: int, batch_values: int, batch_size: int) -> int:
-    """As many steps as a block should take: enough for the time between them not to count, few enough to be seen."""
-    return max(1, int(min(BLOCK_OPERATIONS // (6 * num_weights * batch_size), BLOCK_VALUES // batch_values)))
 
 
 def count_updates(trainer: Trainer, updates: int) -> None:

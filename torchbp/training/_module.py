@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from torchbp import equations as eq
 from torchbp import functional as F
+from torchbp.blocks import automatic_steps
 from torchbp.nn import BPNetwork, Standardize
 from torchbp.outputs import OUTPUTS, output_for
 from torchbp.tasks import Task, check_task
@@ -23,7 +24,6 @@ from torchbp.training._epoch_metrics import EpochRows
 from torchbp.training._evaluation import Collected
 from torchbp.training._fused import (
     FusedEngine,
-    automatic_steps,
     optimizer_obstacle,
     refuse_obstacle,
     step_watcher,

@@ -1,0 +1,277 @@
+"""The estimators: scikit-learn's own checks, MLPClassifier's parameters, and networks side by side as each by itself."""
+
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.sparse as sp
+import torch
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_diabetes, load_iris, make_multilabel_classification
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.inspection import permutation_importance
+from sklearn.model_selection import GridSearchCV
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from torchbp.curvature import lr_from_curvature, lrs_from_curvature
+from torchbp.fitting import Learner, Plan, fit_together, network_of
+from torchbp.nn import BPNetwork
+from torchbp.sklearn import BPClassifier, BPRegressor
+
+CHECKS = """
+import sys, warnings
+warnings.simplefilter("ignore")
+from sklearn.exceptions import SkipTestWarning
+warnings.simplefilter("error", SkipTestWarning)
+from sklearn.utils.estimator_checks import check_estimator
+from torchbp.sklearn import BPClassifier, BPRegressor
+for estimator in BPClassifier(), BPRegressor():
+    check_estimator(estimator)
+assert "lightning" not in sys.modules
+"""
+SHORT = {"hidden_layer_sizes": (5,), "max_iter": 5, "tol": 0, "random_state": 0}
+IRIS = load_iris(return_X_y=True)
+
+
+def test_scikit_learns_checks_pass_whole_and_without_lightning():
+    environment = {**os.environ, "SCIPY_ARRAY_API": "1"}  # without it a check is skipped
+    done = subprocess.run([sys.executable, "-c", CHECKS], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def targets(task):
+    X, y = IRIS
+    X = (X - X.mean(0)) / X.std(0)
+    if task == "multilabel":
+        X, y = make_multilabel_classification(90, 6, n_classes=4, random_state=0)
+        X = (X - X.mean(0)) / X.std(0)
+    return X, (y == 1).astype(int) if task == "binary" else y
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_parameters_are_those_of_mlpclassifier(task):
+    X, y = targets(task)
+    outputs = y.shape[1] if task == "multilabel" else 1
+    ours = BPClassifier(
+        (7,),
+        batch_size=16,
+        learning_rate_init=0.1 * outputs,
+        max_iter=10,
+        shuffle=False,
+        tol=0,
+        standardize=False,
+        random_state=3,
+    )
+    start = BPClassifier(**{**ours.get_params(), "learning_rate_init": 1e-300, "max_iter": 1}).fit(X, y)
+    peer = MLPClassifier(
+        (7,), activation="logistic", solver="sgd", alpha=0, momentum=0, nesterovs_momentum=False, batch_size=16,
+        learning_rate_init=0.1, shuffle=False, tol=0, warm_start=True, n_iter_no_change=99, max_iter=1,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        peer.fit(X, y)
+        peer.coefs_, peer.intercepts_ = ([w.copy() for w in values] for values in (start.coefs_, start.intercepts_))
+        peer.set_params(max_iter=10).n_iter_ = 0
+        peer.t_, peer.loss_curve_ = 0, []
+        peer._no_improvement_count = 0
+        peer.fit(X, y)
+    ours.fit(X, y)
+    for a, b in zip(ours.coefs_ + ours.intercepts_, peer.coefs_ + peer.intercepts_, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-8)
+    assert np.abs(ours.coefs_[0] - start.coefs_[0]).max() > 1e-3
+    np.testing.assert_allclose(ours.predict_proba(X), peer.predict_proba(X), atol=1e-8)
+
+
+@pytest.mark.parametrize("n_networks", [None, 3])
+def test_partial_fit_is_an_epoch_of_fit(n_networks):
+    X, y = IRIS
+    whole = BPClassifier(**SHORT, n_networks=n_networks, batch_size=32).fit(X, y)
+    steps = clone(whole)
+    for _ in range(5):
+        steps.partial_fit(X, y, classes=[0, 1, 2])
+        steps = pickle.loads(pickle.dumps(steps))
+    for a, b in zip(whole.coefs_, steps.coefs_, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_an_early_stop_takes_the_best_epochs_parameters_and_names_as_classes():
+    X, y = IRIS
+    names = np.array(["setosa", "versicolor", "virginica"])[y]
+    model = BPClassifier((8,), early_stopping=True, max_iter=300, n_iter_no_change=3, random_state=0).fit(X, names)
+    assert model.n_iter_ == len(model.validation_scores_) < 300
+    assert max(model.validation_scores_) == model.best_validation_score_ > model.validation_scores_[0]
+    assert set(model.predict(X)) <= set(names)
+    # The same rows as a set of one's own: scores are those of score().
+    shown = BPClassifier(**SHORT).fit(X, names, eval_set=(X[::2], names[::2]))
+    assert shown.validation_scores_[-1] == pytest.approx(shown.score(X[::2], names[::2]))
+
+
+def test_warm_start_goes_on():
+    X, y = IRIS
+    model = BPClassifier(**SHORT, warm_start=True).fit(X, y)
+    first = model.loss_curve_
+    assert model.fit(X, y).loss_curve_[0] < first[-1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sparse_rows_frames_and_dense_rows_are_one(dtype):
+    X, y = IRIS
+    X = (X * (X > 2)).astype(dtype)
+    dense = BPClassifier(**SHORT).fit(X, y)
+    assert dense.coefs_[0].dtype == dense.predict_proba(X).dtype == dtype
+    sparse = BPClassifier(**SHORT).fit(sp.csr_matrix(X), y)
+    frame = BPClassifier(**SHORT).fit(pl.DataFrame(X, schema=list("abcd")), y)
+    assert list(frame.feature_names_in_) == list("abcd")
+    for other, rows in ((sparse, sp.csr_matrix(X)), (frame, pl.DataFrame(X, schema=list("abcd")))):
+        np.testing.assert_allclose(
+            other.predict_proba(rows), dense.predict_proba(X), atol=1e-5 if dtype == np.float32 else 1e-9
+        )
+
+
+def test_class_weights_are_sample_weights():
+    X, y = IRIS
+    by_class = BPClassifier(**SHORT, class_weight={0: 1, 1: 3, 2: 0.5}).fit(X, y)
+    by_row = BPClassifier(**SHORT).fit(X, y, sample_weight=np.array([1, 3, 0.5])[y])
+    plain = BPClassifier(**SHORT).fit(X, y)
+    np.testing.assert_allclose(by_class.coefs_[0], by_row.coefs_[0], rtol=1e-12)
+    assert np.abs(by_class.coefs_[0] - plain.coefs_[0]).max() > 1e-3
+
+
+def test_an_ensembles_networks_are_those_of_their_seeds():
+    X, y = IRIS
+    several = BPClassifier((5,), max_iter=40, batch_size=32, n_networks=3, random_state=0, n_iter_no_change=2, tol=0.02)
+    several.fit(X, y)
+    rng = np.random.RandomState(0)
+
+    class Seeded(np.random.RandomState):
+        def randint(self, *_):
+            return seed
+
+    proba = []
+    for k in range(3):
+        seed = rng.randint(2**31 - 1)
+        one = BPClassifier((5,), max_iter=40, batch_size=32, random_state=Seeded(0), n_iter_no_change=2, tol=0.02).fit(X, y)
+        for ours, alone in zip(several.coefs_, one.coefs_, strict=True):
+            np.testing.assert_allclose(ours[k], alone, rtol=1e-7, atol=1e-10)
+        proba.append(one.predict_proba(X))
+    mean, spread = several.predict_proba(X, return_std=True)
+    np.testing.assert_allclose(mean, np.mean(proba, 0), atol=1e-9)
+    np.testing.assert_allclose(spread, np.std(proba, 0), atol=1e-9)
+    np.testing.assert_array_equal(several.predict(X), mean.argmax(1))
+
+
+class Held:
+    weight = None
+
+    def __init__(self, x, y):
+        self.rows, self.y = x, y
+
+    def x(self, rows):
+        return self.rows[rows]
+
+
+def learners_of(plan, counts, lrs):
+    torch.manual_seed(0)
+    states = [BPNetwork(plan.sizes, plan.output).double().state_dict() for _ in counts]
+    return [
+        Learner(state, torch.arange(count), torch.Generator().manual_seed(k), lr)
+        for k, (state, count, lr) in enumerate(zip(states, counts, lrs, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("output", ["sigmoid", "softmax"])
+def test_networks_with_rows_of_their_own_learn_as_by_themselves(output):
+    torch.manual_seed(1)
+    table = Held(torch.randn(50, 4).double(), torch.eye(3).double()[torch.randint(3, (50,))])
+    plan = Plan((4, 6, 3), output, "sigmoid", "cross_entropy", 8, 4)
+    counts, lrs = (50, 43, 16), (None, 0.5, None)
+    together, alone = learners_of(plan, counts, lrs), learners_of(plan, counts, lrs)
+    fit_together(together, table, plan)
+    for learner in alone:
+        fit_together([learner], table, plan)
+    for ours, one in zip(together, alone, strict=True):
+        assert ours.costs == pytest.approx(one.costs, rel=1e-9)
+        for name in one.state:
+            torch.testing.assert_close(ours.state[name], one.state[name], rtol=1e-7, atol=1e-10)
+
+
+def test_a_network_that_diverges_does_not_end_the_others(monkeypatch):
+    table = Held(torch.randn(40, 4).double(), torch.randn(40, 1).double())
+    plan = Plan((4, 3, 1), "linear", "identity", "squared_error", 8, 30)
+    learners = learners_of(plan, (40, 40, 40), (0.01, 1e9, 0.01))
+    monkeypatch.setattr("torchbp.fitting.GROUP_VALUES", 2 * (2 * plan.weights + 4 * 8 * 8))  # groups of two
+    fit_together(learners, table, plan)
+    assert [learner.diverged for learner in learners] == [False, True, False]
+    assert all(len(learner.costs) == 30 for learner in learners[::2])
+    assert all(value.isfinite().all() for learner in learners for value in learner.state.values())
+
+
+def test_each_networks_curvature_is_its_own():
+    networks = [BPNetwork([3, 4, 2]).double() for _ in range(3)]
+    x, y = torch.randn(3, 20, 3).double(), torch.rand(3, 20, 2).double()
+    plan = Plan((3, 4, 2), "sigmoid", "sigmoid", "cross_entropy", 20, 1)
+    lrs = lrs_from_curvature(network_of(plan, [network.state_dict() for network in networks]), [(x, y)])
+    assert lrs.tolist() == pytest.approx([lr_from_curvature(network, [(x[k], y[k])]) for k, network in enumerate(networks)])
+
+
+def test_a_regressor_predicts_in_the_targets_units_with_a_spread():
+    X, y = load_diabetes(return_X_y=True)
+    model = BPRegressor((8,), batch_size=32, max_iter=30, tol=0, n_networks=4, bootstrap=True, random_state=0).fit(X, y)
+    mean, spread = model.predict(X, return_std=True)
+    assert model.score(X, y) > 0.4
+    assert mean.shape == spread.shape == y.shape
+    assert (spread > 0).all()
+    with pytest.warns(ConvergenceWarning, match="after max_iter=20 epochs"):
+        assert BPRegressor((8,), max_iter=20, random_state=0).fit(X, np.stack([y, -y], 1)).predict(X).shape == (len(y), 2)
+
+
+def test_it_works_inside_scikit_learns_tools():
+    X, y = IRIS
+    model = make_pipeline(StandardScaler(), BPClassifier((5,), max_iter=20, tol=0, random_state=0))
+    search = GridSearchCV(model, {"bpclassifier__learning_rate_init": [1e-6, "auto"]}, cv=2, n_jobs=2).fit(X, y)
+    assert search.best_params_ == {"bpclassifier__learning_rate_init": "auto"}
+    assert CalibratedClassifierCV(search.best_estimator_, cv=2).fit(X, y).score(X, y) > 0.6
+    assert permutation_importance(search.best_estimator_, X, y, n_repeats=1).importances_mean.max() > 0
+
+
+def test_curves_and_bands_are_tensorboards(tmp_path):
+    X, y = IRIS
+    epochs = []
+    model = BPClassifier(**SHORT, n_networks=3, log_dir=str(tmp_path), callbacks=[lambda *seen: epochs.append(seen[1:])])
+    model.fit(X, y, eval_set=(X, y))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx(model.loss_curve_)
+    low, mean, high = (events.Scalars(name)[-1].value for name in ("score_low", "score", "score_high"))
+    assert low <= mean <= high
+    assert [number for number, _ in epochs] == [1, 2, 3, 4, 5]
+    stopped = BPClassifier(**SHORT, callbacks=[lambda model, epoch, losses: epoch == 2]).fit(X, y)
+    assert stopped.n_iter_ == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_iter": 0}, "max_iter is 0; it must be a whole number of 1 or more"),
+        ({"learning_rate_init": -1}, "learning_rate_init is -1; it must be 'auto', or a finite number above 0"),
+        ({"hidden_layer_sizes": (0,)}, "hidden_layer_sizes is"),
+        ({"n_networks": 0}, "n_networks is 0"),
+        ({"activation": "sigmod"}, "activation is 'sigmod'; it must be one of"),
+    ],
+)
+def test_bad_parameters_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BPClassifier(**arguments).fit(*IRIS)
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match="y has one class"):
+        BPClassifier().fit(IRIS[0], np.zeros(150))

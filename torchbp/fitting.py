@@ -1,0 +1,319 @@
+"""Networks trained side by side by the in-place descent, each on rows of its own, until each has learned enough.
+
+What the scikit-learn estimators, ensembles and cross-validation train with. No Lightning is imported.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import inf, isfinite
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from torchbp.blocks import automatic_steps
+from torchbp.curvature import BATCHES, lrs_from_curvature
+from torchbp.descent import Descent
+from torchbp.nn import BPNetwork
+
+__all__ = ["Learner", "Plan", "Table", "fit_together", "network_of"]
+
+GROUP_VALUES = 2**27  # numbers that one group's parameters and activations may come to: half a GiB of float32
+
+
+class Table(Protocol):
+    """Rows to train on: ``y`` (N, nL), ``weight`` (N) or None, and x row by row."""
+
+    y: Tensor
+    weight: Tensor | None
+
+    def x(self, rows: Tensor) -> Tensor:
+        """The rows of these numbers, (*, n0) for numbers (*)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How networks are trained; every network of a plan has one shape.
+
+    Attributes:
+        sizes, output, activation: of :class:`torchbp.nn.BPNetwork`.
+        cost: that goes with the output.
+        batch_size: rows of an iteration.
+        epochs: the most that there are.
+        tol, patience: a network ends after more than ``patience`` epochs in which its cost or score has not got better by
+            ``tol``; None for never.
+        score: (predictions (V, nL), targets (V, nL), weights (V)) -> a network's score of its held-out rows.
+        decide: whether the score decides in place of the cost, and each network ends with the parameters of its best one; else
+            scores are only kept.
+    """
+
+    sizes: tuple[int, ...]
+    output: str
+    activation: Any
+    cost: str
+    batch_size: int
+    epochs: int
+    tol: float = 0.0
+    patience: int | None = None
+    score: Callable[[Tensor, Tensor, Tensor], float] | None = None
+    decide: bool = True
+
+    @property
+    def weights(self) -> int:
+        """How many parameters a network has, but for those of its activation."""
+        return sum((n_in + 1) * n_out for n_in, n_out in pairwise(self.sizes))
+
+
+@dataclass
+class Learner:
+    """One network while it is trained.
+
+    Attributes:
+        state: its state_dict, of one network.
+        rows: the numbers of the table's rows that it is trained on, (N).
+        order: what draws the order of the rows each epoch; None for as they are.
+        lr: α; None until it is found from the curvature of the cost.
+        held_out: the numbers of the rows that it is scored on.
+        scaling: mean and scale of x, (n0) each, that are its own; None where the table is scaled already, or not at all.
+        target_scaling: likewise of y, (nL) each.
+        costs, scores: of each epoch.
+        diverged: whether its cost is no longer finite; it has the parameters of the last epoch that was.
+    """
+
+    state: dict[str, Tensor]
+    rows: Tensor
+    order: torch.Generator | None = None
+    lr: float | None = None
+    held_out: Tensor | None = None
+    scaling: tuple[Tensor, Tensor] | None = None
+    target_scaling: tuple[Tensor, Tensor] | None = None
+    costs: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    diverged: bool = False
+    best: float = -inf
+    best_state: dict[str, Tensor] | None = None
+    waited: int = 0
+
+    def shuffled(self, generator: torch.Generator | None) -> Tensor:
+        """The numbers of its rows in an epoch's order."""
+        return self.rows if generator is None else self.rows[torch.randperm(len(self.rows), generator=generator)]
+
+
+def network_of(plan: Plan, states: Sequence[dict[str, Tensor]]) -> BPNetwork:
+    """The network of one state, on its tensors; of several, K side by side on copies."""
+    one = len(states) == 1
+    networks = None if one else len(states)
+    network = BPNetwork(plan.sizes, plan.output, activation=plan.activation, networks=networks, device="meta")
+    state = states[0] if one else {name: torch.stack([state[name] for state in states]) for name in states[0]}
+    network.load_state_dict(state, assign=True)
+    return network.requires_grad_()
+
+
+def fit_together(
+    learners: Sequence[Learner],
+    table: Table,
+    plan: Plan,
+    on_epoch: Callable[[int, Sequence[Learner]], object] | None = None,
+) -> None:
+    """Train networks side by side, in groups that fit memory; what becomes of each is left in its :class:`Learner`.
+
+    Each network descends as it would by itself. One that has learned enough, or whose cost is no longer finite, makes room.
+
+    Args:
+        on_epoch: called after each epoch with its number, from 1, and the learners that it has trained; a true value ends all.
+
+    Raises:
+        ValueError, FloatingPointError: a learning rate that is not to be found, as :func:`torchbp.curvature.lr_from_curvature`.
+    """
+    if any(learner.target_scaling for learner in learners) and not all(learner.target_scaling for learner in learners):
+        raise ValueError("either all learners have a target_scaling or none")
+    values = 2 * plan.weights + 4 * plan.batch_size * sum(plan.sizes)
+    size = max(1, GROUP_VALUES // values)
+    for begin in range(0, len(learners), size):
+        _Group(learners[begin : begin + size], table, plan).train(on_epoch)
+
+
+class _Group:
+    """Networks that are in memory side by side."""
+
+    def __init__(self, learners: Sequence[Learner], table: Table, plan: Plan) -> None:
+        self.table, self.plan = table, plan
+        self._take(list(learners))
+        if missing := [learner for learner in learners if learner.lr is None]:
+            self._take(missing)
+            for learner, lr in zip(missing, lrs_from_curvature(self.network, self._first(), plan.cost).tolist(), strict=True):
+                learner.lr = lr
+            self._take(list(learners))
+
+    def _take(self, learners: list[Learner]) -> None:
+        self.learners = learners
+        self.network = network_of(self.plan, [learner.state for learner in learners])
+        self.values = dict(self.network.named_parameters())
+        self.device = next(iter(self.values.values())).device
+        lrs = [learner.lr for learner in learners]
+        self.scaling = _stacked([learner.scaling for learner in learners])
+        self.target_scaling = _stacked([learner.target_scaling for learner in learners])
+        if None in lrs:
+            return
+        lr: Any = lrs[0]
+        if len(learners) > 1:
+            lr = torch.tensor(lrs, dtype=next(iter(self.values.values())).dtype, device=self.device)
+        self.descent = Descent(self.network, self.plan.cost, lr)
+        self._count([len(learner.rows) for learner in learners])
+        values = self.plan.batch_size * (self.plan.sizes[0] + 2 * self.plan.sizes[-1]) * len(learners)
+        self.block = self.plan.batch_size * automatic_steps(self.plan.weights * len(learners), values, self.plan.batch_size)
+
+    def train(self, on_epoch: Callable[[int, Sequence[Learner]], object] | None) -> None:
+        for number in range(1, self.plan.epochs + 1):
+            before = [value.detach().clone() for value in self.values.values()]
+            orders = [learner.shuffled(learner.order) for learner in self.learners]
+            costs = self._epoch(orders)
+            scores = self._scores() if self.plan.score is not None else [None] * len(costs)
+            for k, (learner, cost, score) in enumerate(zip(self.learners, costs, scores, strict=True)):
+                self._judge(k, learner, cost, score, before)
+            ended = on_epoch is not None and on_epoch(number, self.learners)
+            going = [not (learner.diverged or self._enough(learner)) for learner in self.learners]
+            if ended or not any(going) or number == self.plan.epochs:
+                break
+            if not all(going):
+                self._give_back()
+                self._take([learner for learner, goes in zip(self.learners, going, strict=True) if goes])
+        self._give_back()
+
+    def _judge(self, k: int, learner: Learner, cost: float, score: float | None, before: Sequence[Tensor]) -> None:
+        learner.costs.append(cost)
+        if not isfinite(cost):
+            learner.diverged = True
+            which = slice(None) if len(self.learners) == 1 else k
+            for parameter, old in zip(self.values.values(), before, strict=True):
+                parameter.detach()[which] = old[which]
+            return
+        if score is not None:
+            learner.scores.append(score)
+        by_score = self.plan.score is not None and self.plan.decide
+        value = score if by_score and score is not None else -cost
+        learner.waited = learner.waited + 1 if value < learner.best + self.plan.tol else 0
+        if value > learner.best:
+            learner.best = value
+            if by_score:
+                learner.best_state = self._state(k)
+
+    def _enough(self, learner: Learner) -> bool:
+        return self.plan.patience is not None and learner.waited > self.plan.patience
+
+    def _state(self, k: int) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self._views(k).items()}
+
+    def _give_back(self) -> None:
+        """Leave each network's parameters with its learner."""
+        for k, learner in enumerate(self.learners):
+            if learner.best_state is not None and self.plan.decide:
+                learner.state = learner.best_state
+            else:
+                learner.state = self._state(k)
+
+    def _epoch(self, orders: Sequence[Tensor]) -> list[float]:
+        """One iteration on each batch of every network's rows; each one's mean cost."""
+        batch, longest = self.plan.batch_size, max(self.counts)
+        order, share = self._joined(orders, batch)
+        costs = []
+        for begin in range(0, longest, self.block):
+            x, y, weight = self._rows(order, share, slice(begin, begin + self.block))
+            costs.append(self.descent.steps(x, y, batch, weight=weight))
+        means = costs[0] if len(costs) == 1 else torch.cat(costs, -1)
+        return ((means * self.shares).sum(-1, dtype=torch.float64)).reshape(-1).tolist()
+
+    def _count(self, counts: list[int]) -> None:
+        """What each batch's mean cost counts in its epoch's, (K, number of batches) or of one network (number of batches)."""
+        self.counts, batch = counts, self.plan.batch_size
+        n = torch.tensor(counts, device=self.device).unsqueeze(-1)
+        rows = (n - torch.arange(0, max(counts), batch, device=self.device)).clamp(0, batch)
+        shares = rows.to(self.table.y.dtype) / n
+        self.shares = shares if len(counts) > 1 else shares[0]
+
+    def _joined(self, orders: Sequence[Tensor], batch: int) -> tuple[Tensor, Tensor | None]:
+        """The numbers of all networks' rows, (K, N) or (N), and what makes up for those that are not there, (K, N)."""
+        if len(orders) == 1:
+            return orders[0], None
+        if len(set(self.counts)) == 1:
+            return torch.stack(list(orders)), None
+        longest = max(map(len, orders))
+        order = torch.stack([torch.cat([o, o[:1].expand(longest - len(o))]) for o in orders])
+        position = torch.arange(longest, device=self.device)
+        starts = position // batch * batch
+        sizes = (longest - starts).clamp(max=batch)
+        counts = torch.tensor(self.counts, device=self.device).unsqueeze(-1)
+        there = (counts - starts).clamp(min=0).minimum(sizes)
+        share = torch.where(position < counts, sizes.to(self.table.y.dtype) / there.clamp(min=1), 0.0)
+        return order, share
+
+    def _rows(self, order: Tensor, share: Tensor | None, part: slice) -> tuple[Tensor, Tensor, Tensor | None]:
+        rows = order[..., part]
+        weight = None if share is None else share[..., part]
+        if self.table.weight is not None:
+            own = self.table.weight[rows]
+            weight = own if weight is None else own * weight
+        return (
+            self._scaled(self.table.x(rows), self.scaling),
+            self._scaled(_at(self.table.y, rows), self.target_scaling),
+            weight,
+        )
+
+    def _scaled(self, values: Tensor, scaling: tuple[Tensor, Tensor] | None) -> Tensor:
+        if scaling is None:
+            return values
+        mean, scale = scaling if values.dim() == 3 else (t.squeeze(0).squeeze(0) for t in scaling)
+        return (values - mean).div_(scale)
+
+    def _first(self) -> Iterator[tuple[Tensor, ...]]:
+        """The batches that the first epoch will begin with, whose order stays to be drawn."""
+        orders = []
+        for learner in self.learners:
+            generator = learner.order
+            if generator is not None:
+                generator = torch.Generator().set_state(generator.get_state())
+            orders.append(learner.shuffled(generator))
+        batch = self.plan.batch_size
+        self._count([len(o) for o in orders])
+        order, share = self._joined(orders, batch)
+        for number in range(min(BATCHES, -(-max(self.counts) // batch))):
+            x, y, weight = self._rows(order, share, slice(number * batch, (number + 1) * batch))
+            yield (x, y) if weight is None else (x, y, weight)
+
+    @torch.no_grad()
+    def _scores(self) -> list[float]:
+        """Each network's score of its held-out rows."""
+        held_out = [learner.held_out for learner in self.learners]
+        assert self.plan.score is not None
+        scores = []
+        for k, rows in enumerate(held_out):
+            assert rows is not None
+            network = self.network if len(held_out) == 1 else network_of(self.plan, [self._views(k)])
+            scaling, target = self.learners[k].scaling, self.learners[k].target_scaling
+            a = network(self._scaled_by(self.table.x(rows), scaling))
+            y = self._scaled_by(self.table.y[rows], target)
+            weight = y.new_ones(len(y)) if self.table.weight is None else self.table.weight[rows]
+            scores.append(self.plan.score(a, y, weight))
+        return scores
+
+    def _views(self, k: int) -> dict[str, Tensor]:
+        """The parameters of one network, in the memory of all."""
+        one = len(self.learners) == 1
+        return {name: value.detach() if one else value.detach()[k] for name, value in self.values.items()}
+
+    def _scaled_by(self, values: Tensor, scaling: tuple[Tensor, Tensor] | None) -> Tensor:
+        return values if scaling is None else (values - scaling[0]).div_(scaling[1])
+
+
+def _at(values: Tensor, rows: Tensor) -> Tensor:
+    """values[rows], by the faster way."""
+    return values.index_select(0, rows.reshape(-1)).view(*rows.shape, *values.shape[1:])
+
+
+def _stacked(scalings: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor] | None:
+    """Each network's mean and scale, (K, 1, n)."""
+    given = [scaling for scaling in scalings if scaling is not None]
+    if not given:
+        return None
+    return torch.stack([mean for mean, _ in given]).unsqueeze(-2), torch.stack([scale for _, scale in given]).unsqueeze(-2)

@@ -1,0 +1,275 @@
+"""BPClassifier and BPRegressor."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
+from sklearn.utils.validation import column_or_1d
+from torch import Tensor
+from torch.nn import functional as TF
+
+from torchbp.outputs import output_of
+from torchbp.sklearn._base import BPEstimator
+
+PARAMETERS = """
+    Args:
+        hidden_layer_sizes: the widths of the hidden layers.
+        activation: theirs, as :class:`torchbp.nn.BPNetwork` takes it.
+        cost: as for the task's outputs, None for its first.
+        batch_size: rows of a step; ``auto`` is 200, or all where there are fewer.
+        learning_rate_init: α; ``auto`` takes 1/λ, by :func:`torchbp.curvature.lr_from_curvature`.
+        max_iter: the most epochs.
+        shuffle: whether rows are taken in another order each epoch.
+        random_state: what initial weights, orders and splits are drawn from.
+        tol, n_iter_no_change: training ends after more than so many epochs that are no better by ``tol``.
+        verbose: whether each epoch is printed.
+        warm_start: whether ``fit`` goes on from the parameters that there are.
+        early_stopping: whether the score of held-out rows decides on the end, and on which epoch's parameters are kept.
+        validation_fraction: the share of rows held out for that, where ``fit`` has no ``eval_set``.
+        standardize: whether columns are centred and scaled by what ``fit`` sees, inside the model.
+        n_networks: so many networks of different seeds are trained side by side, and predict by their mean.
+        bootstrap: whether each of them is trained on rows drawn with replacement.
+        callbacks: each is called after an epoch, ``callback(estimator, epoch, losses)``; a true value ends training.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        log_dir: where TensorBoard's files are written; None for none.
+"""
+
+
+class BPClassifier(ClassifierMixin, BPEstimator):
+    __doc__ = f"""A classifier: networks of sigmoid layers trained by plain gradient descent (equation 3.2g).
+
+    Two classes have one sigmoid output, more have softmax outputs, and labels, y (N, C) of 0 and 1, a sigmoid each.
+    {PARAMETERS}
+        class_weight: what multiplies the cost of each class's rows: by class, or ``balanced``.
+
+    Attributes:
+        classes_, coefs_, intercepts_, loss_curve_, validation_scores_, n_iter_: as MLPClassifier's.
+        learning_rate_: α, as it was given or found.
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Sequence[int] | int = (100,),
+        activation: Any = "sigmoid",
+        *,
+        cost: str | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate_init: float | Literal["auto"] = "auto",
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        standardize: bool = True,
+        n_networks: int | None = None,
+        bootstrap: bool = False,
+        class_weight: Any = None,
+        callbacks: Sequence[Callable[..., Any]] | None = None,
+        device: str = "cpu",
+        log_dir: str | None = None,
+    ) -> None:
+        super().__init__(
+            hidden_layer_sizes,
+            activation,
+            cost=cost,
+            batch_size=batch_size,
+            learning_rate_init=learning_rate_init,
+            max_iter=max_iter,
+            shuffle=shuffle,
+            random_state=random_state,
+            tol=tol,
+            verbose=verbose,
+            warm_start=warm_start,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            standardize=standardize,
+            n_networks=n_networks,
+            bootstrap=bootstrap,
+            callbacks=callbacks,
+            device=device,
+            log_dir=log_dir,
+        )
+        self.class_weight = class_weight
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, eval_set: Any = None) -> "BPClassifier":
+        """Train on rows X (N, n0) with classes y (N), or labels (N, C) of 0 and 1.
+
+        Args:
+            sample_weight: (N), what multiplies each row's cost.
+            eval_set: ``(X, y)`` to score each epoch.
+
+        Raises:
+            ValueError: rows, classes or parameters that cannot be trained with.
+            FloatingPointError: the cost of every network is no longer finite.
+        """
+        return self._fit(X, y, sample_weight, eval_set)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> "BPClassifier":
+        """One epoch on these rows.
+
+        Args:
+            classes: all that there are; needed in the first call where y has not all of them.
+        """
+        return self._partial_fit(X, y, sample_weight, classes)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The likeliest class of each row, (N), or its labels, (N, C)."""
+        z = self._decision(X)
+        if self._multilabel:
+            return (z > 0).astype(int)
+        return self.classes_[z.argmax(1) if z.ndim == 2 else (z > 0).astype(int)]
+
+    def predict_proba(self, X: Any, return_std: bool = False) -> Any:
+        """Each class's probability, (N, C), the mean over the networks.
+
+        Args:
+            return_std: return its standard deviation over the networks too, (N, C).
+        """
+        z = self._logits(X)
+        a = output_of(self._output[1], self._output[0]).activation(z)
+        if self._kind == "binary":
+            a = torch.cat([1 - a, a], -1)
+        mean, spread = a.mean(0).numpy(), a.std(0, correction=0).numpy()
+        return (mean, spread) if return_std else mean
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """The logarithm of :meth:`predict_proba`."""
+        return np.log(self.predict_proba(X))
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """For two classes the log odds of the second, (N); else each class's logit, (N, C); of several, of the mean."""
+        return self._decision(X)
+
+    def _decision(self, X: Any) -> np.ndarray:
+        z = self._logits(X)
+        if len(z) == 1:
+            z = z[0]
+        elif self._output[0] == "softmax":
+            z = TF.log_softmax(z, -1).logsumexp(0)
+        else:
+            z = TF.logsigmoid(z).logsumexp(0) - TF.logsigmoid(-z).logsumexp(0)
+        return z.numpy().ravel() if self._kind == "binary" else z.numpy()
+
+    @property
+    def _multilabel(self) -> bool:
+        return self._kind == "multilabel"
+
+    def _task(self) -> str:
+        return getattr(self, "_kind", "binary")
+
+    def _encode(self, y: Any, first: bool, classes: Any = None) -> np.ndarray:
+        check_classification_targets(y)
+        labels = type_of_target(y, input_name="y").startswith("multilabel")
+        if not labels:
+            y = column_or_1d(y, warn=True)
+        if first:
+            seen = np.arange(y.shape[1]) if labels else unique_labels(y)
+            self.classes_ = seen if classes is None else unique_labels(classes)
+            if not labels and len(self.classes_) < 2:
+                raise ValueError(f"y has one class, {self.classes_[0]!r}; a classifier needs two classes or more")
+            self._kind = "multilabel" if labels else "binary" if len(self.classes_) == 2 else "multiclass"
+        elif classes is not None and not np.array_equal(unique_labels(classes), self.classes_):
+            raise ValueError(f"classes is {list(classes)}; it must be as in the first call, {list(self.classes_)}")
+        if labels:
+            if (not first and not self._multilabel) or y.shape[1] != len(self.classes_):
+                raise ValueError(f"y has {y.shape[1]} labels; it was fitted with {len(self.classes_)} classes")
+            return np.asarray(y.toarray() if hasattr(y, "toarray") else y, dtype=np.float64)
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(f"y has the class {unknown[0]!r}; the classes are {list(self.classes_)}")
+        codes = np.searchsorted(self.classes_, y)
+        if self._kind == "binary":
+            return codes[:, None].astype(np.float64)
+        return np.eye(len(self.classes_))[codes]
+
+    def _class_weights(self, y: Any) -> np.ndarray | None:
+        return None if self.class_weight is None else compute_sample_weight(self.class_weight, y)
+
+    def _strata(self, y: Any) -> Any:
+        return None if self._multilabel else y
+
+    def _score_of(self, a: Tensor, y: Tensor, weight: Tensor) -> float:
+        many = self._kind == "multiclass"
+        right = a.argmax(-1) == y.argmax(-1) if many else ((a > 0.5) == (y > 0.5)).all(-1)
+        return ((right * weight).sum() / weight.sum()).item()
+
+
+class BPRegressor(RegressorMixin, BPEstimator):
+    __doc__ = f"""A regressor: networks with linear outputs, trained by plain gradient descent (equation 3.2g).
+
+    The target, y (N) or (N, nL), is standardised inside the model: ``loss_curve_`` is of the standardised target.
+    {PARAMETERS}
+    """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, eval_set: Any = None) -> "BPRegressor":
+        """Train on rows X (N, n0) with values y (N), or (N, nL).
+
+        Args:
+            sample_weight: (N), what multiplies each row's cost.
+            eval_set: ``(X, y)`` to score each epoch.
+
+        Raises:
+            ValueError: rows, values or parameters that cannot be trained with.
+            FloatingPointError: the cost of every network is no longer finite.
+        """
+        return self._fit(X, y, sample_weight, eval_set)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BPRegressor":
+        """One epoch on these rows."""
+        return self._partial_fit(X, y, sample_weight, None)
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """The value of each row, (N) or (N, nL), the mean over the networks.
+
+        Args:
+            return_std: return its standard deviation over the networks too.
+        """
+        z = self._logits(X)
+        a = output_of(self._output[1], self._output[0]).activation(z).double()
+        if self._target_scaling is not None:
+            mean, scale = map(torch.from_numpy, self._target_scaling)
+            a = a * scale + mean
+        dtype = next(iter(self._states[0].values())).dtype
+        result = [self._shaped(v.to(dtype).numpy()) for v in (a.mean(0), a.std(0, correction=0))]
+        return (result[0], result[1]) if return_std else result[0]
+
+    def _shaped(self, values: np.ndarray) -> np.ndarray:
+        return values.ravel() if self._one_column else values
+
+    def _task(self) -> str:
+        return "regression"
+
+    def _encode(self, y: Any, first: bool, classes: Any = None) -> np.ndarray:
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        t = y[:, None] if y.ndim == 1 else y
+        if first:
+            self._one_column = y.ndim == 1
+        elif t.shape[1] != self._sizes[-1]:
+            raise ValueError(f"y has {t.shape[1]} columns; it was fitted with {self._sizes[-1]}")
+        return np.asarray(t, dtype=np.float64)
+
+    def _score_of(self, a: Tensor, y: Tensor, weight: Tensor) -> float:
+        w = weight.unsqueeze(-1) / weight.sum()
+        residual = (w * (y - a).square()).sum(0)
+        total = (w * (y - (w * y).sum(0)).square()).sum(0)
+        return (1 - residual / torch.where(total > 0, total, 1.0)).mean().item()
