@@ -16,7 +16,8 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_diabetes, load_iris, make_multilabel_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.inspection import permutation_importance
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.model_selection import cross_validate as one_by_one
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -25,7 +26,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torchbp.curvature import lr_from_curvature, lrs_from_curvature
 from torchbp.fitting import Learner, Plan, fit_together, network_of
 from torchbp.nn import BPNetwork
-from torchbp.sklearn import BPClassifier, BPRegressor
+from torchbp.sklearn import BPClassifier, BPRegressor, cross_validate
 
 CHECKS = """
 import sys, warnings
@@ -33,7 +34,7 @@ warnings.simplefilter("ignore")
 from sklearn.exceptions import SkipTestWarning
 warnings.simplefilter("error", SkipTestWarning)
 from sklearn.utils.estimator_checks import check_estimator
-from torchbp.sklearn import BPClassifier, BPRegressor
+from torchbp.sklearn import BPClassifier, BPRegressor, cross_validate
 for estimator in BPClassifier(), BPRegressor():
     check_estimator(estimator)
 assert "lightning" not in sys.modules
@@ -275,3 +276,32 @@ def test_bad_parameters_are_named(arguments, message):
 def test_one_class_is_refused():
     with pytest.raises(ValueError, match="y has one class"):
         BPClassifier().fit(IRIS[0], np.zeros(150))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("kind", [BPClassifier, BPRegressor])
+def test_folds_side_by_side_are_those_one_by_one(kind):
+    X, y = IRIS if kind is BPClassifier else load_diabetes(return_X_y=True)
+    X = X * [1, 10, *[3] * (X.shape[1] - 2)] + 5
+    model = kind((6,), batch_size=16, max_iter=12, n_iter_no_change=2, tol=0.01, random_state=0)
+    cv = KFold(7, shuffle=True, random_state=0)  # of parts that differ in size
+    together, alone = cross_validate(model, X, y, cv=cv), one_by_one(model, X, y, cv=cv, return_estimator=True)
+    np.testing.assert_allclose(together["test_score"], alone["test_score"], rtol=1e-6)
+    for ours, one in zip(together["estimator"], alone["estimator"], strict=True):
+        assert ours.n_iter_ == one.n_iter_
+        np.testing.assert_allclose(ours.coefs_[0], one.coefs_[0], rtol=1e-6, atol=1e-9)
+
+
+def test_folds_side_by_side_refuse_what_one_network_does_alone():
+    with pytest.raises(ValueError, match="early_stopping is True; networks of folds side by side have none, take False"):
+        cross_validate(BPClassifier(early_stopping=True), *IRIS)
+
+
+def test_a_fold_that_diverges_has_no_score():
+    X, y = load_diabetes(return_X_y=True)
+    X[0] = 1e3  # a row of the first test part, and of every other fold's training part
+    model = BPRegressor((), batch_size=1000, max_iter=60, learning_rate_init=0.3, tol=0, standardize=False)
+    model.set_params(n_iter_no_change=99, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="diverged"):
+        scores = cross_validate(model, X, y, cv=KFold(3))["test_score"]
+    assert np.isnan(scores).tolist() == [False, True, True]

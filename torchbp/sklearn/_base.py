@@ -256,8 +256,7 @@ class BPEstimator(BaseEstimator):
     def _train(self, learners: list[Learner], X: Any, t: Any, weight: Any, epochs: int, stops: bool) -> None:
         if self._target_scaling is not None:
             t = scaled(np.asarray(t, np.float64), self._target_scaling)
-        rows = len(learners[0].rows)
-        batch = min(200, rows) if self.batch_size == "auto" else min(self.batch_size, rows)
+        batch = self._batch_of(len(learners[0].rows))
         if weight is not None:
             weight = weight / weight[learners[0].rows.cpu().numpy()].mean()
         table = Rows(X, t, weight, self._scaling, self._device())
@@ -293,12 +292,16 @@ class BPEstimator(BaseEstimator):
                 board.close()
         self._take(learners, epochs, stops)
 
+    def _batch_of(self, rows: int) -> int:
+        return min(200 if self.batch_size == "auto" else self.batch_size, rows)
+
     def _take(self, learners: list[Learner], epochs: int, stops: bool) -> None:
         """What the networks have learned, as attributes."""
         diverged = [k for k, learner in enumerate(learners) if learner.diverged]
         if diverged:
             first = learners[diverged[0]]
-            say = f"the cost is {first.costs[-1]} in epoch {len(first.costs)}; give a smaller learning_rate_init than {first.lr:g}"
+            epoch = len(first.costs)
+            say = f"the cost is {first.costs[-1]} in epoch {epoch}; give a smaller learning_rate_init than {first.lr:g}"
             if len(diverged) == len(learners):
                 raise FloatingPointError(say)
             warnings.warn(f"{len(diverged)} of {len(learners)} networks diverged, left out: {say}", ConvergenceWarning, 4)

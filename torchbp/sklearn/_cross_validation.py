@@ -1,0 +1,99 @@
+"""Cross-validation with the networks of all folds side by side."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import check_cv
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from torchbp.fitting import Learner, Plan, fit_together
+from torchbp.sklearn._base import MAX_SEED, BPEstimator
+from torchbp.sklearn._rows import Rows
+
+ALONE = {"early_stopping": False, "warm_start": False, "n_networks": None, "class_weight": None, "callbacks": None}
+
+
+def cross_validate(
+    estimator: BPEstimator, X: Any, y: Any, *, groups: Any = None, cv: Any = None, scoring: Any = None
+) -> dict[str, Any]:
+    """Train a network for each split, all side by side, and score each on the split's other rows.
+
+    Every network has its own rows and its own scaling of columns and target, from its own training rows; it is the one that
+    ``clone(estimator).fit`` makes of them, but that it knows all classes of y.
+
+    Args:
+        estimator: whose parameters are taken; it stays as it is.
+        X, y: rows (N, n0) and their targets.
+        groups: (N), for a splitter that keeps groups together.
+        cv: a splitter of scikit-learn, or the number of folds; None for 5.
+        scoring: as for :func:`sklearn.model_selection.cross_validate`, one metric; None for the estimator's ``score``.
+
+    Returns:
+        ``test_score`` (splits), NaN and a warning where a network diverged; ``estimator``, the fitted ones; ``indices``, the
+        numbers of each split's rows, ``train`` and ``test``.
+
+    Raises:
+        ValueError: an estimator that asks for what is done by one network at a time.
+    """
+    for name, value in ALONE.items():
+        if getattr(estimator, name, value) != value:
+            raise ValueError(
+                f"{name} is {getattr(estimator, name)!r}; networks of folds side by side have none, take {value!r}"
+            )
+    whole = clone(estimator)
+    whole._check_parameters()
+    X, y = whole._checked(X, y, reset=True)
+    t = whole._encode(y, first=True)
+    splitter = check_cv(cv, y, classifier=whole._task() != "regression")
+    splits = list(splitter.split(X, y, groups))
+    models, learners = [], []
+    for train, _ in splits:
+        model = clone(whole)
+        model.__dict__.update({name: value for name, value in whole.__dict__.items() if name not in model.get_params()})
+        seed = int(check_random_state(model.random_state).randint(MAX_SEED))
+        model._start(X[train], t[train], None, [seed])
+        [learner] = model._learners(len(train), train, None, [seed])
+        learner.scaling = _tensors(model._scaling, X.dtype, model._device())
+        learner.target_scaling = _tensors(model._target_scaling, X.dtype, model._device())
+        models.append(model)
+        learners.append(learner)
+    _train(models[0], learners, X, t)
+    scorer = check_scoring(whole, scoring)
+    scores = []
+    for model, learner, (_, test) in zip(models, learners, splits, strict=True):
+        try:
+            model._take([learner], model.max_iter, stops=True)
+            scores.append(scorer(model, X[test], y[test]))
+        except FloatingPointError as error:
+            warnings.warn(f"the network of split {len(scores) + 1} of {len(splits)} diverged: {error}", ConvergenceWarning, 2)
+            scores.append(np.nan)
+    indices = {name: [split[number] for split in splits] for number, name in enumerate(("train", "test"))}
+    return {"test_score": np.array(scores), "estimator": models, "indices": indices}
+
+
+def _train(model: BPEstimator, learners: list[Learner], X: Any, t: np.ndarray) -> None:
+    batch = model._batch_of(max(len(learner.rows) for learner in learners))
+    plan = Plan(
+        model._sizes,
+        model._output[0],
+        model.activation,
+        model._output[1],
+        batch,
+        model.max_iter,
+        tol=model.tol,
+        patience=model.n_iter_no_change,
+    )
+    fit_together(learners, Rows(X, t, None, None, model._device()), plan)
+
+
+def _tensors(scaling: Any, dtype: Any, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    if scaling is None:
+        return None
+    mean, scale = (torch.from_numpy(values.astype(dtype)).to(device) for values in scaling)
+    return mean, scale
