@@ -49,7 +49,7 @@ def fit(*options: str, target: str = "total", path: str = "t.csv") -> int:
 
 def test_a_run_that_diverged_is_neither_best_nor_last_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     write("t.csv")
-    diverges = ["--model.lr", "1e12", "--trainer.max_epochs", "50", "--model.activation", "relu"]
+    diverges = ["--model.lr", "30", "--trainer.max_epochs", "50", "--model.activation", "identity"]
     assert fit(*diverges) == 1
     failed = Path("logs/t/version_0/failed.txt")
     assert re.match("FloatingPointError: .* (no longer finite|became)", failed.read_text())
