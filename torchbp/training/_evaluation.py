@@ -43,8 +43,13 @@ class Collected(Metric):
         self.y.append(y)  # type: ignore[operator, union-attr]
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """All of them, (N, num_outputs) each, on the CPU."""
+        """All of them, on the CPU; a Metric makes one number of one row."""
         return dim_zero_cat(self.prediction).float().cpu(), dim_zero_cat(self.y).float().cpu()  # type: ignore[arg-type]
+
+    def rows(self, num_outputs: int) -> tuple[Tensor, Tensor]:
+        """All of them, (N, num_outputs) each, on the CPU."""
+        prediction, y = self.compute()
+        return prediction.reshape(-1, num_outputs), y.reshape(-1, num_outputs)
 
 
 @torch.no_grad()

@@ -364,7 +364,7 @@ class BPModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         if self._to_choose_by is not None and self.threshold_rule:
-            prediction, y = self._to_choose_by.compute()
+            prediction, y = self._to_choose_by.rows(1)
             self._to_choose_by.reset()
             self.threshold = best_threshold(prediction[:, 0], y[:, 0], self.threshold_rule)
         if self.trainer.sanity_checking:
@@ -447,6 +447,7 @@ class BPModule(LightningModule):
         """
         threshold = self.threshold if threshold is None else threshold
         metrics = metrics_of(self.task, self.hparams["num_outputs"], "test", threshold)
+        metrics.targets = self.split_metrics("test").targets
         for metric in metrics.values():
             metric.sync_on_compute = False
         metrics.update(*self._for_metrics(prediction, y))

@@ -50,7 +50,8 @@ class Results(Callback):
 
     @torch.no_grad()
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        prediction, y = self._collected.compute()  # of all processes, so that all take part
+        # Of all processes, so that all take part.
+        prediction, y = self._collected.rows(pl_module.hparams["num_outputs"])
         if not trainer.is_global_zero:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

@@ -73,9 +73,10 @@ def announced(module: "BPModule", data: RowsDataModule) -> Shown:
     judged = next(split for split in ("val", "test", "all", "train") if split in parts)
     y = torch.cat([y for (y,) in parts[judged].only(1).chunks()])
     scores = module.scores(baseline.of(Outcome(y, y)).prediction, y, 0.5)
-    told = {"regression": ("mae", "r2")}.get(module.task, ("accuracy", "f1"))
-    said = ", ".join(f"{name} {digits(scores[name])}" for name in told if name in scores)
-    return [grid, f"baseline: {baseline.name}, {said} on {_words(judged)}"]
+    # Of several targets no error stands for all.
+    told = ("accuracy", "f1", "r2", "mae") if len(names) == 1 or module.task != "regression" else ("r2",)
+    said = "".join(f", {name} {digits(score)}" for name, score in scores.items() if name in told)
+    return [grid, f"baseline: {baseline.name}{said} on {_words(judged)}"]
 
 
 def _words(split: str) -> str:

@@ -36,8 +36,8 @@ def is_no_better(scores: Mapping[str, float], baseline: Mapping[str, float], row
         rows: how many there are.
         positives: the share of the rarest class among them, or of the rarest label.
     """
-    if "r2" in scores:
-        return not scores["r2"] > 4 / max(rows, 1)
+    if "accuracy" not in scores:  # and no R² where too few rows define it
+        return "r2" in scores and not scores["r2"] > 4 / max(rows, 1)
     if scores["accuracy"] > baseline["accuracy"]:
         return False
     of_class = max(rows * min(positives, 1 - positives), 1)
