@@ -120,7 +120,7 @@ def test_targets_of_several_units_have_an_error_each(capsys: pytest.CaptureFixtu
     new, predicted = pl.read_csv("new.csv"), pl.read_csv("p.csv")
     for name in ("total", "large"):
         expected = mean_absolute_error(new[name], predicted[f"prediction_{name}"])
-        assert float(said[f"mae {name}"]) == pytest.approx(expected, abs=6e-4, rel=1e-3)
+        assert float(said[f"mae {name}"]) == pytest.approx(expected, abs=6e-4, rel=5e-3)
 
 
 @pytest.mark.parametrize("rows", [4, 6])
