@@ -77,7 +77,7 @@ class Results(Callback):
             score_grid(title, columns, {name: len(y) for name in columns}, note),
             *detailed(module, self.outcome, self.names, self.offsets, words),
         ]
-        if self.baseline and not beats_baseline(module, self.outcome, self.baseline):
+        if self.baseline and not beats_baseline(module, self.outcome, self.scores, self.baseline_scores):
             self.parts = [*self.parts, f"no better than the baseline ({self.baseline.name})"]
 
     on_validation_end = on_test_end

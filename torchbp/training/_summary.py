@@ -1,6 +1,6 @@
 """What a user is told of the rows before a run, and of what came of them after it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from torchbp._text import digits, printable
 from torchbp.data import RowsDataModule
 from torchbp.data.base import EVALUATION_ROWS
 from torchbp.data.rows import Rows
-from torchbp.training._evaluation import Baseline, Outcome, baseline_of, evaluate
+from torchbp.training._evaluation import Outcome, baseline_of, evaluate
 from torchbp.training._grids import (
     WIDE,
     Grid,
@@ -30,6 +30,7 @@ from torchbp.training._grids import (
 )
 from torchbp.training._matrix_image import matrix_image
 from torchbp.training._saving import WaitingCheckpointIO
+from torchbp.training._threshold import DEFAULT
 from torchbp.training._verdict import History, is_no_better, verdict
 from torchbp.training.prediction import output_names
 
@@ -139,9 +140,10 @@ def detailed(module: "BPModule", outcome: Outcome, names: Sequence[str], offsets
     return [class_grid(f"each class, {of}", class_scores(confusion, names)), confusion_grid(confusion, names)]
 
 
-def beats_baseline(module: "BPModule", outcome: Outcome, baseline: Baseline) -> bool:
-    """Whether predictions are better than the baseline, as far as the rows can tell."""
-    scores, base = (module.scores(one.prediction, one.y, 0.5) for one in (outcome, baseline.of(outcome)))
+def beats_baseline(module: "BPModule", outcome: Outcome, scores: Mapping[str, float], base: Mapping[str, float]) -> bool:
+    """Whether predictions are better than the baseline, as far as the rows can tell, by the scores of both."""
+    if module.threshold != DEFAULT:  # another than for the most rows right
+        scores = module.scores(outcome.prediction, outcome.y, DEFAULT)
     shares = _counts(outcome.y, module.task) / len(outcome) if module.task != "regression" else torch.zeros(1)
     return not is_no_better(scores, base, len(outcome), shares.min().item())
 
@@ -199,7 +201,6 @@ class Summary(Callback):
             scores = {split: {"cost": one.cost, **module.scores(one.prediction, one.y)} for split, one in outcomes.items()}
             # What the run was not fitted to comes first.
             judged = next(split for split in ("test", "val", "all", "train") if split in outcomes)
-            held = next(split for split in ("val", "test", "all", "train") if split in outcomes)
             baseline = baseline_of(next(iter(rows.values())), module.task, names)
             on_judged = baseline.of(outcomes[judged])
             scores["baseline"] = module.scores(on_judged.prediction, on_judged.y, 0.5)
@@ -208,7 +209,7 @@ class Summary(Callback):
             if len(sampled.get("train", ())) < len(rows.get("train", ())):
                 note += f"; train: {len(sampled['train']):,} of {len(rows['train']):,} rows"
             details = detailed(module, outcomes[judged], names, offsets, _words(judged))
-            useless = not beats_baseline(module, outcomes[held], baseline)
+            useless = not beats_baseline(module, outcomes[judged], scores[judged], scores["baseline"])
             self.parts = [score_grid(which, scores, counts, note), *details]
             self.parts.append(verdict(self.history, baseline.name if useless else None))
             self._draw(trainer, module, outcomes[judged], names, judged, [part for part in details if isinstance(part, Grid)])
