@@ -92,6 +92,16 @@ def test_json_holds_scikit_learns_figures(rare: pl.DataFrame, capfd: pytest.Capt
     assert sum(one["rows"] for one in report["calibration"]) == report["rows"] == 120
 
 
+def test_validate_shows_the_validation_rows_as_fit_did(rare: pl.DataFrame, capfd: pytest.CaptureFixture[str]) -> None:
+    fit("--model.threshold", "miss:3")
+    by_fit = capfd.readouterr().out.split("epoch 1/6")[1]
+    assert main(["validate", "--ckpt_path", CHECKPOINT.format("rare")]) == 0
+    alone = capfd.readouterr().out
+    assert "120 validation rows" in alone
+    for name in ("rows", "cost", "accuracy", "f1", "auroc"):
+        assert cells(alone, name)[0] == cells(by_fit, name)[1]
+
+
 def test_a_threshold_of_the_command_line_stands_before_the_checkpoints(
     rare: pl.DataFrame, capfd: pytest.CaptureFixture[str]
 ) -> None:

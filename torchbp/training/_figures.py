@@ -74,13 +74,12 @@ def _metric(task: str, classes: int, kind: str) -> Metric:
             "multilabel": MultilabelPrecisionRecallCurve,
         },
     }[kind][task]
-    return of_task() if task == "binary" else of_task(classes)
+    return of_task(*([] if task == "binary" else [classes]), sync_on_compute=False)  # one process reports
 
 
 def _curves(outcome: Outcome, task: str, kind: str) -> list[tuple[Tensor, ...]]:
     """Of each class or label what torchmetrics gives: its two rates and the thresholds."""
     metric = _metric(task, outcome.prediction.shape[1], kind)
-    metric.sync_on_compute = False
     y = outcome.y.argmax(1) if task == "multiclass" else (outcome.y > 0.5).long()
     prediction = outcome.prediction.clamp(0, 1)  # of sums of rounded values, too
     if task == "binary":

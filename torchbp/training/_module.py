@@ -156,6 +156,7 @@ class BPModule(LightningModule):
         self.lr, self.lr_factor, self.lr_was_found = lr, lr_factor, False
         self.threshold_rule = threshold if isinstance(threshold, str) else None
         self.threshold = DEFAULT if threshold is None or isinstance(threshold, str) else threshold
+        self._to_choose_by: Collected | None = None  # predictions of the validation rows, in fit
         self.entry, self.label_smoothing = entry, label_smoothing
         self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
         self.steps_per_execution, self.cuda_graph = steps_per_execution, cuda_graph
@@ -449,7 +450,7 @@ class BPModule(LightningModule):
         metrics = metrics_of(self.task, self.hparams["num_outputs"], "test", threshold)
         metrics.targets = self.split_metrics("test").targets
         for metric in metrics.values():
-            metric.sync_on_compute = False
+            metric.distributed_available_fn = _alone  # sync_on_compute is looked at by its constructor alone
         metrics.update(*self._for_metrics(prediction, y))
         values: Any = metrics.compute()
         return {name.removesuffix("/test"): value.item() for name, value in values.items()}
@@ -499,6 +500,10 @@ class BPModule(LightningModule):
                 return f"where the weighted input of layer {number} is not finite"
             a = layer(a)
         return f"though the weighted input of the last, layer {last[0]}, is finite"
+
+
+def _alone() -> bool:
+    return False
 
 
 def _parts(batch: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor | None]:
