@@ -145,7 +145,7 @@ CASES = [
     (
         "fit --ckpt_path shapes.ckpt --data.path good.csv",
         1,
-        "another network: its network.layers.0.weight has shape (2, 2), here it is (16, 4)",
+        "another network: its network.layers.0.weight has shape (2, 2), here it is (100, 4)",
     ),
     ("export --ckpt_path shapes.ckpt --output o.pt2", 1, "network: its network.layers.0.weight has shape (2, 2), here it is"),
     (

@@ -99,10 +99,10 @@ def test_no_compiler_is_one_clear_line(
     import torch._inductor.config as inductor
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(inductor.cpp, "cxx", (None, "no_such_compiler"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     moons = ["fit", "--config", str(CONFIGS / "moons.yaml"), "--model.engine", "compiled", "--model.hidden_sizes", "[3]"]
-    assert main([*moons, "--data.batch_size", "200"]) == 1
+    with inductor.patch({"cpp.cxx": (None, "no_such_compiler")}):
+        assert main([*moons, "--data.batch_size", "200"]) == 1
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
     assert line.startswith(
         "torchbp: error: torch.compile, which compiled iterations need with a C++ compiler such as g++, has failed"

@@ -153,7 +153,7 @@ def test_found_lr_is_said_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert last["epoch"] == 1
     assert last["hyper_parameters"]["lr"] == last["optimizer_states"][0]["param_groups"][0]["lr"] == lr
     # In Python likewise, where the network that goes on has been told nothing of it.
-    module = BPModule(2, 1, task="regression")
+    module = BPModule(2, 1, [100], "regression", activation="tanh", clip=5.0)
     data = TabularDataModule("t.csv", "y")
     quiet_trainer(max_epochs=3).fit(module, datamodule=data, ckpt_path=folder / "checkpoints/last.ckpt")
     assert (module.lr, module.lr_was_found) == (lr, False)

@@ -184,7 +184,7 @@ BOMBS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "deflated": (deflated, "it is compressed"),
     "wide": (
         lambda good: torch.save(changed(good, "hyper_parameters", hidden_sizes=[30000, 30000]), "bomb.ckpt"),
-        "of another network: it says 30000 units, its largest tensor has 64 numbers",
+        "of another network: it says 30000 units, its largest tensor has 400 numbers",
     ),
     "deep": (
         lambda good: torch.save(changed(good, "hyper_parameters", hidden_sizes=[1] * 5000), "bomb.ckpt"),

@@ -43,7 +43,7 @@ DENOMINATOR_MIN = 1e-12
 
 
 def weighted_input(x: Tensor, Wt: Tensor, b: Tensor | None = None, *, out: Tensor | None = None) -> Tensor:
-    """Weighted input of a layer, Z = X Wᵀ + b: (B, n_in), (n_in, n_out), (n_out) -> (B, n_out). Equations 2.1 and 2.3."""
+    """Weighted input of a layer, Z = X Wᵀ + b: (B, n_in), (n_in, n_out), (n_out) -> (B, n_out). Equations 2.1, 2.3, 5.1."""
     if b is None:
         return torch.matmul(x, Wt, out=out)
     return torch.addmm(b, x, Wt, out=out) if Wt.dim() == 2 else torch.baddbmm(b, x, Wt, out=out)

@@ -3,12 +3,15 @@
 import atexit
 import codecs
 import csv
+import encodings
+import pkgutil
 import shutil
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from encodings.aliases import aliases
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, TextIO
@@ -238,13 +241,12 @@ def utf8(path: Path, encoding: str | None) -> Path:
     with path.open("rb") as file:
         mark = file.read(2)
     encoding = encoding or ("utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8")
-    try:
-        if codecs.lookup(encoding).name in ("utf-8", "ascii"):
-            return path
-    except LookupError:
-        raise ValueError(
-            f"encoding is {encoding!r}; it must be one that Python knows, such as utf-8, utf-16 or cp1252"
-        ) from None
+    name = encodings.normalize_encoding(encoding).lower()
+    known = {*aliases, *(module.name for module in pkgutil.iter_modules(encodings.__path__))}
+    if name not in known:  # to look another up would import a module of its name
+        raise ValueError(f"encoding is {encoding!r}; it must be one that Python knows, such as utf-8, utf-16 or cp1252")
+    if codecs.lookup(encoding).name in ("utf-8", "ascii"):
+        return path
     folder = Path(mkdtemp(prefix="torchbp-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     copy, lines = folder / path.name, 0

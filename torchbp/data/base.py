@@ -54,12 +54,13 @@ class RowsDataModule(LightningDataModule):
             raise ValueError(f"val_size is {val_size} and test_size {test_size}; they must be at least 0 and below 1 together")
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed is {seed}; it must be from 0 to {2**32 - 1}")
-        self.batch_size = batch_size
+        self.batch_size = batch_size if batch_size == "full" else min(batch_size, 2**63 - 1)
         self.val_size = val_size
         self.test_size = test_size
         self.standardize = standardize
         self.seed = seed
         self.save_hyperparameters(logger=False)
+        self.hparams["batch_size"] = self.batch_size  # as a checkpoint can hold it
         # A checkpoint says what data module it was trained with: torchbp's own are found by this name.
         package = ".".join(name for name in type(self).__module__.split(".") if not name.startswith("_"))
         self.hparams.setdefault("_class_path", f"{package}.{type(self).__qualname__}")
