@@ -261,7 +261,11 @@ PUBLIC = [name for name, f in inspect.getmembers(eq, inspect.isfunction) if f.__
 
 def test_table_has_every_equation() -> None:
     first = ["2.1", "2.2", "2.3", "2.4", "3.0", "3.1a", "3.1b", "3.1c"]
-    assert [number for number, _, _ in ROWS] == first + [f"3.2{letter}" for letter in "abcdefg"] + ["4.2"] * 2 + ["5.1", "5.2", "5.3"]
+    assert [number for number, _, _ in ROWS] == first + [f"3.2{letter}" for letter in "abcdefg"] + ["4.2"] * 2 + [
+        "5.1",
+        "5.2",
+        "5.3",
+    ]
 
 
 @pytest.mark.parametrize("number", NAMES)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 CHUNK = 1024  # rows in a file that stay together when it is shuffled: systems map a MiB at a time
 WINDOW = 2**16  # rows that are shuffled among one another, of chunks from anywhere in the file
+FEW, SPARSE = 64, 64  # rows that are read at a time where, on the average, one of so many is wanted
 
 
 class Mapped:
@@ -30,8 +31,13 @@ class Mapped:
 
     def take(self, index: Tensor) -> Tensor:
         """The rows of an index (n), as float32 (n, width)."""
-        # Opened anew each time: pages that were read would stay resident as long as the file is mapped.
-        rows = np.take(self._open(), index.numpy(), 0).reshape(len(index), -1)
+        # Opened anew each time: pages that were read would stay resident as long as the file is mapped. Of rows far apart the
+        # system reads much of the file, so that a few are read at a time.
+        wanted = index.numpy()
+        far = len(wanted) > FEW and int(wanted.max()) - int(wanted.min()) > SPARSE * len(wanted)
+        parts = np.array_split(wanted, len(wanted) // FEW) if far else [wanted]
+        taken = [np.take(self._open(), part, 0) for part in parts]
+        rows = (np.concatenate(taken) if far else taken[0]).reshape(len(index), -1)
         with np.errstate(over="ignore"):  # infinity is refused, where it is used
             rows = rows.astype(np.float32, copy=False)
         return torch.from_numpy(rows if self.divide_by == 1 else rows / np.float32(self.divide_by))
