@@ -342,3 +342,18 @@ def test_bad_input_of_the_module() -> None:
     for (name, message), value in zip(wrong.items(), ("step", 0, 1.5), strict=True):
         with pytest.raises(ValueError, match=message):
             nn.RNN(**{"input_size": 3, "hidden_size": 4, name: value})
+
+
+def test_parameters_of_another_precision() -> None:
+    """θ is taken in the precision of the states, in place and under a transform alike; its gradient comes in its own."""
+    x, Wi, Wh = (torch.randn(shape, dtype=torch.bfloat16) for shape in ((5, 2, 3), (4, 3), (4, 4)))
+    beta = torch.ones(1, 1, requires_grad=True)
+
+    def call(x: Tensor) -> Tensor:
+        return F.elman(x, None, Wi, Wh, None, None, "swish", beta)[0]
+
+    for output in (call(x), vmap(call, 1, 1)(x.unsqueeze(2)).squeeze(2)):
+        assert output.dtype == torch.bfloat16
+        (gradient,) = torch.autograd.grad(output.float().sum(), beta)
+        assert gradient.dtype == torch.float32
+        assert gradient.isfinite().all()

@@ -206,7 +206,7 @@ def elman(
     if _autocasts(input) and input.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(input.device.type)
         x, layer = x.to(dtype), [t if t is None else t.to(dtype) for t in layer]
-        parameters = tuple(t.to(dtype) for t in parameters)
+    parameters = tuple(theta.to(x.dtype) for theta in parameters)
     a = _recurrent(g)(reverse(x, lengths) if backwards else x, *layer, ended, *parameters)
     last = last_states(a, lengths)
     if backwards:
