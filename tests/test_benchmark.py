@@ -188,11 +188,13 @@ def test_products_are_those_of_a_step() -> None:
     assert sum(event.count for event in profile.key_averages() if event.key == "aten::mm") == 3 + 3 + 2
 
 
-def test_a_peer_that_cannot_run_leaves_a_stated_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_cannot_run_leaves_a_stated_gap() -> None:
     """No compiler is to be found: the other rows are as they would be, and below the table stands why."""
+    import torch._inductor.config as inductor
+
     torch.compiler.reset()
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/nonexistent/c++",))
-    with torch.compiler.config.patch(force_disable_caches=True):
+    # By their own patch: pytest's cannot give such a setting back.
+    with torch.compiler.config.patch(force_disable_caches=True), inductor.patch({"cpp.cxx": ("/nonexistent/c++",)}):
         rows = step_times([([3, 2], 256)], 1, 0.0, True, lambda _: None)
     (gap,) = {row.gap for row in rows if row.peer == "torch.compile"}
     assert gap is not None
