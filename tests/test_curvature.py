@@ -145,7 +145,7 @@ def test_found_lr_is_said_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert main(["fit", "--data.path", "t.csv", "--data.target", "y", "--trainer.max_epochs", "1"]) == 0
     folder = Path("logs/t/version_0")
     lr = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]["lr"]
-    assert f"lr {lr:.3g}, from the curvature" in capsys.readouterr().out
+    assert f"lr {lr:.3g}, 0.5 times that from the curvature" in capsys.readouterr().out
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["lr"] == "auto"
     assert main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "2"]) == 0
     assert "curvature" not in capsys.readouterr().out

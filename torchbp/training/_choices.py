@@ -1,5 +1,6 @@
 """What a run was left to choose: its engine and its learning rate."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -18,4 +19,18 @@ class ShowChoices(Callback):
         if module.hparams["engine"] == "auto":
             print(f"engine {module.engine}" + (f", because {module.obstacle}" if module.obstacle else ""), flush=True)
         if module.lr_was_found:
-            print(f"lr {module.lr:.3g}, from the curvature of the cost at the start (--model.lr sets another)", flush=True)
+            share = "" if module.lr_factor == 1 else f"{module.lr_factor:g} times that "
+            print(f"lr {module.lr:.3g}, {share}from the curvature of the cost (--model.lr sets another)", flush=True)
+
+
+def defaults_in_words(settings: Mapping[str, Any], epochs: int | None, patience: int | None) -> str:
+    """What a table is trained with where nothing else was said, as it is now, and the options that set others.
+
+    Args:
+        settings: the module's hyperparameters.
+    """
+    said = [f"hidden_sizes {settings['hidden_sizes']} of {settings['activation']}"]
+    said += [f"inputs within {settings['clip']:g} deviations"] if settings["clip"] else []
+    said += [f"at most {epochs} epochs", *([f"patience {patience}"] if patience else [])]
+    options = "--model.hidden_sizes, --model.activation, --model.clip, --trainer.max_epochs and --patience set others"
+    return f"{', '.join(said)} ({options})"
