@@ -255,16 +255,10 @@ class _Group:
             own = self.table.weight[rows]
             weight = own if weight is None else own * weight
         return (
-            self._scaled(self.table.x(rows), self.scaling),
-            self._scaled(_at(self.table.y, rows), self.target_scaling),
+            _scaled(self.table.x(rows), self.scaling),
+            _scaled(_at(self.table.y, rows), self.target_scaling),
             weight,
         )
-
-    def _scaled(self, values: Tensor, scaling: tuple[Tensor, Tensor] | None) -> Tensor:
-        if scaling is None:
-            return values
-        mean, scale = scaling if values.dim() == 3 else (t.squeeze(0).squeeze(0) for t in scaling)
-        return (values - mean).div_(scale)
 
     def _first(self) -> Iterator[tuple[Tensor, ...]]:
         """The batches that the first epoch will begin with, whose order stays to be drawn."""
@@ -291,8 +285,8 @@ class _Group:
             assert rows is not None
             network = self.network if len(held_out) == 1 else network_of(self.plan, [self._views(k)])
             scaling, target = self.learners[k].scaling, self.learners[k].target_scaling
-            a = network(self._scaled_by(self.table.x(rows), scaling))
-            y = self._scaled_by(self.table.y[rows], target)
+            a = network(_scaled(self.table.x(rows), scaling))
+            y = _scaled(self.table.y[rows], target)
             weight = y.new_ones(len(y)) if self.table.weight is None else self.table.weight[rows]
             scores.append(self.plan.score(a, y, weight))
         return scores
@@ -302,18 +296,19 @@ class _Group:
         one = len(self.learners) == 1
         return {name: value.detach() if one else value.detach()[k] for name, value in self.values.items()}
 
-    def _scaled_by(self, values: Tensor, scaling: tuple[Tensor, Tensor] | None) -> Tensor:
-        return values if scaling is None else (values - scaling[0]).div_(scaling[1])
-
 
 def _at(values: Tensor, rows: Tensor) -> Tensor:
     """values[rows], by the faster way."""
     return values.index_select(0, rows.reshape(-1)).view(*rows.shape, *values.shape[1:])
 
 
+def _scaled(values: Tensor, scaling: tuple[Tensor, Tensor] | None) -> Tensor:
+    return values if scaling is None else (values - scaling[0]).div_(scaling[1])
+
+
 def _stacked(scalings: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor] | None:
-    """Each network's mean and scale, (K, 1, n)."""
+    """Mean and scale of one network, (n) each, or of each of K, (K, 1, n)."""
     given = [scaling for scaling in scalings if scaling is not None]
-    if not given:
-        return None
+    if not given or len(scalings) == 1:
+        return scalings[0]
     return torch.stack([mean for mean, _ in given]).unsqueeze(-2), torch.stack([scale for _, scale in given]).unsqueeze(-2)

@@ -1,6 +1,7 @@
 """What the estimators share: from rows to trained networks, and from those to outputs."""
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -25,7 +26,7 @@ CHUNK = 2**24  # numbers of a layer that a prediction holds at once
 DTYPES = (np.float64, np.float32)
 
 
-class BPEstimator(BaseEstimator):
+class BPEstimator(BaseEstimator, ABC):
     """Networks trained on the rows of a matrix; the subclasses say what y means."""
 
     def __init__(
@@ -85,16 +86,17 @@ class BPEstimator(BaseEstimator):
 
     # What the subclasses say.
 
+    @abstractmethod
     def _task(self) -> str:
-        raise NotImplementedError
+        """Of :mod:`torchbp.tasks`."""
 
+    @abstractmethod
     def _encode(self, y: Any, first: bool, classes: Any = None) -> np.ndarray:
         """y as the network's targets, (N, nL)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _score_of(self, a: Tensor, y: Tensor, weight: Tensor) -> float:
         """The score of predictions (V, nL), as :meth:`score` has it."""
-        raise NotImplementedError
 
     def _class_weights(self, y: Any) -> np.ndarray | None:
         """What each row counts by its class."""

@@ -1,7 +1,7 @@
 """What is wrong with a run that learns nothing, in a line: which layer shows it, and what to try."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 from lightning.pytorch import Trainer
 
@@ -14,15 +14,21 @@ EPOCHS, STEPS = 3, 30  # after which the cost is to have moved
 CHANGED = 0.01  # by how much of itself W has to change over a run for it to learn
 
 
-class _Signal(Protocol):
-    @property
-    def delta(self) -> float: ...
-    @property
-    def update(self) -> float: ...
-    @property
-    def saturated(self) -> float | None: ...
-    @property
-    def dead(self) -> float | None: ...
+@dataclass(frozen=True)
+class Signal:
+    """What one iteration shows of a layer.
+
+    Attributes:
+        delta: the norm of δ = ∂L/∂Z, L the mean cost.
+        update: α ‖∂L/∂W‖ / ‖W‖, by how much of itself a step changes W.
+        saturated: the share of activations, of all rows and units, where the slope g' is near 0; None for the last layer.
+        dead: the share of units whose slope is near 0 for every row.
+    """
+
+    delta: float
+    update: float
+    saturated: float | None = None
+    dead: float | None = None
 
 
 class Diagnosis:
@@ -31,7 +37,7 @@ class Diagnosis:
     def __init__(self) -> None:
         self._start: float | None = None
 
-    def of(self, cost: float, signals: Sequence[_Signal], lr: float, trainer: Trainer) -> str | None:
+    def of(self, cost: float, signals: Sequence[Signal], lr: float, trainer: Trainer) -> str | None:
         """What is known to be wrong, in words, by the cost and the layers' signals of now; None for nothing."""
         if self._start is None:
             self._start = cost
@@ -59,7 +65,7 @@ class Diagnosis:
         return _vanishing(signals)
 
 
-def _saturated(signals: Sequence[_Signal]) -> str | None:
+def _saturated(signals: Sequence[Signal]) -> str | None:
     for number, signal in enumerate(signals, 1):
         if signal.saturated is not None and signal.saturated > SATURATED:
             cause = "inputs of one scale (--data.standardize true)" if number == 1 else "another --model.activation"
@@ -70,7 +76,7 @@ def _saturated(signals: Sequence[_Signal]) -> str | None:
     return None
 
 
-def _vanishing(signals: Sequence[_Signal]) -> str | None:
+def _vanishing(signals: Sequence[Signal]) -> str | None:
     number, least = min(enumerate(signals, 1), key=lambda one: one[1].delta)
     if least.delta >= VANISHED * signals[-1].delta:
         return None

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 REPEATS = 10
 VALUES = 2**27  # of x that the network is given in all: fewer rows where there are many columns
-LEADING = {"regression": "r2"}  # what a task is judged by; else accuracy
 
 
 @dataclass

@@ -18,16 +18,14 @@ from torchbp._text import printable
 from torchbp.training._figures import calibration, curves, figures
 from torchbp.training._grids import (
     Grid,
-    class_grid,
     class_scores,
-    confusion_grid,
     confusion_of,
     label_scores,
     score_grid,
     shown,
-    target_grid,
     target_scores,
 )
+from torchbp.training._summary import detailed
 
 if TYPE_CHECKING:
     from torchbp.training._results import Results
@@ -118,13 +116,7 @@ def grids(results: "Results") -> list[Grid]:
     if results.baseline:
         columns["baseline"], note = results.baseline_scores, f"baseline: {results.baseline.name}"
     found = [score_grid("scores", columns, {name: len(outcome) for name in columns}, note)]
-    if module.task == "regression":
-        found.append(target_grid("each target", target_scores(outcome.prediction, outcome.y, names, results.offsets), None))
-    elif module.task == "multilabel":
-        found.append(class_grid("each label", label_scores(outcome.prediction, outcome.y, names), None))
-    else:
-        confusion = confusion_of(outcome.prediction, outcome.y, module.threshold)
-        found += [class_grid("each class", class_scores(confusion, names), None), confusion_grid(confusion, names, None)]
+    found += detailed(module, outcome, names, results.offsets, "the test rows", whole=True)
     if results.importances:
         leading = "r2" if module.task == "regression" else "accuracy"
         rows = [

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,29 +16,12 @@ from torchbp.functions import positives_weighted
 from torchbp.iteration import Collect, Dense, Sink, backward, forward, layers_of
 from torchbp.nn import BPNetwork
 from torchbp.training._budget import Budget
-from torchbp.training._diagnosis import Diagnosis
+from torchbp.training._diagnosis import Diagnosis, Signal
 
 ROWS = 512  # of the training split, spread evenly over it, and the same for the whole run
 FLAT = 0.05  # a slope of less than this share of the steepest one is near 0
 TINY = 1e-30
 Z_MAX = 8.0  # the steepest between -8 and 8
-
-
-@dataclass(frozen=True)
-class Signal:
-    """What one iteration shows of a layer.
-
-    Attributes:
-        delta: the norm of δ = ∂L/∂Z, L the mean cost.
-        update: α ‖∂L/∂W‖ / ‖W‖, by how much of itself a step changes W.
-        saturated: the share of activations, of all rows and units, where the slope g' is near 0; None for the last layer.
-        dead: the share of units whose slope is near 0 for every row.
-    """
-
-    delta: float
-    update: float
-    saturated: float | None = None
-    dead: float | None = None
 
 
 class _Watched(Dense):

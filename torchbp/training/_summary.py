@@ -17,6 +17,7 @@ from torchbp.data.base import EVALUATION_ROWS
 from torchbp.data.rows import Rows
 from torchbp.training._evaluation import Outcome, baseline_of, evaluate
 from torchbp.training._grids import (
+    SHOWN,
     WIDE,
     Grid,
     class_grid,
@@ -125,19 +126,23 @@ def _counts(y: Tensor, task: str) -> Tensor:
     return torch.cat([len(y) - positive, positive]) if task == "binary" else positive
 
 
-def detailed(module: "BPModule", outcome: Outcome, names: Sequence[str], offsets: Sequence[float], of: str) -> Shown:
+def detailed(
+    module: "BPModule", outcome: Outcome, names: Sequence[str], offsets: Sequence[float], of: str, whole: bool = False
+) -> list[Grid]:
     """Each class, label or target of the rows, and the confusion matrix.
 
     Args:
         of: which rows they are, in words.
+        whole: of all of them, where a terminal has room for some.
     """
     prediction, y = outcome.prediction, outcome.y
+    most, wide = (None, None) if whole else (SHOWN, WIDE)
     if module.task == "regression":
-        return [target_grid(f"each target, {of}", target_scores(prediction, y, names, offsets))]
+        return [target_grid(f"each target, {of}", target_scores(prediction, y, names, offsets), most)]
     if module.task == "multilabel":
-        return [class_grid(f"each label, {of}", label_scores(prediction, y, names))]
+        return [class_grid(f"each label, {of}", label_scores(prediction, y, names), most)]
     confusion = confusion_of(prediction, y, module.threshold)
-    return [class_grid(f"each class, {of}", class_scores(confusion, names)), confusion_grid(confusion, names)]
+    return [class_grid(f"each class, {of}", class_scores(confusion, names), most), confusion_grid(confusion, names, wide)]
 
 
 def beats_baseline(module: "BPModule", outcome: Outcome, scores: Mapping[str, float], base: Mapping[str, float]) -> bool:
@@ -212,7 +217,7 @@ class Summary(Callback):
             useless = not beats_baseline(module, outcomes[judged], scores[judged], scores["baseline"])
             self.parts = [score_grid(which, scores, counts, note), *details]
             self.parts.append(verdict(self.history, baseline.name if useless else None))
-            self._draw(trainer, module, outcomes[judged], names, judged, [part for part in details if isinstance(part, Grid)])
+            self._draw(trainer, module, outcomes[judged], names, judged, details)
 
     @contextmanager
     def _best_network(self, trainer: Trainer, module: "BPModule") -> Iterator[str]:
