@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from torchbp import equations as eq
-from torchbp import functional as F
 from torchbp.blocks import automatic_steps
 from torchbp.nn import BPNetwork, Standardize
 from torchbp.outputs import OUTPUTS, output_for
@@ -22,6 +21,7 @@ from torchbp.training._budget import Budget, sees_costs_alone
 from torchbp.training._class_weights import balanced_classes, balanced_positives, weight_of_each
 from torchbp.training._epoch_metrics import EpochRows
 from torchbp.training._evaluation import Collected
+from torchbp.training._finite import where_not_finite
 from torchbp.training._fused import (
     FusedEngine,
     optimizer_obstacle,
@@ -175,13 +175,6 @@ class BPModule(LightningModule):
         self.metrics = nn.ModuleDict(
             {f"{split}_metrics": metrics_of(task, num_outputs, split, self.threshold) for split in ("train", "val", "test")}
         )
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes at each hook of each step which one it is; nn.Module would ask each time whether that is a parameter.
-        if type(value) is str or (value is None and name.startswith("_")):
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **arguments: Any) -> Self:  # type: ignore[override]
@@ -457,7 +450,9 @@ class BPModule(LightningModule):
 
     def not_finite(self, cost: float, step: int, x: Tensor) -> FloatingPointError:
         """What to raise where the cost of a batch ``x`` is not finite, with the parameters as they were before the step."""
-        return FloatingPointError(f"the cost became {cost} at step {step}, {self._where_not_finite(x)}; {self._advice()}")
+        return FloatingPointError(
+            f"the cost became {cost} at step {step}, {where_not_finite(self.network, self.input_scaling(x))}; {self._advice()}"
+        )
 
     def _advice(self) -> str:
         saved = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
@@ -487,19 +482,6 @@ class BPModule(LightningModule):
         # A target may be a probability; the metrics ask which side it is on.
         prediction, y = prediction, (y > 0.5).long()
         return (prediction.squeeze(1), y.squeeze(1)) if self.task == "binary" else (prediction, y)
-
-    @torch.no_grad()
-    def _where_not_finite(self, x: Tensor) -> str:
-        a = self.input_scaling(x)
-        layer: Any
-        *hidden, last = enumerate(self.network.layers, 1)
-        for number, layer in (*hidden, last):
-            if not all(parameter.isfinite().all() for parameter in layer.parameters()):
-                return f"where W or b of layer {number} is not finite"
-            if not F.linear(a, layer.weight, layer.bias).isfinite().all():
-                return f"where the weighted input of layer {number} is not finite"
-            a = layer(a)
-        return f"though the weighted input of the last, layer {last[0]}, is finite"
 
 
 def _alone() -> bool:

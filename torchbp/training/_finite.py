@@ -1,0 +1,22 @@
+"""Where in a network numbers are no longer finite."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchbp import functional as F
+from torchbp.nn import BPNetwork
+
+
+@torch.no_grad()
+def where_not_finite(network: BPNetwork, a: Tensor) -> str:
+    """The first layer, in words, of which W, b or the weighted input of these inputs (B, n0) is not finite."""
+    layer: Any
+    for number, layer in enumerate(network.layers, 1):
+        if not all(parameter.isfinite().all() for parameter in layer.parameters()):
+            return f"where W or b of layer {number} is not finite"
+        if not F.linear(a, layer.weight, layer.bias).isfinite().all():
+            return f"where the weighted input of layer {number} is not finite"
+        a = layer(a)
+    return f"though the weighted input of the last, layer {number}, is finite"
