@@ -240,6 +240,16 @@ _ELU = Activation(
     init="he",
 )
 
+_HARDTANH = Activation(
+    "hardtanh",
+    "Max(z, -1) - Max(z, 1) + 1",
+    "Piecewise((1, Abs(a) < 1), (0, True))",
+    value=lambda z, out=None: torch.clamp(z, min=-1, max=1, out=out),
+    slope=lambda a: (a.abs() < 1).to(a.dtype),
+    reference=TF.hardtanh,
+    keeps="a",
+)
+
 _IDENTITY = Activation(
     "identity",
     "z",
@@ -444,6 +454,7 @@ ACTIVATIONS: dict[str, Activation] = {
         _RELU,
         _LEAKY_RELU,
         _ELU,
+        _HARDTANH,
         _IDENTITY,
         _SOFTPLUS,
         _SILU,
