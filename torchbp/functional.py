@@ -347,7 +347,7 @@ def network_cost(
         parameters: W1 (n1, n0), b1 (n1), those of its activation, ..., WL, bL, of at least one layer; or of K networks, each
             with a leading K.
         cost: ``'cross_entropy'`` (3.1c, 4.2) or ``'squared_error'`` (3.1a), or another that goes with the output.
-        output: ``'sigmoid'``, ``'softmax'``, or ``'linear'`` for a last layer without activation.
+        output: the activation of the last layer, as an entry of :mod:`torchbp.outputs` has it; ``'linear'`` for none.
         reduction: as in :func:`mse_loss`, for softmax as in :func:`cross_entropy`; of K networks for each.
         pos_weight: as in :func:`binary_cross_entropy_with_logits`, for sigmoid outputs with cross-entropy.
         activation: of the hidden layers, one for all or one each.

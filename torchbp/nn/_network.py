@@ -23,7 +23,7 @@ class BPNetwork(nn.Module):
     Args:
         layer_sizes: [n0, n1, ..., nL], the width of the input and of each layer; at least two.
         output: ``'sigmoid'`` for predictions in (0, 1), ``'softmax'`` for ones that add up to 1, ``'linear'`` for a last layer
-            without activation (regression).
+            without activation (regression), or that of another entry of :mod:`torchbp.outputs`, such as ``'exp'`` for counts.
         init: ``'glorot'`` draws weights as Glorot and Bengio (2010) do, four times wider where a sigmoid layer is fed by
             another, whose slope of 1/4 it makes up for, or as He et al. (2015) do for the family of ReLU; biases are zero.
             ``'normal'`` draws every weight and bias from N(0, 1), as networks of the text's time were started. Both use
