@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from test_predict import IGNORED, table, trained
 
 import torchbp
 from torchbp import export
+from torchbp.activations import ACTIVATIONS
 from torchbp.cli import main
 from torchbp.data import BuiltinDataModule, TabularDataModule
 from torchbp.training import BPModule
@@ -138,6 +140,20 @@ def test_a_program_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.M
                 export.export(module, target)
     assert os.listdir(tmp_path) == ["old.pt2"]
     assert old.read_text() == "precious"
+
+
+def test_an_activation_that_swings_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of sin(1e30) only the range is the same everywhere; what is near is compared to the digit, and a wrong value refused."""
+    swings = replace(ACTIVATIONS["tanh"], name="swings", value=torch.sin, slope=torch.cos, keeps="z", kernel=None)
+    module = BPModule(3, 1, [8], "regression", activation=swings, init="normal")
+    for name in ("m.onnx", "m.pt2"):
+        export.export(module, tmp_path / name)
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    for outputs in run_elsewhere([str(tmp_path / "m.onnx"), str(tmp_path / "m.pt2")], [{"x": x}] * 2):
+        np.testing.assert_allclose(outputs["x"], module(torch.from_numpy(x)).detach(), rtol=1e-5, atol=1e-5)
+    monkeypatch.setitem(export.WRITERS, ".pt2", lambda *_: lambda x: module(x).detach() + 1e-3)
+    with pytest.raises(ValueError, match="the exported program does not compute what the network does"):
+        export.export(module, tmp_path / "n.pt2")
 
 
 @pytest.mark.parametrize(
