@@ -267,12 +267,11 @@ def _with_activation_and_every_bias(layer: Callable[..., Tensor]) -> Callable[..
 
 
 def _every_sequence(elman: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, ...]]:
-    """Of one length and of several, forwards and backwards, with and without bias and initial state."""
+    """Of several lengths and backwards, with bias, initial state and a slope of z; and with nothing of these."""
 
     def every(input: Tensor, h: Tensor, Wi: Tensor, Wh: Tensor, bi: Tensor, bh: Tensor, *theta: Tensor) -> tuple[Tensor, ...]:
         lengths = torch.arange(input.shape[0]) % input.shape[1] + 1
         return (
-            *elman(input, h, Wi, Wh, bi, bh, HIDDEN, *theta, batch_first=True),
             *elman(input, h, Wi, Wh, bi, bh, HIDDEN, *theta, lengths=lengths, backwards=True, batch_first=True),
             *elman(input, None, Wi, Wh, None, None, ACTIVATIONS["tanh"], batch_first=True),
         )
