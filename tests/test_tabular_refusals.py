@@ -48,6 +48,11 @@ from torchbp.data._tabular import NULL_VALUES
             {},
             "table.csv has 3 values in row 2 and names 2 columns; values are separated by ','",
         ),
+        (
+            "a;bought\n0,5;1,5\n",
+            {},
+            "table.csv has 3 values in row 1 and names 1 column; if its values are separated by ';', say --data.separator ';'",
+        ),
         ("a,b,bought\n1,2,3\n3,4,5,6\n", {"ignore": ["b"]}, "table.csv has 4 values in row 2 and names 3 columns"),
         (
             b"a,bought\n1,x\n2,\xe9\n",

@@ -174,10 +174,9 @@ class CsvFile:
             names = next(row for row in rows if row)
             for number, row in enumerate(rows, 1):
                 if len(row) > len(names):
-                    raise ValueError(
-                        f"{self.path} has {len(row)} values in row {number} and names {len(names)} columns; values are "
-                        f"separated by {self.separator!r}, which --data.separator can change"
-                    )
+                    hint = other_separator(names) or f"; values are separated by {self.separator!r}, see --data.separator"
+                    columns = counted(len(names), "column", "columns")
+                    raise ValueError(f"{self.path} has {len(row)} values in row {number} and names {columns}{hint}")
 
     @contextmanager
     def _saying_encoding(self) -> Iterator[None]:
@@ -219,6 +218,13 @@ class CsvFile:
         # Polars would leave names with quotes as they are written.
         names = lambda _: self.names  # noqa: E731
         return pl.scan_csv(self._text, separator=self.separator, with_column_names=names, glob=False, **options)
+
+
+def other_separator(names: Sequence[str]) -> str:
+    """What may help where a file has a single column whose name looks like several; empty where it does not."""
+    other = next((mark for mark in ";\t|," if mark in names[0]), "") if len(names) == 1 else ""
+    option = "tab" if other == "\t" else f"'{other}'"
+    return f"; if its values are separated by {other!r}, say --data.separator {option}" if other else ""
 
 
 def refuse_patterns(path: Path, names: Sequence[str]) -> None:

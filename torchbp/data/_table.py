@@ -14,7 +14,7 @@ from polars.selectors import by_name  # names as they are, where pl.col takes * 
 
 from torchbp._files import NotWrittenError
 from torchbp.data._cache import Cache, Source, write_whole
-from torchbp.data._csv import CsvFile, Dialect, NotNumbersError, Types, refuse_patterns
+from torchbp.data._csv import CsvFile, Dialect, NotNumbersError, Types, other_separator, refuse_patterns
 from torchbp.data._parquet import most_bytes, sizes
 from torchbp.data._progress import progress
 from torchbp.data.values import listed, unsupported
@@ -220,11 +220,9 @@ def refuse_unknown(path: Path, names: Sequence[str], there: Sequence[str]) -> No
     """
     for name in names:
         if name not in there:
-            hint = ""
-            if len(there) == 1 and (other := next((mark for mark in ";\t|," if mark in there[0]), "")):
-                option = "tab" if other == "\t" else f"'{other}'"
-                hint = f"; if its values are separated by {other!r}, say --data.separator {option}"
-            raise ValueError(f"{path} has no column {name!r}; it has {listed(closest_first(name, there))}{hint}")
+            raise ValueError(
+                f"{path} has no column {name!r}; it has {listed(closest_first(name, there))}{other_separator(there)}"
+            )
 
 
 def closest_first(name: str, names: Sequence[str]) -> list[str]:
