@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: train test lint tables study audit-published
+.PHONY: train test lint wheel tables study audit-published
 train: .venv/ready  ## train on real data, test, and say where to look
 	$(BIN)/torchbp fit --config configs/breast_cancer.yaml
 	$(BIN)/torchbp test --config configs/breast_cancer.yaml --ckpt_path best
@@ -14,6 +14,17 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Finds what the package lacks: its own environment has the wheel alone, and sees .venv's other packages by PYTHONPATH.
+wheel: .venv/ready  ## build the package, install it apart, train with it
+	rm -rf build/dist build/wheel
+	$(BIN)/python -m build --outdir build/dist
+	$(BIN)/python -m venv --without-pip build/wheel
+	$(BIN)/pip --python build/wheel install --quiet --no-deps build/dist/*.whl
+	cd build/wheel && bin/python -I -c 'import torchbp'
+	cd build/wheel && PYTHONPATH=`$(abspath $(BIN))/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'` sh -ec '\
+		bin/torchbp fit --config $(CURDIR)/configs/xor.yaml --trainer.max_epochs 2; \
+		bin/torchbp gradcheck --explain vmap > explained'
 
 tables: .venv/ready  ## audit every derivative, and write README's tables of what passed
 	$(BIN)/python tests/readme_tables.py

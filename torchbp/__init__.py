@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torchbp import equations, functional, functions, nn
     from torchbp.nn import convert, revert
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 FUNCTIONS = ("convert", "revert")  # of torchbp.nn
 __all__ = ["convert", "equations", "functional", "functions", "nn", "revert"]
