@@ -62,7 +62,7 @@ OPTIONS = {
     "gradcheck": "device function inputs reference surrogate tolerance only module jobs fail-on baseline verbose json junit"
     " markdown explain scan help",
     "trace": "config print_config seed_everything trainer data model samples"
-    " x y hidden_sizes activation weights cost output init lr seed markdown json help",
+    " x y hidden_sizes activation weights cost output init lr seed markdown html lang json help",
     "benchmark": "threads only rounds quick json plot help",
 }
 

@@ -1,6 +1,6 @@
 """The network and the first samples of a training configuration."""
 
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
@@ -26,7 +26,8 @@ class TraceCLI(BPCLI):
         parser.add_argument(
             "--markdown", type=str | None, default=None, help="Write Markdown with LaTeX formulas here; - for standard output."
         )
-
+        parser.add_argument("--html", type=str | None, default=None, help="Write one page here, to step through in a browser.")
+        parser.add_argument("--lang", type=Literal["en", "zh"], default="en", help="The page's language.")
         parser.add_argument("--json", action="store_true", help="Print every equation with all digits, for machines.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-__all__ = ["greek", "latex", "named", "plain"]
+__all__ = ["Plain", "greek", "latex", "named", "parsed", "plain", "set_by"]
 
 # How tightly a formula holds together; one that stands in a tighter place gets brackets.
 ADD, SIGMA, PREFIX, DIVIDE, PRODUCT, POWER, ATOM = range(7)
@@ -35,7 +35,7 @@ def plain(formula: str) -> str:
     >>> plain("times(d(Z2) @ W2, A1*(1 - A1))")
     '(dZ2 W2) * A1(1 - A1)'
     """
-    return _set(_Plain(), formula)
+    return set_by(Plain(), formula)
 
 
 def latex(formula: str) -> str:
@@ -44,47 +44,57 @@ def latex(formula: str) -> str:
     >>> print(latex("d(Z2).T @ A1"))
     \\left(\\frac{\\partial L}{\\partial Z_2}\\right)^\\top A_1
     """
-    return _set(_Latex(), formula)
+    return set_by(_Latex(), formula)
 
 
-def _set(setter: "_Plain", formula: str) -> str:
+def parsed(formula: str) -> list[ast.expr]:
+    """The sides of ``x = y``, or the one side that there is.
+
+    Raises:
+        ValueError: it is no formula.
+    """
     try:
-        return " = ".join(setter.part(ast.parse(side, mode="eval").body)[0] for side in formula.split(" = "))
+        return [ast.parse(side, mode="eval").body for side in formula.split(" = ")]
     except SyntaxError:
         raise ValueError(f"the formula {formula!r} cannot be read; it must be as SymPy reads it") from None
 
 
-class _Plain:
+def set_by(setter: "Plain", formula: str) -> str:
+    """A formula as ``setter`` sets its parts."""
+    return f" {setter.operator('=')} ".join(setter.part(side)[0] for side in parsed(formula))
+
+
+class Plain:
     """Sets a formula as plain text; :meth:`part` gives the text of a part, and how tightly it holds together."""
 
-    sigma, over_row, over_rows, mean, times, dot = "Σ", "Σ_row", "Σ_rows", "1/m Σ", "*", "·"
+    sigma, over_row, over_rows, mean, times, dot, gap = "Σ", "Σ_row", "Σ_rows", "1/m Σ", "*", "·", " "
 
     def within(self, node: ast.expr, least: int) -> str:
         """A part for a place that asks for something as tight as ``least``."""
         text, tightness = self.part(node)
         if tightness >= least:
             return text
-        return f"[{text}]" if tightness == ADD and "(" in text else f"({text})"
+        return self.square(text) if tightness == ADD and "(" in text else self.brackets(text)
 
     def part(self, node: ast.expr) -> tuple[str, int]:
         positive = _without_minus(node)
         if positive is not None:
-            return f"-{self.within(positive, SIGMA)}", ADD
+            return f"{self.operator('-')}{self.within(positive, SIGMA)}", ADD
         match node:
             case ast.Name(name):
                 return self.name(name), ATOM
             case ast.Constant(value):
-                return str(value), ATOM
+                return self.number(str(value)), ATOM
             case ast.Attribute(value=inner, attr="T"):
                 return self.transposed(inner), ATOM
             case ast.Compare(left, [operator], [right]):
                 sign = {ast.Gt: ">", ast.Lt: "<", ast.GtE: "≥", ast.LtE: "≤", ast.Eq: "="}[type(operator)]
-                return f"{self.within(left, ADD)} {self.comparison(sign)} {self.within(right, ADD)}", ADD
+                return f"{self.within(left, ADD)} {self.operator(sign)} {self.within(right, ADD)}", ADD
             case ast.BinOp(left, ast.Add() | ast.Sub() as operator, right):
                 sign = "+" if isinstance(operator, ast.Add) else "-"
-                return f"{self.within(left, ADD)} {sign} {self.within(right, SIGMA)}", ADD
+                return f"{self.within(left, ADD)} {self.operator(sign)} {self.within(right, SIGMA)}", ADD
             case ast.BinOp(left, ast.MatMult(), right):
-                return f"{self.within(left, PRODUCT)} {self.within(right, PRODUCT)}", PRODUCT
+                return f"{self.within(left, PRODUCT)}{self.gap}{self.within(right, PRODUCT)}", PRODUCT
             case ast.BinOp(left, ast.Mult(), right):
                 return self.juxtaposed(left, right)
             case ast.BinOp(left, ast.Div(), right):
@@ -97,7 +107,8 @@ class _Plain:
 
     def juxtaposed(self, left: ast.expr, right: ast.expr) -> tuple[str, int]:
         before, after = self.within(left, PRODUCT), self.within(right, PREFIX)
-        between = "" if after[0] in "([" else self.dot if after[0].isdigit() else " "
+        first = self.bare(after)[0]
+        between = "" if first in "([" else self.dot if first.isdigit() else self.gap
         tightness = self.part(right)[1]
         return before + between + after, tightness if PREFIX <= tightness < PRODUCT else PRODUCT
 
@@ -110,7 +121,7 @@ class _Plain:
             case "sum" | "rows" | "total" | "Sum" | "mean":
                 return self.sum(name, *arguments), SIGMA
             case "log" if isinstance(first, ast.Name):
-                return f"{self.function('ln')} {self.part(first)[0]}", PREFIX
+                return f"{self.function('ln')}{self.gap}{self.part(first)[0]}", PREFIX
             case "exp":
                 return self.exponential(first), POWER
             case "times":
@@ -124,10 +135,11 @@ class _Plain:
             case "partial":
                 return self.partial(*(self.part(argument)[0] for argument in arguments)), ATOM
             case "Piecewise":
-                return f"({'; '.join(self.case(*pair.elts) for pair in arguments if isinstance(pair, ast.Tuple))})", ATOM
+                return self.cases([self.case(*pair.elts) for pair in arguments if isinstance(pair, ast.Tuple)]), ATOM
         of, *others = (self.part(argument)[0] for argument in arguments)
         separator = "; " if name == "g" and others else ", " if others else ""
-        return f"{self.function(FUNCTIONS.get(name, name.lower()))}({of}{separator}{', '.join(others)})", ATOM
+        inner = of + self.separator(separator) + self.separator(", ").join(others)
+        return self.function(FUNCTIONS.get(name, name.lower())) + self.brackets(inner), ATOM
 
     def sum(self, name: str, of: ast.expr, index: ast.expr | None = None) -> str:
         if name == "mean" and isinstance(of, ast.Call) and ast.unparse(of.func) == "sum":
@@ -141,13 +153,31 @@ class _Plain:
             return self.part(value)[0] + self.word("else")
         return f"{self.part(value)[0]}{self.word('if')} {self.part(condition)[0]}"
 
-    # What LaTeX sets otherwise.
+    # What LaTeX and MathML set otherwise.
 
     def name(self, name: str) -> str:
         return "π" if name == "pi" else name
 
-    def comparison(self, sign: str) -> str:
+    def bare(self, text: str) -> str:
+        return text
+
+    def number(self, digits: str) -> str:
+        return digits
+
+    def operator(self, sign: str) -> str:
         return sign
+
+    def separator(self, sign: str) -> str:
+        return sign
+
+    def brackets(self, text: str) -> str:
+        return f"({text})"
+
+    def square(self, text: str) -> str:
+        return f"[{text}]"
+
+    def cases(self, cases: list[str]) -> str:
+        return f"({'; '.join(cases)})"
 
     def word(self, word: str) -> str:
         return f" {word}"
@@ -181,7 +211,7 @@ class _Plain:
         return f"|{self.part(node)[0]}|"
 
 
-class _Latex(_Plain):
+class _Latex(Plain):
     """Sets a formula as LaTeX."""
 
     sigma, over_row, over_rows = r"\sum", r"\sum_{\text{row}}", r"\sum_{\text{rows}}"
@@ -195,7 +225,7 @@ class _Latex(_Plain):
             return f"\\{unicodedata.name(base).rpartition(' ')[2].lower()}{below}"
         return r"\pi" if name == "pi" else base + below if len(base) == 1 else rf"\mathrm{{{base}{below}}}"
 
-    def comparison(self, sign: str) -> str:
+    def operator(self, sign: str) -> str:
         return {"≥": r"\ge", "≤": r"\le"}.get(sign, sign)
 
     def word(self, word: str) -> str:

@@ -158,10 +158,10 @@ class _Notes:
         before: Tensor | None = None,
     ) -> Tensor:
         """Note a step; returns its value."""
-        name = plain(symbol)
+        name, expression = plain(symbol), f"{symbol} = {formula}"
         whole = f"{latex(symbol)} {'=' if before is None else ARROW} {latex(formula)}"
         section, reference = self.section, self.reference[name]
-        self.steps.append(Step(section, number, layer, what, name, plain(formula), whole, value, reference, before))
+        self.steps.append(Step(section, number, layer, what, name, plain(formula), expression, whole, value, reference, before))
         return value
 
     @property

@@ -15,8 +15,8 @@ Section = Literal["forward", "cost", "backward", "descent"]
 class Step:
     """One equation: its number in the text, what it gives, ``symbol = formula``, its value, and PyTorch's value for it.
 
-    ``layer`` counts from 1; the cost has none. ``latex`` is the whole equation. ``before`` is what an updated parameter was;
-    only 3.2g has it.
+    ``layer`` counts from 1; the cost has none. ``expression`` and ``latex`` are the whole equation, in Python's syntax, as
+    :mod:`torchbp.trace._formula` reads it, and in LaTeX. ``before`` is what an updated parameter was; only 3.2g has it.
     """
 
     section: Section
@@ -25,6 +25,7 @@ class Step:
     what: str
     symbol: str
     formula: str
+    expression: str
     latex: str
     value: Tensor
     autograd: Tensor

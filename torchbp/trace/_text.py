@@ -33,7 +33,7 @@ class Report:
         self.trace, self.source = trace, source
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(_headline(self.trace), style="bold")
+        yield Text(headline(self.trace), style="bold")
         yield Text(_explanation(self.trace, self.source))
         yield Text("A leading d stands for ∂L by: dW is ∂L/∂W. The elementwise product is *.")
         yield Text("\ngiven", style="bold underline")
@@ -51,7 +51,7 @@ class Report:
 
 def markdown(trace: Trace, source: str) -> str:
     """The trace as a document, its formulas between dollar signs, as GitHub, Jupyter and Pandoc render them."""
-    lines = [f"# {_headline(trace)}", "", _explanation(trace, source), "", *_markdown_head("given", "shape", "value")]
+    lines = [f"# {headline(trace)}", "", _explanation(trace, source), "", *_markdown_head("given", "shape", "value")]
     lines += [_markdown_row(f"${latex(symbol)}$", _shape(t), _latex_cell(t)) for symbol, t in trace.given.items()]
     for section, steps in groupby(trace.steps, attrgetter("section")):
         lines += ["", f"## {section.capitalize()}", ""]
@@ -62,7 +62,8 @@ def markdown(trace: Trace, source: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _headline(trace: Trace) -> str:
+def headline(trace: Trace) -> str:
+    """What is traced, in one line."""
     sizes = "-".join(map(str, trace.sizes))
     others = list(dict.fromkeys(g.name for g in trace.network.hidden))
     activations = f" ({', '.join(others)})" if set(others) - {"sigmoid"} else ""

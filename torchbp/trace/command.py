@@ -17,6 +17,7 @@ from torchbp.outputs import OUTPUTS
 from torchbp.trace._iteration import trace
 from torchbp.trace._steps import Trace
 from torchbp.trace._text import Report, markdown
+from torchbp.trace._words import LANGUAGES
 
 SAMPLE = ("--x", "--y")
 
@@ -32,6 +33,15 @@ def run(args: Sequence[str]) -> int:
     else:
         traced, source, options = _from_sample(args)
     path = options.markdown
+    if options.lang != "en" and options.html is None:
+        raise ValueError(f"lang is {options.lang!r}; it is for the page, --html FILE")
+    if options.html is not None:
+        from torchbp.trace._page import page
+
+        text = page(traced, source, options.lang)
+        with replacing(options.html) as partial:
+            partial.write_text(text, encoding="utf-8")
+        return 0
     if options.json:
         print(json.dumps({"source": source, **traced.record()}, indent=2, ensure_ascii=False))
     elif path is None:
@@ -90,6 +100,8 @@ def _parser() -> OneLineParser:
     add("--lr", type=float, default=0.5, help="the learning rate α (default: 0.5)")
     add("--seed", type=_seed, default=0, help="of the weights (default: 0)")
     add("--markdown", metavar="FILE", help="write Markdown with LaTeX formulas instead; - for standard output")
+    add("--html", metavar="FILE", help="write one page to step through in a browser, where numbers can be changed")
+    add("--lang", default="en", choices=LANGUAGES, help="the page's language (default: en)")
     add("--json", action="store_true", help="every equation with all digits, for machines")
     return parser
 
