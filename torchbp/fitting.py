@@ -41,6 +41,8 @@ class Plan:
         cost: that goes with the output.
         batch_size: rows of an iteration.
         epochs: the most that there are.
+        per_unit: as for :class:`torchbp.nn.BPNetwork`.
+        clip: the most that x, scaled by a learner's ``scaling``, counts as, and the least likewise; None for no limit.
         tol, patience: a network ends after more than ``patience`` epochs in which its cost or score has not got better by
             ``tol``; None for never.
         score: (predictions (V, nL), targets (V, nL), weights (V)) -> a network's score of its held-out rows.
@@ -54,6 +56,8 @@ class Plan:
     cost: str
     batch_size: int
     epochs: int
+    per_unit: bool = False
+    clip: float | None = None
     tol: float = 0.0
     patience: int | None = None
     score: Callable[[Tensor, Tensor, Tensor], float] | None = None
@@ -104,7 +108,9 @@ def network_of(plan: Plan, states: Sequence[dict[str, Tensor]]) -> BPNetwork:
     """The network of one state, on its tensors; of several, K side by side on copies."""
     one = len(states) == 1
     networks = None if one else len(states)
-    network = BPNetwork(plan.sizes, plan.output, activation=plan.activation, networks=networks, device="meta")
+    network = BPNetwork(
+        plan.sizes, plan.output, activation=plan.activation, per_unit=plan.per_unit, networks=networks, device="meta"
+    )
     state = states[0] if one else {name: torch.stack([state[name] for state in states]) for name in states[0]}
     network.load_state_dict(state, assign=True)
     return network.requires_grad_()
@@ -255,7 +261,7 @@ class _Group:
             own = self.table.weight[rows]
             weight = own if weight is None else own * weight
         return (
-            _scaled(self.table.x(rows), self.scaling),
+            _scaled(self.table.x(rows), self.scaling, self.plan.clip),
             _scaled(_at(self.table.y, rows), self.target_scaling),
             weight,
         )
@@ -285,7 +291,7 @@ class _Group:
             assert rows is not None
             network = self.network if len(held_out) == 1 else network_of(self.plan, [self._views(k)])
             scaling, target = self.learners[k].scaling, self.learners[k].target_scaling
-            a = network(_scaled(self.table.x(rows), scaling))
+            a = network(_scaled(self.table.x(rows), scaling, self.plan.clip))
             y = _scaled(self.table.y[rows], target)
             weight = y.new_ones(len(y)) if self.table.weight is None else self.table.weight[rows]
             scores.append(self.plan.score(a, y, weight))
@@ -302,8 +308,11 @@ def _at(values: Tensor, rows: Tensor) -> Tensor:
     return values.index_select(0, rows.reshape(-1)).view(*rows.shape, *values.shape[1:])
 
 
-def _scaled(values: Tensor, scaling: tuple[Tensor, Tensor] | None) -> Tensor:
-    return values if scaling is None else (values - scaling[0]).div_(scaling[1])
+def _scaled(values: Tensor, scaling: tuple[Tensor, Tensor] | None, clip: float | None = None) -> Tensor:
+    if scaling is None:
+        return values
+    values = (values - scaling[0]).div_(scaling[1])
+    return values if clip is None else values.clamp_(-clip, clip)
 
 
 def _stacked(scalings: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor] | None:

@@ -4,6 +4,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -47,6 +48,7 @@ class BPEstimator(BaseEstimator, ABC):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         standardize: bool = True,
+        clip: float | None = None,
         n_networks: int | None = None,
         bootstrap: bool = False,
         callbacks: Sequence[Callable[..., Any]] | None = None,
@@ -68,6 +70,7 @@ class BPEstimator(BaseEstimator, ABC):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.standardize = standardize
+        self.clip = clip
         self.n_networks = n_networks
         self.bootstrap = bootstrap
         self.callbacks = callbacks
@@ -97,6 +100,10 @@ class BPEstimator(BaseEstimator, ABC):
     @abstractmethod
     def _score_of(self, a: Tensor, y: Tensor, weight: Tensor) -> float:
         """The score of predictions (V, nL), as :meth:`score` has it."""
+
+    @abstractmethod
+    def _take_task(self, task: str, classes: np.ndarray) -> None:
+        """Be of a checkpoint's task, or refuse it."""
 
     def _class_weights(self, y: Any) -> np.ndarray | None:
         """What each row counts by its class."""
@@ -165,6 +172,8 @@ class BPEstimator(BaseEstimator, ABC):
             raise ValueError(f"learning_rate_init is {lr!r}; it must be 'auto', or a finite number above 0")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction is {self.validation_fraction}; it must be above 0 and below 1")
+        if self.clip is not None and not 0 < self.clip < np.inf:
+            raise ValueError(f"clip is {self.clip}; it must be a finite number above 0, or None")
         if not self.tol >= 0:
             raise ValueError(f"tol is {self.tol}; it must be 0 or more")
         if any(not isinstance(n, Integral) or n < 1 for n in self._hidden()):
@@ -225,7 +234,7 @@ class BPEstimator(BaseEstimator, ABC):
         """Scaling and networks at the start."""
         self._scaling = scaling_of(X, weight) if self.standardize else None
         entry = output_for(self._task(), self.cost)
-        self._output = entry.name, entry.cost
+        self._output, self._per_unit, self._threshold = (entry.name, entry.cost), False, 0.5
         self._target_scaling = scaling_of(t, weight) if self._task() == "regression" and entry.takes_any else None
         if self._target_scaling is None:
             entry.check_targets(torch.from_numpy(np.asarray(t)))
@@ -261,13 +270,9 @@ class BPEstimator(BaseEstimator, ABC):
         batch = self._batch_of(len(learners[0].rows))
         if weight is not None:
             weight = weight / weight[learners[0].rows.cpu().numpy()].mean()
-        table = Rows(X, t, weight, self._scaling, self._device())
+        table = Rows(X, t, weight, self._scaling, self._device(), self.clip)
         validates = learners[0].held_out is not None
-        plan = Plan(
-            self._sizes,
-            self._output[0],
-            self.activation,
-            self._output[1],
+        plan = self._plan(
             batch,
             epochs,
             tol=self.tol if stops else 0.0,
@@ -335,10 +340,11 @@ class BPEstimator(BaseEstimator, ABC):
     def networks_(self) -> BPNetwork:
         """The network, or K of them side by side, on the CPU."""
         check_is_fitted(self, "_states")
-        return network_of(self._plan_of_networks(), self._states)
+        return network_of(self._plan(1, 1), self._states)
 
-    def _plan_of_networks(self) -> Plan:
-        return Plan(self._sizes, self._output[0], self.activation, self._output[1], 1, 1)
+    def _plan(self, batch_size: int, epochs: int, **arguments: Any) -> Plan:
+        output, cost = self._output
+        return Plan(self._sizes, output, self.activation, cost, batch_size, epochs, self._per_unit, self.clip, **arguments)
 
     @property
     def coefs_(self) -> list[np.ndarray]:
@@ -356,6 +362,43 @@ class BPEstimator(BaseEstimator, ABC):
         names = [f"layers.{layer}.{kind}" for layer in range(len(self._sizes) - 1)]
         stacks = [[state[name].numpy() for state in self._states] for name in names]
         return [stack[0] if len(stack) == 1 else np.stack(stack) for stack in stacks]
+
+    def to_checkpoint(self, path: str | Path, target: str | Sequence[str] = "target") -> None:
+        """Write a checkpoint that ``torchbp predict``, ``test`` and ``export`` take with ``--ckpt_path``.
+
+        Fitted on a frame, it takes tables with the frame's columns; else arrays, ``.npy`` and ``.npz``. It imports Lightning.
+
+        Args:
+            path: the file.
+            target: what the target's column is called in tables, or the columns of several targets.
+
+        Raises:
+            ValueError: what a checkpoint cannot hold.
+            OSError: the file cannot be written.
+        """
+        check_is_fitted(self)
+        from torchbp.sklearn import _checkpoint
+
+        _checkpoint.write(self, path, target)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, **parameters: Any) -> Any:
+        """The estimator of a checkpoint's network, such as ``torchbp fit`` has written; it imports Lightning.
+
+        X is what the network takes: of a table the columns as they are encoded, :attr:`feature_names_in_`. The checkpoint is
+        read as tensors and plain values: nothing is imported, made or opened because it says so.
+
+        Args:
+            path: the file.
+            parameters: of the estimator, where they are not the checkpoint's.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: no checkpoint, or one of another task.
+        """
+        from torchbp.sklearn import _checkpoint
+
+        return _checkpoint.read(cls(**parameters), path)
 
     def __sklearn_is_fitted__(self) -> bool:
         return "_states" in self.__dict__
@@ -378,7 +421,9 @@ class BPEstimator(BaseEstimator, ABC):
         parts = []
         for begin in range(0, X.shape[0], step):
             part = X[begin : begin + step]
-            x = torch.from_numpy(scaled(part.toarray() if sp.issparse(part) else part, self._scaling)).to(device, dtype)
+            x = torch.from_numpy(scaled(part.toarray() if sp.issparse(part) else part, self._scaling, self.clip)).to(
+                device, dtype
+            )
             z = network.logits(x.expand(len(self._states), *x.shape) if len(self._states) > 1 else x)
             parts.append(z.cpu())
         z = torch.cat(parts, -2)

@@ -12,7 +12,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from torchbp.fitting import Learner, Plan, fit_together
+from torchbp.fitting import Learner, fit_together
 from torchbp.sklearn._base import MAX_SEED, BPEstimator
 from torchbp.sklearn._rows import Rows
 
@@ -79,16 +79,7 @@ def cross_validate(
 
 def _train(model: BPEstimator, learners: list[Learner], X: Any, t: np.ndarray) -> None:
     batch = model._batch_of(max(len(learner.rows) for learner in learners))
-    plan = Plan(
-        model._sizes,
-        model._output[0],
-        model.activation,
-        model._output[1],
-        batch,
-        model.max_iter,
-        tol=model.tol,
-        patience=model.n_iter_no_change,
-    )
+    plan = model._plan(batch, model.max_iter, tol=model.tol, patience=model.n_iter_no_change)
     fit_together(learners, Rows(X, t, None, None, model._device()), plan)
 
 

@@ -31,6 +31,7 @@ PARAMETERS = """
         early_stopping: whether the score of held-out rows decides on the end, and on which epoch's parameters are kept.
         validation_fraction: the share of rows held out for that, where ``fit`` has no ``eval_set``.
         standardize: whether columns are centred and scaled by what ``fit`` sees, inside the model.
+        clip: so many deviations from the mean are the most that a standardised value counts as; None for no limit.
         n_networks: so many networks of different seeds are trained side by side, and predict by their mean.
         bootstrap: whether each of them is trained on rows drawn with replacement.
         callbacks: each is called after an epoch, ``callback(estimator, epoch, losses)``; a true value ends training.
@@ -69,6 +70,7 @@ class BPClassifier(ClassifierMixin, BPEstimator):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         standardize: bool = True,
+        clip: float | None = None,
         n_networks: int | None = None,
         bootstrap: bool = False,
         class_weight: Any = None,
@@ -92,6 +94,7 @@ class BPClassifier(ClassifierMixin, BPEstimator):
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             standardize=standardize,
+            clip=clip,
             n_networks=n_networks,
             bootstrap=bootstrap,
             callbacks=callbacks,
@@ -131,7 +134,9 @@ class BPClassifier(ClassifierMixin, BPEstimator):
         z = self._decision(X)
         if self._multilabel:
             return (z > 0).astype(int)
-        return self.classes_[z.argmax(1) if z.ndim == 2 else (z > 0).astype(int)]
+        if z.ndim == 2:
+            return self.classes_[z.argmax(1)]
+        return self.classes_[(z > np.log(self._threshold / (1 - self._threshold))).astype(int)]
 
     def predict_proba(self, X: Any, return_std: bool = False) -> Any:
         """Each class's probability, (N, C), the mean over the networks.
@@ -170,6 +175,11 @@ class BPClassifier(ClassifierMixin, BPEstimator):
 
     def _task(self) -> str:
         return getattr(self, "_kind", "binary")
+
+    def _take_task(self, task: str, classes: np.ndarray) -> None:
+        if task == "regression":
+            raise ValueError("the checkpoint is of task regression; take BPRegressor.from_checkpoint")
+        self._kind, self.classes_ = task, classes
 
     def _encode(self, y: Any, first: bool, classes: Any = None) -> np.ndarray:
         check_classification_targets(y)
@@ -257,6 +267,10 @@ class BPRegressor(RegressorMixin, BPEstimator):
 
     def _task(self) -> str:
         return "regression"
+
+    def _take_task(self, task: str, classes: np.ndarray) -> None:
+        if task != "regression":
+            raise ValueError(f"the checkpoint is of task {task}; take BPClassifier.from_checkpoint")
 
     def _encode(self, y: Any, first: bool, classes: Any = None) -> np.ndarray:
         if y.ndim == 2 and y.shape[1] == 1:

@@ -17,32 +17,44 @@ class Rows:
         weight: (N), None for all alike.
         scaling: mean and scale of X, (n0) each, float64; None to take X as it is.
         device: where the rows are to be.
+        clip: so many scales from the mean are the most that a value counts as; None for no limit.
     """
 
-    def __init__(self, X: Any, y: np.ndarray, weight: np.ndarray | None, scaling: Any, device: torch.device) -> None:
+    def __init__(
+        self,
+        X: Any,
+        y: np.ndarray,
+        weight: np.ndarray | None,
+        scaling: Any,
+        device: torch.device,
+        clip: float | None = None,
+    ) -> None:
         self.device = device
         dtype = X.dtype
         self.y = torch.from_numpy(np.ascontiguousarray(y, dtype=dtype)).to(device)
         self.weight = None if weight is None else torch.from_numpy(weight.astype(dtype)).to(device)
-        self._sparse, self._scaling = sp.issparse(X), scaling
-        self._X: Any = X if self._sparse else torch.from_numpy(scaled(X, scaling)).to(device)
+        self._sparse, self._scaling, self._clip = sp.issparse(X), scaling, clip
+        self._X: Any = X if self._sparse else torch.from_numpy(scaled(X, scaling, clip)).to(device)
 
     def x(self, rows: Tensor) -> Tensor:
         """The rows of these numbers, (*, n0)."""
         if self._sparse:
-            dense = scaled(self._X[rows.reshape(-1).cpu().numpy()].toarray(), self._scaling)
+            dense = scaled(self._X[rows.reshape(-1).cpu().numpy()].toarray(), self._scaling, self._clip)
             return torch.from_numpy(dense).to(self.device).view(*rows.shape, -1)
         if rows.dim() == 1:
             return self._X.index_select(0, rows)
         return self._X.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
 
 
-def scaled(X: np.ndarray, scaling: Any) -> np.ndarray:
-    """(X - mean) / scale, of X's type and writable."""
+def scaled(X: np.ndarray, scaling: Any, clip: float | None = None) -> np.ndarray:
+    """(X - mean) / scale, no farther from 0 than ``clip``, of X's type and writable."""
     if scaling is None:
         return X if X.flags.writeable and X.flags.c_contiguous else np.array(X, order="C")
     mean, scale = scaling
-    return np.ascontiguousarray(np.divide(np.subtract(X, mean), scale), dtype=X.dtype)
+    result = np.divide(np.subtract(X, mean), scale)
+    if clip is not None:
+        result.clip(-clip, clip, out=result)
+    return np.ascontiguousarray(result, dtype=X.dtype)
 
 
 def scaling_of(X: Any, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
