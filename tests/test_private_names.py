@@ -80,3 +80,5 @@ def test_lightning_and_jsonargparse() -> None:
     _jsonargparse.set_help(parser, "a", "new words")
     assert "new words" in parser.format_help()
     assert "old" not in parser.format_help()
+    _jsonargparse.hide(parser, lambda option: option == "a")
+    assert "new words" not in parser.format_help()

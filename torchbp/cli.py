@@ -31,6 +31,7 @@ training (each takes --config FILE.yaml, and any of its options by --name value)
   validate   cost and metrics of the validation split
   test       cost and metrics of the test split:   torchbp test --ckpt_path best --report report.html
   predict    predictions as CSV or Parquet:   torchbp predict --ckpt_path best --data.path new.csv --output predictions.csv
+  cross-validate  a network for each fold, all side by side:   torchbp cross-validate --data.path X.csv --data.target T
   export     a program that runs without torchbp:   torchbp export --ckpt_path best --output model.onnx, or model.pt2
 
 proof:
@@ -47,6 +48,7 @@ TRAINING = ("fit", "validate", "test", "predict")
 # Where each command is, and the first words of its options, such as model of --model.lr.
 MODULES = {
     **dict.fromkeys(TRAINING, "torchbp.training.command"),
+    "cross-validate": "torchbp.training.cross_validation",
     "export": "torchbp.export",
     "gradcheck": "torchbp.verify.command",
     "trace": "torchbp.trace.command",
@@ -58,6 +60,7 @@ OPTIONS = {
         "config print_config seed_everything trainer model data patience every_epoch ckpt_path output quote_formulas"
         " report verbose help",
     ),
+    "cross-validate": "config print_config seed_everything model data trainer patience folds repeats groups order output help",
     "export": "ckpt_path output model help",
     "gradcheck": "device function inputs reference surrogate tolerance only module jobs fail-on baseline verbose json junit"
     " markdown explain scan help",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf, isfinite
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -45,7 +45,8 @@ class Plan:
         clip: the most that x, scaled by a learner's ``scaling``, counts as, and the least likewise; None for no limit.
         tol, patience: a network ends after more than ``patience`` epochs in which its cost or score has not got better by
             ``tol``; None for never.
-        score: (predictions (V, nL), targets (V, nL), weights (V)) -> a network's score of its held-out rows.
+        score: (predictions (V, nL), targets (V, nL), weights (V)) -> a network's score of its held-out rows; ``cost`` for their
+            mean cost, below 0.
         decide: whether the score decides in place of the cost, and each network ends with the parameters of its best one; else
             scores are only kept.
     """
@@ -60,7 +61,7 @@ class Plan:
     clip: float | None = None
     tol: float = 0.0
     patience: int | None = None
-    score: Callable[[Tensor, Tensor, Tensor], float] | None = None
+    score: Callable[[Tensor, Tensor, Tensor], float] | Literal["cost"] | None = None
     decide: bool = True
 
     @property
@@ -78,9 +79,13 @@ class Learner:
         rows: the numbers of the table's rows that it is trained on, (N).
         order: what draws the order of the rows each epoch; None for as they are.
         lr: α; None until it is found from the curvature of the cost.
+        lr_factor: what the α that is found is multiplied by.
+        order_seed: each epoch's order is drawn by this number and the epoch's, in place of ``order``.
         held_out: the numbers of the rows that it is scored on.
         scaling: mean and scale of x, (n0) each, that are its own; None where the table is scaled already, or not at all.
         target_scaling: likewise of y, (nL) each.
+        target_weight: what y is multiplied by, (nL).
+        pos_weight: as for :class:`torchbp.descent.Descent`, (nL).
         costs, scores: of each epoch.
         diverged: whether its cost is no longer finite; it has the parameters of the last epoch that was.
     """
@@ -92,6 +97,10 @@ class Learner:
     held_out: Tensor | None = None
     scaling: tuple[Tensor, Tensor] | None = None
     target_scaling: tuple[Tensor, Tensor] | None = None
+    target_weight: Tensor | None = None
+    pos_weight: Tensor | None = None
+    lr_factor: float = 1.0
+    order_seed: int | None = None
     costs: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     diverged: bool = False
@@ -99,9 +108,20 @@ class Learner:
     best_state: dict[str, Tensor] | None = None
     waited: int = 0
 
-    def shuffled(self, generator: torch.Generator | None) -> Tensor:
-        """The numbers of its rows in an epoch's order."""
-        return self.rows if generator is None else self.rows[torch.randperm(len(self.rows), generator=generator)]
+    def shuffled(self, ahead: bool = False) -> Tensor:
+        """The numbers of its rows in an epoch's order.
+
+        Args:
+            ahead: look at the next epoch's, which stays to be drawn.
+        """
+        generator = self.order
+        if self.order_seed is not None:
+            generator = torch.Generator().manual_seed(self.order_seed + len(self.costs))
+        elif generator is not None and ahead:
+            generator = torch.Generator().set_state(generator.get_state())
+        if generator is None:
+            return self.rows
+        return self.rows[torch.randperm(len(self.rows), generator=generator).to(self.rows.device)]
 
 
 def network_of(plan: Plan, states: Sequence[dict[str, Tensor]]) -> BPNetwork:
@@ -148,8 +168,9 @@ class _Group:
         self._take(list(learners))
         if missing := [learner for learner in learners if learner.lr is None]:
             self._take(missing)
-            for learner, lr in zip(missing, lrs_from_curvature(self.network, self._first(), plan.cost).tolist(), strict=True):
-                learner.lr = lr
+            lrs = lrs_from_curvature(self.network, self._first(), plan.cost, self.pos_weight)
+            for learner, lr in zip(missing, lrs.tolist(), strict=True):
+                learner.lr = learner.lr_factor * lr
             self._take(list(learners))
 
     def _take(self, learners: list[Learner]) -> None:
@@ -160,12 +181,14 @@ class _Group:
         lrs = [learner.lr for learner in learners]
         self.scaling = _stacked([learner.scaling for learner in learners])
         self.target_scaling = _stacked([learner.target_scaling for learner in learners])
+        self.target_weight = _stacked_rows([learner.target_weight for learner in learners])
+        self.pos_weight = _stacked_rows([learner.pos_weight for learner in learners])
         if None in lrs:
             return
         lr: Any = lrs[0]
         if len(learners) > 1:
             lr = torch.tensor(lrs, dtype=next(iter(self.values.values())).dtype, device=self.device)
-        self.descent = Descent(self.network, self.plan.cost, lr)
+        self.descent = Descent(self.network, self.plan.cost, lr, pos_weight=self.pos_weight)
         self._count([len(learner.rows) for learner in learners])
         values = self.plan.batch_size * (self.plan.sizes[0] + 2 * self.plan.sizes[-1]) * len(learners)
         self.block = self.plan.batch_size * automatic_steps(self.plan.weights * len(learners), values, self.plan.batch_size)
@@ -173,7 +196,7 @@ class _Group:
     def train(self, on_epoch: Callable[[int, Sequence[Learner]], object] | None) -> None:
         for number in range(1, self.plan.epochs + 1):
             before = [value.detach().clone() for value in self.values.values()]
-            orders = [learner.shuffled(learner.order) for learner in self.learners]
+            orders = [learner.shuffled() for learner in self.learners]
             costs = self._epoch(orders)
             scores = self._scores() if self.plan.score is not None else [None] * len(costs)
             for k, (learner, cost, score) in enumerate(zip(self.learners, costs, scores, strict=True)):
@@ -245,7 +268,7 @@ class _Group:
         if len(set(self.counts)) == 1:
             return torch.stack(list(orders)), None
         longest = max(map(len, orders))
-        order = torch.stack([torch.cat([o, o[:1].expand(longest - len(o))]) for o in orders])
+        order = torch.stack([_filled(o, longest) for o in orders])
         position = torch.arange(longest, device=self.device)
         starts = position // batch * batch
         sizes = (longest - starts).clamp(max=batch)
@@ -262,18 +285,17 @@ class _Group:
             weight = own if weight is None else own * weight
         return (
             _scaled(self.table.x(rows), self.scaling, self.plan.clip),
-            _scaled(_at(self.table.y, rows), self.target_scaling),
+            self._targets(rows),
             weight,
         )
 
+    def _targets(self, rows: Tensor) -> Tensor:
+        y = _scaled(_at(self.table.y, rows), self.target_scaling)
+        return y if self.target_weight is None else y * self.target_weight
+
     def _first(self) -> Iterator[tuple[Tensor, ...]]:
         """The batches that the first epoch will begin with, whose order stays to be drawn."""
-        orders = []
-        for learner in self.learners:
-            generator = learner.order
-            if generator is not None:
-                generator = torch.Generator().set_state(generator.get_state())
-            orders.append(learner.shuffled(generator))
+        orders = [learner.shuffled(ahead=True) for learner in self.learners]
         batch = self.plan.batch_size
         self._count([len(o) for o in orders])
         order, share = self._joined(orders, batch)
@@ -284,23 +306,43 @@ class _Group:
     @torch.no_grad()
     def _scores(self) -> list[float]:
         """Each network's score of its held-out rows."""
-        held_out = [learner.held_out for learner in self.learners]
+        held_out = [learner.held_out for learner in self.learners if learner.held_out is not None]
         assert self.plan.score is not None
+        if self.plan.score == "cost":
+            return [-cost for cost in self._held_out_costs(held_out)]
         scores = []
-        for k, rows in enumerate(held_out):
-            assert rows is not None
+        for k, (rows, learner) in enumerate(zip(held_out, self.learners, strict=True)):
             network = self.network if len(held_out) == 1 else network_of(self.plan, [self._views(k)])
-            scaling, target = self.learners[k].scaling, self.learners[k].target_scaling
-            a = network(_scaled(self.table.x(rows), scaling, self.plan.clip))
-            y = _scaled(self.table.y[rows], target)
+            a = network(_scaled(self.table.x(rows), learner.scaling, self.plan.clip))
+            y = _scaled(self.table.y[rows], learner.target_scaling)
             weight = y.new_ones(len(y)) if self.table.weight is None else self.table.weight[rows]
             scores.append(self.plan.score(a, y, weight))
         return scores
+
+    def _held_out_costs(self, held_out: Sequence[Tensor]) -> list[float]:
+        """Each network's mean cost of its held-out rows, all side by side."""
+        longest = max(map(len, held_out))
+        rows = torch.stack([_filled(rows, longest) for rows in held_out])
+        counts = torch.tensor([len(rows) for rows in held_out], device=self.device).unsqueeze(-1)
+        rows = rows if len(held_out) > 1 else rows[0]
+        total: Any = 0.0
+        for begin in range(0, longest, self.block):
+            part = rows[..., begin : begin + self.block]
+            x = _scaled(self.table.x(part), self.scaling, self.plan.clip)
+            costs = self.network.cost(x, self._targets(part), self.plan.cost, "none", self.pos_weight)[0].mean(-1)
+            there = begin + torch.arange(part.shape[-1], device=self.device) < counts
+            total = total + (costs * there).sum(-1, dtype=torch.float64)
+        return (total / counts.squeeze(-1)).tolist()
 
     def _views(self, k: int) -> dict[str, Tensor]:
         """The parameters of one network, in the memory of all."""
         one = len(self.learners) == 1
         return {name: value.detach() if one else value.detach()[k] for name, value in self.values.items()}
+
+
+def _filled(rows: Tensor, length: int) -> Tensor:
+    """The numbers, and the first again for those that are not there."""
+    return torch.cat([rows, rows[:1].expand(length - len(rows))])
 
 
 def _at(values: Tensor, rows: Tensor) -> Tensor:
@@ -321,3 +363,9 @@ def _stacked(scalings: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, 
     if not given or len(scalings) == 1:
         return scalings[0]
     return torch.stack([mean for mean, _ in given]).unsqueeze(-2), torch.stack([scale for _, scale in given]).unsqueeze(-2)
+
+
+def _stacked_rows(values: Sequence[Tensor | None]) -> Tensor | None:
+    """Of one network (n), of K (K, 1, n)."""
+    given = [value for value in values if value is not None]
+    return values[0] if not given or len(values) == 1 else torch.stack(given).unsqueeze(-2)

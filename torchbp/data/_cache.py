@@ -18,8 +18,8 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from torchbp._files import NotWrittenError, asking_why, replacing
-from torchbp.data._progress import progress
 from torchbp.data.content import content_of
+from torchbp.data.progress import progress
 
 HASHED = 2**24  # bytes that are read at a time
 COMPLETE = "complete"  # the file that says of each of the others what it holds

@@ -19,11 +19,11 @@ from torchbp._plain import refuse_misfit
 from torchbp._text import printable
 from torchbp.data._cache import Cache, NpyFile, refuse_too_large
 from torchbp.data._columns import Column
-from torchbp.data._progress import progress
 from torchbp.data._table import Table
 from torchbp.data._target import Target
 from torchbp.data._threads import each
 from torchbp.data._written import Mark
+from torchbp.data.progress import progress
 from torchbp.data.rows import Mapped, Rows
 from torchbp.data.values import clean, counted, label, listed
 

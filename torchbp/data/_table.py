@@ -16,7 +16,7 @@ from torchbp._files import NotWrittenError
 from torchbp.data._cache import Cache, Source, write_whole
 from torchbp.data._csv import CsvFile, Dialect, NotNumbersError, Types, other_separator, refuse_patterns
 from torchbp.data._parquet import most_bytes, sizes
-from torchbp.data._progress import progress
+from torchbp.data.progress import progress
 from torchbp.data.values import listed, unsupported
 
 TEXTS = (pl.String, pl.Categorical, pl.Enum)

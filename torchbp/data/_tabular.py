@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from polars.selectors import by_name
 from rich.table import Table as RichTable
 from torch import Tensor
+from typing_extensions import Self
 
 from torchbp._plain import fits
 from torchbp.data._cache import Cache
@@ -26,7 +27,7 @@ from torchbp.data._target import MissingTarget, RareClasses, Target, fit_target
 from torchbp.data._threads import num_threads
 from torchbp.data._written import MARKS, Mark, decimal_of
 from torchbp.data.base import BatchSize, RowsDataModule, Split
-from torchbp.data.rows import Rows, fingerprints, with_target
+from torchbp.data.rows import Rows, fingerprints, where, with_target
 from torchbp.data.values import clean, listed
 from torchbp.tasks import Task, check_task
 
@@ -264,6 +265,22 @@ class TabularDataModule(RowsDataModule):
             self._schema.warn_of_unseen()
         return rows
 
+    def with_parts(self, part_of: Tensor | None, fewest: int = 1) -> Self:
+        data = super().with_parts(part_of, fewest)
+        data._rows, data._schema, data._part_of, data._exact = None, None, None, set(self._exact)
+        data.split, data.other_paths, data._others = None, {"val": None, "test": None}, {}
+        return data
+
+    def column(self, name: str) -> pl.Series:
+        """The values of a column of the file, of all rows, null where one is missing.
+
+        Raises:
+            ValueError: there is no such column.
+        """
+        table = self._read(self.path)
+        refuse_unknown(self.path, [name], [*table.schema])
+        return self._cleaned(table, name, dict(self._schema.decimals) if self._schema else {})
+
     def part_of(self) -> Tensor | None:
         _ = self.rows  # it is settled as they are loaded
         return self._part_of
@@ -285,6 +302,13 @@ class TabularDataModule(RowsDataModule):
                 schema.warn_of_unseen()
             self._others[name] = with_target(rows) if schema.target.drops else rows
         return self._others[name]
+
+    def split_numbers(self, name: Split) -> Tensor:
+        numbers = super().split_numbers(name)
+        if self._part_of is None and name != "predict" and self.schema.target.drops:
+            (y,) = self.rows.only(1).all()
+            return where(~y[:, 0].isnan())
+        return numbers
 
     def predict_dataloader(self) -> Iterable[tuple[Tensor, pl.DataFrame]]:  # type: ignore[override]
         """The rows of ``path``, part by part: x (B, num_features), and their columns that are neither features nor target.
@@ -329,6 +353,7 @@ class TabularDataModule(RowsDataModule):
 
     def _fit_target(self, targets: Mapping[str, pl.Series], train: pl.Series) -> Target:
         fewest = 1 if self.split else 1 + (self.val_size > 0) + (self.test_size > 0)
+        fewest = self._told[1] if self._told else fewest
         return fit_target(
             targets, self.targets, self._given_task, train, self.positive, self.missing_target, self.rare_classes, fewest
         )
@@ -336,6 +361,8 @@ class TabularDataModule(RowsDataModule):
     def _draw(self, target: Target, targets: Mapping[str, pl.Series], dropped: pl.Series | None) -> Tensor | None:
         """Each row's part, as :meth:`part_of` gives it, drawn by the seed."""
         length = len(targets[self.targets[0]])
+        if self._told:
+            return None if self._told[0] is None else self._told[0].clone()
         if self.val_size == self.test_size == 0:  # each split is the whole set, or what another file has
             return torch.zeros(length, dtype=torch.uint8) if any(self.other_paths.values()) else None
         codes = target.codes(targets) if target.classes else np.zeros(length, np.uint8)

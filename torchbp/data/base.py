@@ -1,5 +1,6 @@
 """What every data module of this package does with its rows: check them, split them, hand them out in batches."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +67,7 @@ class RowsDataModule(LightningDataModule):
         self.hparams.setdefault("_class_path", f"{package}.{type(self).__qualname__}")
         self._rows: Rows | None = None
         self._parts: dict[str, Rows] = {}
+        self._told: tuple[Tensor | None, int] | None = None  # by with_parts
 
     @classmethod
     def saved_arguments(cls, saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,6 +93,18 @@ class RowsDataModule(LightningDataModule):
         data = cls(**{**cls.saved_arguments(saved), **arguments})
         if state := checkpoint.get(cls.__qualname__):
             data.load_state_dict(state)
+        return data
+
+    def with_parts(self, part_of: Tensor | None, fewest: int = 1) -> Self:
+        """The same data, split in another way; what the training rows say of columns is fitted anew.
+
+        Args:
+            part_of: each row's part, (N) of 0 for train, 1 for val and 2 for test, others for none; None for every split to be
+                the whole set.
+            fewest: the rows that a class must have not to be rare.
+        """
+        data = copy.copy(self)
+        data._parts, data._told = {}, (part_of, fewest)
         return data
 
     # What a subclass says of its data.
@@ -128,6 +142,8 @@ class RowsDataModule(LightningDataModule):
 
     def part_of(self) -> Tensor | None:
         """Each row's part, (N) of 0 for train, 1 for val and 2 for test; None where every split is the whole set."""
+        if self._told:
+            return self._told[0]
         if self.val_size == self.test_size == 0:
             return None
         return draw_split(classes_of(self.rows, self.task), (self.val_size, self.test_size), self.seed, self.class_names)
@@ -139,6 +155,11 @@ class RowsDataModule(LightningDataModule):
             indices = [None if part_of is None else where(part_of == part) for part in range(len(PARTS))]
             self._parts = dict(zip((*PARTS, "predict"), map(rows.part, [*indices, None]), strict=True))
         return self._parts[name]
+
+    def split_numbers(self, name: Split) -> Tensor:
+        """The numbers of a split's rows among :attr:`rows`, in order."""
+        part_of = None if name == "predict" else self.part_of()
+        return torch.arange(len(self.rows)) if part_of is None else where(part_of == PARTS.index(name))
 
     # Rows are asked for here, not in setup: between the two Lightning restores what a checkpoint knows of the data.
     def train_dataloader(self) -> RowLoader:

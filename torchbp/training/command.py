@@ -45,7 +45,7 @@ from torchbp.training.checkpoint import (
     model_arguments,
     refuse_untrainable,
 )
-from torchbp.training.prediction import PredictionWriter, output_names, table_file
+from torchbp.training.prediction import PredictionWriter, output_names, refuse_own_file, table_file
 
 THIN = 25
 # The budget of what is not done every epoch: its share of the run's time, ..., as Budget takes them.
@@ -149,9 +149,7 @@ class BPCLI(CommandLine):
         if (n := self.trainer.world_size) > 1:
             raise ValueError(f"predictions are written by one process, not {n}; say --trainer.devices 1 --trainer.num_nodes 1")
         output, data = self.config["predict"]["output"], self.datamodule
-        for path in (getattr(data, "path", None), *getattr(data, "other_paths", {}).values()):
-            if path and os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
-                raise ValueError(f"output is {output}; it must be another file than the data's, which would be lost")
+        refuse_own_file(output, data)
         with table_file(output, self.config["predict"]["quote_formulas"]) as write:
             self.trainer.callbacks.append(PredictionWriter(write))  # type: ignore[attr-defined]
             self.trainer.predict(**kwargs, return_predictions=False)

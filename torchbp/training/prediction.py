@@ -1,6 +1,7 @@
 """Predictions as a CSV or Parquet file, or as CSV on standard output."""
 
 import errno
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,17 @@ def table_file(output: str, quote_formulas: bool = False) -> Iterator[WriteRows]
             yield write
     else:
         raise ValueError(f"the output {output} has the extension {kind!r}; it must be one of .csv, .tsv, .parquet, or - alone")
+
+
+def refuse_own_file(output: str, data: Any) -> None:
+    """Refuse to write over the data's own file.
+
+    Raises:
+        ValueError: ``output`` is one.
+    """
+    for path in (getattr(data, "path", None), *getattr(data, "other_paths", {}).values()):
+        if path and os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+            raise ValueError(f"output is {output}; it must be another file than the data's, which would be lost")
 
 
 def _csv(file: TextIO, separator: str, quote_formulas: bool) -> WriteRows:

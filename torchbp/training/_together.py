@@ -1,0 +1,217 @@
+"""Modules trained side by side, each on the training rows of its own data; and the options of commands that do so."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jsonargparse import ActionConfigFile, Namespace, set_parsing_settings
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import Tensor
+from torch.nn import functional as TF
+
+from torchbp import equations as eq
+from torchbp.data import RowsDataModule, TabularDataModule
+from torchbp.fitting import Learner, Plan, fit_together
+from torchbp.training._defaults import TABLE_DEFAULTS
+from torchbp.training._jsonargparse import hide
+from torchbp.training._module import BPModule
+from torchbp.training.arguments import (
+    ConfigurationParser,
+    asked,
+    given,
+    import_named_activations,
+    refuse_file_as_class,
+    table_by_default,
+    table_help,
+)
+
+GIB = 2**30
+LINKED = {"num_features", "num_outputs", "task"}  # as the data have them
+# How a run is trained by a Trainer, which there is none of: of a configuration they are passed over.
+WITHOUT_USE = ("engine", "steps_per_execution", "train_metrics", "cuda_graph", "lr_scheduler", "lr_scheduler_interval")
+
+
+@dataclass
+class Job:
+    """A module to be trained by ``data``'s rows to train on, whose best epoch those to validate on decide.
+
+    Args:
+        seed: of the order of its rows, which is that of ``torchbp fit``.
+    """
+
+    module: BPModule
+    data: RowsDataModule
+    seed: int
+
+    @property
+    def bytes(self) -> int:
+        """What its features take at the most."""
+        return 4 * len(self.data.rows) * self.data.num_features
+
+
+class _Held:
+    """The rows of all jobs, those of equal features once: a :class:`torchbp.fitting.Table`."""
+
+    weight: Tensor | None = None
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.width = max(job.data.num_features for job in jobs)
+        kept: list[Tensor] = []
+        self.starts: list[int] = []
+        for job in jobs:
+            x, y = job.data.rows.all()
+            x = TF.pad(x, (0, self.width - x.shape[1]))
+            number = next((n for n, other in enumerate(kept) if x.equal(other)), len(kept))
+            if number == len(kept):
+                kept.append(x)
+            self.starts.append(number * len(x))
+        self._x = kept[0] if len(kept) == 1 else torch.cat(kept)
+        if smoothing := jobs[0].module.label_smoothing:
+            y = eq.smoothed(y, smoothing)
+        self.y = y.repeat(len(kept), 1)
+
+    def x(self, rows: Tensor) -> Tensor:
+        return self._x.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
+
+
+def train_together(
+    jobs: Sequence[Job],
+    epochs: int,
+    patience: int | None = None,
+    on_epoch: Callable[[int, Sequence[Learner]], object] | None = None,
+) -> list[Learner]:
+    """Train modules of one shape; each has the parameters of its best epoch then, or without rows to validate on the last's.
+
+    Their inputs may differ in width, by the categories that each has seen: missing features are 0, with weights that stay 0.
+
+    Args:
+        patience: a network ends when its cost on the rows to validate on has not fallen for so many epochs.
+
+    Returns:
+        What became of each.
+
+    Raises:
+        ValueError, FloatingPointError: as :func:`torchbp.fitting.fit_together`.
+    """
+    table = _Held(jobs)
+    learners = [_learner(job, start, table.width) for job, start in zip(jobs, table.starts, strict=True)]
+    first, size = jobs[0].module, jobs[0].data.batch_size
+    longest = max(len(learner.rows) for learner in learners)
+    validates = learners[0].held_out is not None
+    plan = Plan(
+        (table.width, *first.hparams["hidden_sizes"], first.hparams["num_outputs"]),
+        first.entry.name,
+        first.hparams["activation"],
+        first.cost,
+        longest if size == "full" else min(size, longest),
+        epochs,
+        first.hparams["activation_per_unit"],
+        first.hparams["clip"],
+        patience=None if patience is None else patience - 1,
+        score="cost" if validates else None,
+    )
+    fit_together(learners, table, plan, on_epoch)
+    for job, learner in zip(jobs, learners, strict=True):
+        state = dict(learner.state)
+        state["layers.0.weight"] = state["layers.0.weight"][:, : job.data.num_features]
+        job.module.network.load_state_dict(state)
+        assert learner.lr is not None
+        job.module.lr = job.module.hparams["lr"] = learner.lr
+    return learners
+
+
+def _learner(job: Job, start: int, width: int) -> Learner:
+    module, (train, val) = job.module, (job.data.split_numbers(part) for part in ("train", "val"))
+    state = {name: value.detach().clone() for name, value in module.network.state_dict().items()}
+    more = width - job.data.num_features
+    state["layers.0.weight"] = TF.pad(state["layers.0.weight"], (0, more))
+    scaling = TF.pad(module.input_scaling.mean, (0, more)), TF.pad(module.input_scaling.scale, (0, more), value=1.0)
+    target = module.target_scaling
+    return Learner(
+        state,
+        start + train,
+        lr=None if module.lr == "auto" else float(module.lr),
+        held_out=start + val if len(val) else None,
+        scaling=scaling,
+        target_scaling=None if target is None else (target.mean, target.scale),
+        target_weight=module.class_weight,
+        pos_weight=module.pos_weight,
+        lr_factor=module.lr_factor,
+        order_seed=job.seed,
+    )
+
+
+def made_module(options: Namespace, data: RowsDataModule, seed: int, **changes: Any) -> BPModule:
+    """The module of the options for such data, drawn by a seed, with scaling and weights from the rows to train on."""
+    arguments = {name: value for name, value in vars(options.model).items() if name not in WITHOUT_USE}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = BPModule(data.num_features, data.num_outputs, task=data.task, **{**arguments, **changes})
+    module.fit_scaling(data)
+    return module
+
+
+def parser_of(command: str, description: str) -> ConfigurationParser:
+    """A parser with fit's options of the data, the model and the length of training."""
+    set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_allowlist=[])
+    parser = ConfigurationParser(prog=f"torchbp {command}", description=description)
+    parser.add_argument("--config", "-c", action=ActionConfigFile, help="A file of options, such as a run's config.yaml.")
+    parser.add_argument("--seed_everything", type=NonNegativeInt, default=0, help="Of initial weights.")
+    parser.add_class_arguments(BPModule, "model", fail_untyped=False, instantiate=False, sub_configs=True, skip=LINKED)
+    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
+    parser.add_class_arguments(Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True)
+    parser.set_defaults({"trainer.max_epochs": 100, "model.engine": "auto"})
+    help = "A network ends when its cost on the rows to validate on has not fallen for this many epochs."
+    parser.add_argument("--patience", type=PositiveInt | None, help=help)
+    for name in ("every_epoch", "ckpt_path"):  # a run's own config.yaml has them
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    hide(parser, _is_of_a_trainer)
+    return parser
+
+
+def _is_of_a_trainer(option: str) -> bool:
+    group, _, name = option.partition(".")
+    return (group == "trainer" and name != "max_epochs") or (group == "model" and name.split(".")[0] in WITHOUT_USE)
+
+
+def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[str] = ()) -> Namespace:
+    """The options, tables' defaults among them, with the data made of theirs.
+
+    Raises:
+        ValueError: data that are none of torchbp.data's.
+    """
+    import_named_activations(args)
+    said = given(args)
+    refuse_file_as_class(parser, said.data)
+    if said.help:
+        parser.more_help = table_help()
+    elif not (said.path or said.data or said.config):
+        parser.error("there are no data; say --data.path FILE --data.target COLUMN, or --config FILE")
+    table = table_by_default(args)
+    if table and not said.config:
+        table += [part for name, value in TABLE_DEFAULTS.items() for part in (f"--{name}", value)]
+    options = parser.parse_args([*table, *defaults, *args])
+    for name in (*asked(args, "trainer") - {"max_epochs"}, *asked(args, "model") & {*WITHOUT_USE}):
+        parser.error(f"{name} is for torchbp fit; networks side by side are trained without a Trainer, by the fused engine")
+    if options.model.lr_scheduler is not None:
+        parser.error("lr_scheduler is for torchbp fit; networks side by side keep their learning rate")
+    options = parser.instantiate_classes(options)
+    if not isinstance(options.data, RowsDataModule):
+        raise ValueError(f"data is {type(options.data).__name__}; it must be one of torchbp.data")
+    return options
+
+
+def refuse_other_splits(data: RowsDataModule, options: Sequence[str]) -> None:
+    """Refuse data that are split already.
+
+    Raises:
+        ValueError: they are; it names the option.
+    """
+    if isinstance(data, TabularDataModule):
+        told = {"split": data.split, "val_path": data.other_paths["val"], "test_path": data.other_paths["test"]}
+        for name in options:
+            if told.get(name):
+                raise ValueError(f"{name} is {told[name]!r}; here the rows are split anew, so there can be none")
