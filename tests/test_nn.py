@@ -305,3 +305,21 @@ def test_standardize_is_scikit_learns_whole_or_in_parts() -> None:
         np.testing.assert_allclose(scaling.mean.numpy(), expected.mean_, rtol=1e-12)
         np.testing.assert_allclose(scaling.scale.numpy(), expected.scale_, rtol=1e-9)
         torch.testing.assert_close(scaling.inverse(scaling(rows)), rows.double())
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_standardize_leaves_out_what_is_after_a_sequences_end(clip: float | None) -> None:
+    lengths, x = torch.tensor([3, 5, 1, 4]), 3 + 2 * torch.randn(4, 5, 2)
+    ended = torch.arange(5) >= lengths.unsqueeze(1)
+    x[ended] = torch.nan
+    steps = x.numpy()[~ended.numpy()]
+    scaling = nn.Standardize(2, clip)
+    for given in (x, x.split(3)):
+        scaling.fit(given)
+        expected = StandardScaler().fit(steps)
+        np.testing.assert_allclose(scaling.mean.numpy(), expected.mean_, rtol=1e-6)
+        np.testing.assert_allclose(scaling.scale.numpy(), expected.scale_, rtol=1e-6)
+        scaled = scaling(x).numpy()
+        assert np.isnan(scaled[ended]).all()
+        wanted = expected.transform(steps)
+        np.testing.assert_allclose(scaled[~ended], wanted if clip is None else wanted.clip(-clip, clip), rtol=1e-5, atol=1e-6)

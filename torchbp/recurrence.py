@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchbp import equations as eq
 
-__all__ = ["errors", "last_states", "padding", "reverse", "states"]
+__all__ = ["errors", "last_states", "padding", "reverse", "states", "without_padding"]
 
 
 def states(
@@ -96,3 +96,8 @@ def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
     step = torch.arange(len(x), device=x.device).unsqueeze(-1)
     source = torch.where(step < lengths, lengths - 1 - step, step)
     return x.gather(0, source.unsqueeze(-1).expand_as(x))
+
+
+def without_padding(x: Tensor) -> Tensor:
+    """The steps of sequences that are NaN after their ends, one below the other: (B, T, n) -> (steps, n)."""
+    return x[~x[..., 0].isnan()]

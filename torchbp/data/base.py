@@ -18,6 +18,7 @@ from torchbp.data.rows import Rows, where
 from torchbp.tasks import Task
 
 BatchSize = int | Literal["full"]
+Sequences = Literal["last", "each"]
 Split = Literal["train", "val", "test", "predict"]
 
 EVALUATION_ROWS = 8192  # to validate, test or predict, batches of at least so many rows cost less
@@ -28,6 +29,8 @@ class RowsDataModule(LightningDataModule):
 
     A subclass gives ``load``. Batches are ``(x, y)`` with x (B, num_features) and y (B, num_outputs), both float32: one
     column of 0 and 1 for ``binary``, one column a class (one-hot) for ``multiclass``, one a label for ``multilabel``.
+    Sequences are x (B, T, num_features), NaN after the end of each, with a y as above for each sequence or, NaN likewise,
+    (B, T, num_outputs) for each step.
 
     Of several processes each has a share of the rows to train, validate and test on, and all rows to predict. Data in memory
     are there in each, for an epoch's order is that of one process; of rows in files each reads one stretch of every split.
@@ -112,6 +115,7 @@ class RowsDataModule(LightningDataModule):
     name: str
     path: Path | None = None
     class_names: Sequence[str] = ()
+    sequences: Sequences | None = None  # of rows that are sequences, whether the last step has a target or each
     image_shape: tuple[int, ...] | None = None  # where each row of x is a picture: (height, width), and its colours
 
     def load(self) -> Rows:
@@ -129,11 +133,11 @@ class RowsDataModule(LightningDataModule):
 
     @property
     def num_features(self) -> int:
-        return self.rows.shapes[0][1]
+        return self.rows.shapes[0][-1]
 
     @property
     def num_outputs(self) -> int:
-        return self.rows.shapes[1][1]
+        return self.rows.shapes[1][-1]
 
     @property
     def has_validation(self) -> bool:

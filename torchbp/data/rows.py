@@ -113,7 +113,7 @@ class Rows:
 
     def chunks(self, values: int = 2**19) -> Iterator[tuple[Tensor, ...]]:
         """All rows in order, so many at a time that x has about so many ``values``."""
-        for index in torch.arange(len(self)).split(max(values // max(*self.shapes[0][1:], 1), 1)):
+        for index in torch.arange(len(self)).split(max(values // max(math.prod(self.shapes[0][1:]), 1), 1)):
             yield self.take(index)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from torchbp.recurrence import without_padding
+
 
 class Standardize(nn.Module):
     """(x - mean) / scale, column by column, the identity until it is given the columns' mean and scale.
@@ -13,7 +15,8 @@ class Standardize(nn.Module):
         num_features: how many columns there are.
         clip: so many deviations from the mean are the most; what is farther counts as that. None for no limit.
 
-    Shapes: (*, num_features) -> (*, num_features). ``mean`` and ``scale`` are buffers, so they are part of the state_dict.
+    Shapes: (*, num_features) -> (*, num_features). ``mean`` and ``scale`` are buffers, so they are part of the state_dict. NaN,
+    which pads sequences, stays NaN.
 
     Raises:
         ValueError: an input of another width.
@@ -42,10 +45,13 @@ class Standardize(nn.Module):
     def fit(self, rows: Tensor | Iterable[Tensor]) -> None:
         """Take mean and standard deviation from ``rows`` (N, num_features), whole or part by part.
 
+        Of sequences, (N, T, num_features), every step is a row, and those that are NaN, after a sequence's end, are left out.
         A constant column keeps scale 1. Parts are joined in float64, as Chan, Golub and LeVeque (1983) do.
         """
         count, mean, squares = 0, *(torch.zeros_like(self.mean, dtype=torch.float64) for _ in range(2))
         for part in [rows] if isinstance(rows, Tensor) else rows:
+            if part.dim() == 3:
+                part = without_padding(part)
             part, others = part.to(torch.float64, copy=True), count
             count += len(part)
             part_mean = part.mean(0)
