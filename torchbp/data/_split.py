@@ -13,7 +13,26 @@ PARTS = ("train", "val", "test")
 NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
 
 
-def draw_split(classes: Tensor, sizes: Sequence[float], seed: int, names: Sequence[str] = ()) -> Tensor:
+def sizes_drawn(
+    val_size: float | None, test_size: float | None, val_path: str | None, test_path: str | None, split: str | None = None
+) -> tuple[float, float]:
+    """The shares of rows that are drawn to validate and to test on: 0.2 where nothing else says which rows these are.
+
+    Raises:
+        ValueError: a share of a part that is not drawn.
+    """
+    sizes = []
+    for part, size, path in (("val", val_size, val_path), ("test", test_size, test_path)):
+        if size and (split or path):
+            how = f"split {split!r}" if split else f"{part}_path {path!r}"
+            raise ValueError(f"{part}_size is {size}; with {how} that part is not drawn, so that it has no size")
+        sizes.append((0.0 if split or path else 0.2) if size is None else size)
+    return sizes[0], sizes[1]
+
+
+def draw_split(
+    classes: Tensor, sizes: Sequence[float], seed: int, names: Sequence[str] = (), units: tuple[str, str] = ("row", "rows")
+) -> Tensor:
     """Each row's part, (N) of 0 for train, 1 for val and 2 for test: drawn by ``seed``, of each class the same share.
 
     Every part that is asked for, and what is left to train on, has at least one row of each class.
@@ -22,6 +41,7 @@ def draw_split(classes: Tensor, sizes: Sequence[float], seed: int, names: Sequen
         classes: the number of each row's class, (N), of an integer type; all alike where there are none.
         sizes: the parts held out to validate and to test, as fractions of all rows.
         names: what the classes are called.
+        units: what messages call a row, and rows.
 
     Raises:
         ValueError: too few rows for that.
@@ -32,7 +52,7 @@ def draw_split(classes: Tensor, sizes: Sequence[float], seed: int, names: Sequen
     for kind in torch.bincount(classes).nonzero():
         rows = where(classes == kind)
         if len(rows) <= len(held_out):
-            some = counted(len(rows), "row", "rows")
+            some = counted(len(rows), *units)
             who = f"class {names[int(kind)]!r} has {some}" if len(names) else f"the data has {some}"
             wanted = " and ".join(f"{PARTS[part]} (a {PARTS[part]}_size of {size:g})" for part, size in held_out)
             raise ValueError(f"{who}; to train on and for {wanted} at least {len(held_out) + 1} are needed")

@@ -21,7 +21,7 @@ from torchbp.data._columns import CoarseError, Column, ColumnType, Dates, Missin
 from torchbp.data._csv import Dialect
 from torchbp.data._leak import SAMPLE, warn_of_leaks
 from torchbp.data._schema import Schema
-from torchbp.data._split import PARTS, draw_split, parts_named
+from torchbp.data._split import PARTS, draw_split, parts_named, sizes_drawn
 from torchbp.data._table import Table, TableInMemory, read, refuse_unknown, stream
 from torchbp.data._target import MissingTarget, RareClasses, Target, fit_target
 from torchbp.data._threads import num_threads
@@ -122,15 +122,7 @@ class TabularDataModule(RowsDataModule):
         path, types, ignore, null_values = str(path), dict(types or {}), list(ignore), list(null_values)
         val_path, test_path = (None if other is None else str(other) for other in (val_path, test_path))
         cache_dir = str(cache_dir)
-        sizes = {"val": val_size, "test": test_size}
-        for part, other in (("val", val_path), ("test", test_path)):
-            if sizes[part] and (split or other):
-                how = f"split {split!r}" if split else f"{part}_path {other!r}"
-                raise ValueError(f"{part}_size is {sizes[part]}; with {how} that part is not drawn, so that it has no size")
-        val_size, test_size = (
-            (0.0 if split or other else 0.2) if size is None else size
-            for size, other in ((val_size, val_path), (test_size, test_path))
-        )
+        val_size, test_size = sizes_drawn(val_size, test_size, val_path, test_path, split)
         super().__init__(batch_size, val_size, test_size, standardize, seed)
         self.hparams.update(val_size=val_size, test_size=test_size)  # as they turned out
         if task is not None:

@@ -18,7 +18,7 @@ from torchbp.data.rows import Rows, where
 from torchbp.tasks import Task
 
 BatchSize = int | Literal["full"]
-Sequences = Literal["last", "each"]
+Places = Literal["last", "each"]
 Split = Literal["train", "val", "test", "predict"]
 
 EVALUATION_ROWS = 8192  # to validate, test or predict, batches of at least so many rows cost less
@@ -115,7 +115,7 @@ class RowsDataModule(LightningDataModule):
     name: str
     path: Path | None = None
     class_names: Sequence[str] = ()
-    sequences: Sequences | None = None  # of rows that are sequences, whether the last step has a target or each
+    sequences: Places | None = None  # of rows that are sequences, whether the last step has a target or each
     image_shape: tuple[int, ...] | None = None  # where each row of x is a picture: (height, width), and its colours
 
     def load(self) -> Rows:

@@ -1,0 +1,211 @@
+"""Sequences from NumPy's files and from the .ts files of the time-series archives."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from torchbp.data._arrays import read
+from torchbp.data.values import FLOAT32_MAX, shown
+
+Filling = Literal["refuse", "previous"]
+
+
+@dataclass
+class Sequences:
+    """Sequences as a file has them.
+
+    Args:
+        x: (N, T, C) float64, NaN after the end of each.
+        lengths: how many steps each has, (N).
+        channels: the C channels' names.
+        targets: a column or several, of a value for each sequence, or for each step of all; empty where there is none.
+        each: whether it is the steps that have a target.
+        keys: what goes with the predictions: a row for each sequence, or for each step of all, of no column or a few.
+        names: what messages call the sequences; None for their numbers.
+        left_out: columns that cannot be channels.
+        parts: where a series was cut into parts, each one's, (N) of 0, 1 and 2.
+    """
+
+    x: np.ndarray
+    lengths: np.ndarray
+    channels: list[str]
+    targets: dict[str, pl.Series]
+    each: bool
+    keys: pl.DataFrame
+    names: pl.Series | None = None
+    left_out: list[str] = field(default_factory=list)
+    parts: np.ndarray | None = None
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Whether a sequence has that step, (N, T)."""
+        return np.arange(self.x.shape[1]) < self.lengths[:, None]
+
+    def name(self, number: int) -> str:
+        return f"sequence {number + 1}" if self.names is None else f"series {shown(self.names[number])}"
+
+    def fill(self, how: Filling) -> None:
+        """Give each missing value that of the step before, or at the beginning the first that comes; or refuse it.
+
+        Raises:
+            ValueError: a value that is missing and may not be, or with nothing to take its place; one that float32 does not
+                hold.
+        """
+        there = self.steps
+        missing = np.isnan(self.x) & there[..., None]
+        if how == "previous" and missing.any():
+            step = np.where(missing | ~there[..., None], -1, np.arange(self.x.shape[1])[:, None])
+            known = np.maximum.accumulate(step, 1)
+            known = np.where(known < 0, (step >= 0).argmax(1, keepdims=True), known)
+            self.x = np.where(there[..., None], np.take_along_axis(self.x, known, 1), np.nan)
+            missing = np.isnan(self.x) & there[..., None]
+        bad = missing | (np.abs(self.x) > FLOAT32_MAX)
+        if not bad.any():
+            return
+        number, step, channel = np.argwhere(bad)[0].tolist()
+        name, where = shown(self.channels[channel]), f"step {step + 1} of {self.name(number)}"
+        if not missing[number, step, channel]:
+            value = float(self.x[number, step, channel])
+            raise ValueError(f"channel {name} holds {value:g} at {where}; numbers must be finite and below 3.4e38 in size")
+        if how == "previous":
+            raise ValueError(
+                f"channel {name} has no value in {self.name(number)}; at least one is needed to fill the others by"
+            )
+        raise ValueError(
+            f"channel {name} has no value at {where}; every step needs one, or say --data.missing previous to take the last "
+            "before it"
+        )
+
+    def refuse_gaps(self) -> None:
+        """Refuse targets that are missing.
+
+        Raises:
+            ValueError: one is.
+        """
+        for values in self.targets.values():
+            gaps = values.is_null() | (values.is_nan() if values.dtype.is_float() else False)
+            if gaps.any():
+                place = int(gaps.arg_true()[0])
+                if self.each:
+                    number = int(np.searchsorted(self.lengths.cumsum(), place, "right"))
+                    where = f"step {place - int(self.lengths[:number].sum()) + 1} of {self.name(number)}"
+                else:
+                    where = self.name(place)
+                raise ValueError(f"the target {shown(values.name)} has no value for {where}; each needs one")
+
+
+def lengths_of(x: np.ndarray) -> np.ndarray:
+    """How many steps there are up to the last that is not NaN in every channel: (N, T, C) -> (N)."""
+    there = ~np.isnan(x).all(2)
+    return np.where(there.any(1), x.shape[1] - there[:, ::-1].argmax(1), 0)
+
+
+def refuse_empty(path: Path, lengths: np.ndarray) -> None:
+    if len(empty := np.flatnonzero(lengths < 1)):
+        raise ValueError(f"{path}: sequence {empty[0] + 1} has no step; each needs one at least")
+
+
+def padded(steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The steps of all sequences, (sum of lengths, C), as (N, T, C), NaN after the end of each."""
+    x = np.full((len(lengths), int(lengths.max()), steps.shape[1]), np.nan)
+    x[np.arange(x.shape[1]) < lengths[:, None]] = steps
+    return x
+
+
+def read_npz(path: Path, names: Sequence[str], each: bool | None, targets: bool) -> Sequences:
+    """Arrays x (N, T, C) or (N, T), y, and lengths (N), for which NaN after the ends will do.
+
+    Args:
+        path: the ``.npz`` file.
+        names: what the three are called there.
+        each: whether y has a target for each step, (N, T) or (N, T, outputs), or one for each sequence, (N) or (N, outputs);
+            None to tell by its shape.
+        targets: whether y is wanted.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: arrays that are missing or do not fit one another.
+    """
+    x = read(path, names[0])
+    if x.dtype.kind not in "buif" or x.ndim not in (2, 3) or not x.size:
+        raise ValueError(
+            f"x in {path} has type {x.dtype} and shape {x.shape}; it must be numbers, (N, T, channels) or (N, T), not empty"
+        )
+    x = x.reshape(*x.shape[:2], -1).astype(np.float64)
+    with np.load(path, allow_pickle=False) as arrays:
+        has_lengths = names[2] in arrays.files
+    lengths = read(path, names[2]) if has_lengths or names[2] != "lengths" else lengths_of(x)
+    if lengths.dtype.kind not in "iu" or lengths.shape != x.shape[:1]:
+        raise ValueError(
+            f"{names[2]} in {path} has type {lengths.dtype} and shape {lengths.shape}; it must be integers, ({len(x)},)"
+        )
+    if (lengths < 0).any() or (lengths > x.shape[1]).any():
+        bad = lengths[(lengths < 0) | (lengths > x.shape[1])][0]
+        raise ValueError(f"{names[2]} in {path} holds {bad}; for x of shape {x.shape} it must be from 1 to {x.shape[1]}")
+    refuse_empty(path, lengths)
+    x[np.arange(x.shape[1]) >= lengths[:, None]] = np.nan
+    found = Sequences(x, lengths, [f"x{number}" for number in range(x.shape[2])], {}, bool(each), pl.DataFrame())
+    if targets:
+        _take_targets(found, path, read(path, names[1]), each)
+    if found.each:
+        number, step = found.steps.nonzero()
+        found.keys = pl.DataFrame({"sequence": number + 1, "step": step + 1})
+    return found
+
+
+def _take_targets(found: Sequences, path: Path, y: np.ndarray, each: bool | None) -> None:
+    """Have the sequences' targets be those of an array y."""
+    steps = found.x.shape[:2]
+    if y.dtype.kind not in "buifU" or y.ndim not in (1, 2, 3) or len(y) != len(found.x) or 0 in y.shape:
+        raise ValueError(
+            f"y in {path} has type {y.dtype} and shape {y.shape}; it must be numbers or names, ({len(found.x)}, ...) as x"
+        )
+    found.each = y.shape[:2] == steps and (y.ndim == 3 or steps[1] > 1) if each is None else each
+    wanted = "(N, T) or (N, T, outputs)" if found.each else "(N) or (N, outputs)"
+    if y.shape[:2] != steps if found.each else y.ndim == 3:
+        raise ValueError(f"y in {path} has shape {y.shape} and x {found.x.shape}; y must be {wanted}")
+    values = y[found.steps] if found.each else y
+    values = values.reshape(len(values), -1)
+    names = ["y"] if values.shape[1] == 1 else [f"y{number}" for number in range(values.shape[1])]
+    found.targets = {name: pl.Series(name, values[:, number]) for number, name in enumerate(names)}
+
+
+def read_ts(path: Path) -> Sequences:
+    """A ``.ts`` file of the time-series archives; its labels, where it has some, are the targets.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ModuleNotFoundError: sktime, which reads it, is not installed.
+        ValueError: a file that it cannot read.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"the data file {path} {'is a folder' if path.is_dir() else 'does not exist'}")
+    try:
+        from sktime.datasets import load_from_tsfile_to_dataframe
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(f"{path} is read by sktime, which is not installed; pip install '.[sequences]'") from None
+    try:
+        loaded: Any = load_from_tsfile_to_dataframe(str(path))
+        frame, y = loaded if isinstance(loaded, tuple) else (loaded, None)
+        cases = [_case([frame.iat[number, channel] for channel in range(frame.shape[1])]) for number in range(len(frame))]
+    except Exception as error:  # whatever a parser of text may raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} cannot be read as TS: {reason}") from None
+    lengths = np.array([len(case) for case in cases])
+    refuse_empty(path, lengths)
+    x = padded(np.concatenate(cases), lengths)
+    refuse_empty(path, lengths := lengths_of(x))
+    targets = {} if y is None else {"target": pl.Series("target", y.astype(str))}
+    return Sequences(x[:, : lengths.max()], lengths, [str(name) for name in frame.columns], targets, False, pl.DataFrame())
+
+
+def _case(channels: Sequence[Any]) -> np.ndarray:
+    """One sequence, (T, C), of its channels, of which a shorter one ends in NaN."""
+    case = np.full((max(map(len, channels)), len(channels)), np.nan)
+    for number, values in enumerate(channels):
+        case[: len(values), number] = values.to_numpy(np.float64)
+    return case

@@ -1,0 +1,151 @@
+"""How a file of sequences is read, by what its options say."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from torchbp.data._cache import Cache
+from torchbp.data._csv import Dialect
+from torchbp.data._long_tables import Forecast, channels_of, grouped
+from torchbp.data._sequence_files import Filling, Sequences, read_npz, read_ts
+from torchbp.data._table import SUFFIXES as TABLES
+from torchbp.data._table import Table, read, refuse_unknown
+from torchbp.data._tabular import TAB
+from torchbp.data._written import MARKS, Mark, decimal_of
+from torchbp.data.values import clean, counted, listed
+
+SUFFIXES = (".npz", ".ts", *TABLES)
+
+
+@dataclass
+class Reader:
+    """Reads files of sequences; the arguments are those of :class:`torchbp.data.SequenceDataModule`, but for
+
+    Args:
+        arrays: what x, y and lengths are called in an ``.npz`` file.
+        forecast: what is made of a single series; None where there are sequences.
+    """
+
+    targets: list[str]
+    series: str | None
+    time: str | None
+    channels: list[str] | None
+    forecast: Forecast | None
+    missing: Filling
+    arrays: Sequence[str]
+    null_values: list[str]
+    separator: str | None
+    decimal: Mark | None
+    encoding: str | None
+
+    def check(self, path: Path) -> None:
+        """Refuse a file, and options, that do not go together.
+
+        Raises:
+            ValueError: they do not.
+        """
+        suffix = path.suffix.lower()
+        if suffix not in SUFFIXES:
+            raise ValueError(f"{path} has the extension {suffix!r}; it must be one of {', '.join(SUFFIXES)}")
+        if suffix not in TABLES:
+            options: list[tuple[str, Any]] = [("target", self.targets), ("series", self.series), ("time", self.time)]
+            for name, value in [*options, ("channels", self.channels), ("window or horizon", self.forecast)]:
+                if value:
+                    raise ValueError(f"{name} is for the columns of a table, .csv, .tsv or .parquet; {path} has none")
+            return
+        if not self.targets or len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"target is {self.targets or 'null'}; of a table it must name a column, or several, each once")
+        if self.channels is not None and (not self.channels or len(set(self.channels)) < len(self.channels)):
+            raise ValueError(f"channels is {self.channels}; it must name at least one column, and each once")
+        if self.forecast is None and self.series is None:
+            raise ValueError(
+                "series is null; of a table it must name the column that says which sequence a row is of; or say --data.window "
+                "or --data.horizon to forecast a single series"
+            )
+        if self.forecast and self.series is not None:
+            raise ValueError(f"series is {self.series!r}; a forecast, by window or horizon, is of a single series")
+        others: dict[str, Sequence[str | None]] = {
+            "series": [self.series],
+            "time": [self.time],
+            "channels": [] if self.forecast else self.channels or [],
+        }
+        for what, names in others.items():
+            if clash := [name for name in self.targets if name in names]:
+                raise ValueError(f"column {clash[0]!r} is the target; it can have no place in {what}")
+
+    def read(self, path: Path, told: bool, each: bool | None, channels: list[str] | None) -> Sequences:
+        """The sequences of a file that :meth:`check` allows, with their targets if they are wanted.
+
+        Args:
+            path: the file.
+            told: whether targets are wanted.
+            each: whether each step has a target, or each sequence; None for what the file shows.
+            channels: those that there must be; None where that is not settled.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ModuleNotFoundError: a ``.ts`` file without the library that reads it.
+            ValueError: one that cannot be read, or has not what is wanted.
+        """
+        suffix = path.suffix.lower()
+        if suffix == ".npz":
+            found = read_npz(path, self.arrays, each, told)
+        elif suffix == ".ts":
+            if each:
+                raise ValueError(f"sequences is each; {path} has a target for each sequence, not for each step")
+            found = read_ts(path)
+        else:
+            found = self._read_table(path, told, each, channels)
+        if channels is not None and len(found.channels) != len(channels):
+            some = counted(len(found.channels), "channel", "channels")
+            raise ValueError(f"{path} has {some}; the network takes {len(channels)}")
+        found.fill(self.missing)
+        if told:
+            if not found.targets:
+                raise ValueError(f"{path} has no targets; without them one can but predict")
+            found.targets = {name: clean(values, self.null_values) for name, values in found.targets.items()}
+            found.refuse_gaps()
+        return found
+
+    def _read_table(self, path: Path, told: bool, each: bool | None, channels: list[str] | None) -> Sequences:
+        separator = TAB.get(self.separator or "", self.separator) or ("\t" if path.suffix.lower() == ".tsv" else ",")
+        exact = [*self.targets, *([self.series] if self.series else [])]
+        dialect = Dialect(separator, self.decimal, self.encoding)
+        table = read(path, dialect, self.null_values, exact, [], inf, Cache(Path()))  # in memory, whatever its size
+        channels = channels or self.channels or (self.targets if self.forecast else None)
+        targets = self.targets if told or self.forecast else []
+        wanted = [*targets, *(name for name in (self.series, self.time) if name), *(channels or ())]
+        refuse_unknown(path, wanted, [*table.schema])
+        column = self._columns(table)
+        left_out: list[str] = []
+        if channels is None:
+            channels, left_out = channels_of({name: column(name) for name in table.schema if name not in wanted})
+            if not channels:
+                some = f": {listed(left_out)} are none" if left_out else ""
+                raise ValueError(f"{path} has no column of numbers besides target, series and time{some}")
+        if self.forecast:
+            found = self.forecast.sequences(column, self.time, targets, channels, self.missing, told)
+        else:
+            found = grouped(column, str(self.series), self.time, targets, channels, each)
+        found.left_out = left_out
+        return found
+
+    def _columns(self, table: Table) -> Callable[[str], pl.Series]:
+        """What gives a table's columns, cleaned; numbers as people write them are made texts that Python reads."""
+        known: dict[str, pl.Series] = {}
+
+        def column(name: str) -> pl.Series:
+            if name not in known:
+                values = clean(table.column(name), self.null_values)
+                if values.dtype == pl.String and name not in (self.series, self.time):
+                    allowed = (self.decimal,) if self.decimal else MARKS
+                    mark = decimal_of(values.drop_nulls(), allowed, table.file.decimal if table.file else ".")
+                    values = values if mark is None else clean(values, self.null_values, mark)
+                known[name] = values
+            return known[name]
+
+        return column

@@ -1,0 +1,337 @@
+"""Sequences, each with a target or with one a step, and forecasts of a series."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from torchbp._plain import refuse_misfit
+from torchbp.data._long_tables import Forecast
+from torchbp.data._sequence_files import Filling, Sequences
+from torchbp.data._sequence_reader import Reader
+from torchbp.data._split import draw_split, sizes_drawn
+from torchbp.data._tabular import NULL_VALUES
+from torchbp.data._target import Target, fit_target
+from torchbp.data._written import Mark
+from torchbp.data.base import EVALUATION_ROWS, BatchSize, Places, RowsDataModule, Split
+from torchbp.data.rows import Rows
+from torchbp.data.values import counted, far, listed
+from torchbp.tasks import Task, check_task
+
+
+@dataclass
+class Layout:
+    """What was seen of sequences in training, which is all that is needed to make x and y of others.
+
+    Args:
+        target: how targets become y.
+        sequences: whether each step has a target, or each sequence.
+        channels: the names of x's channels.
+        offsets: what is taken from each, in float64, before it becomes x in float32.
+    """
+
+    target: Target
+    sequences: Places
+    channels: list[str]
+    offsets: list[float] = field(default_factory=list)
+
+
+class SequenceDataModule(RowsDataModule):
+    """Sequences of steps, (N, T, channels), each with a target, or with one a step; or a series, to forecast how it goes on.
+
+    What is read depends on the extension. ``.npz``: arrays x (N, T, channels) or (N, T), y, and lengths (N) if NaN does not say
+    where sequences end. ``.ts``: a file of the time-series archives. ``.csv``, ``.tsv`` and ``.parquet``: a table of a step a
+    row, with a column ``series`` that names the sequences; or to forecast, with a ``window`` or a ``horizon``, of one series.
+
+    Batches are ``(x, y)`` with x (B, T, num_features), NaN after the end of each sequence, and y (B, num_outputs), or
+    (B, T, num_outputs) where each step has a target. Sequences are split whole. A forecast's series is cut in three, train, val
+    and test in the order of time, and no window reaches over a cut.
+
+    Args:
+        path: the file.
+        target: a table's column to learn, or several.
+        series: a table's column that names each row's sequence.
+        time: a table's column that sorts the steps, of numbers or dates; None for the order of the rows.
+        channels: a table's columns of x; None for all of numbers and of true and false, or to forecast for the target's own.
+        window: to forecast from so many last steps; without it, but with a ``horizon``, each step is forecast from from all
+            before it.
+        horizon: to forecast so many next steps, each of them an output; 1 where there is a ``window``.
+        sequences: ``last`` for a target a sequence, ``each`` for one a step; None for what y's shape says, or whether a series
+            has different values of it.
+        task: what is learned. Inferred if None, as :class:`TabularDataModule` does; a forecast is ``regression``.
+        positive: of two classes, that whose probability is learned; None for 1, true or yes, else the rarer.
+        missing: what becomes of a value that is missing in a sequence: ``refuse``, an error; ``previous``, the last before it
+            takes its place, at the beginning the first that comes.
+        val_path: a file of sequences to validate on, in place of a part of ``path``.
+        test_path: a file of sequences to test on, likewise.
+        val_size, test_size: the parts held out to validate and to test on, as fractions; 0.2 where there is no file for that.
+        batch_size, standardize, seed: as for :class:`RowsDataModule`; channels are standardised by the steps that are there.
+        x, y, lengths: the names of the arrays in an ``.npz`` file.
+        null_values, separator, decimal, encoding: as for :class:`TabularDataModule`.
+
+    Raises:
+        ValueError: an argument outside what is said above; when the rows are first needed, a file that cannot be read or
+            learned from.
+        FileNotFoundError: when the rows are first needed, no such file.
+        ModuleNotFoundError: a ``.ts`` file without sktime, which reads it: ``pip install '.[sequences]'``.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        target: list[str] | str | None = None,
+        series: str | None = None,
+        time: str | None = None,
+        channels: Sequence[str] | None = None,
+        window: int | None = None,
+        horizon: int | None = None,
+        sequences: Places | None = None,
+        task: Task | None = None,
+        positive: str | None = None,
+        missing: Filling = "refuse",
+        val_path: str | Path | None = None,
+        test_path: str | Path | None = None,
+        batch_size: BatchSize = 32,
+        val_size: float | None = None,
+        test_size: float | None = None,
+        standardize: bool = True,
+        seed: int = 0,
+        x: str = "x",
+        y: str = "y",
+        lengths: str = "lengths",
+        null_values: Sequence[str] = NULL_VALUES,
+        separator: str | None = None,
+        decimal: Mark | None = None,
+        encoding: str | None = None,
+    ) -> None:
+        # Plain values, because they are saved with the checkpoint.
+        path, null_values, channels = str(path), list(null_values), None if channels is None else list(channels)
+        val_path, test_path = (None if other is None else str(other) for other in (val_path, test_path))
+        val_size, test_size = sizes_drawn(val_size, test_size, val_path, test_path)
+        super().__init__(batch_size, val_size, test_size, standardize, seed)
+        self.hparams.update(val_size=val_size, test_size=test_size)  # as they turned out
+        for option, value, allowed in (("missing", missing, Filling), ("sequences", sequences or "last", Places)):
+            if value not in get_args(allowed):
+                raise ValueError(f"{option} is {value!r}; it must be one of {', '.join(get_args(allowed))}")
+        for option, steps in (("window", window), ("horizon", horizon)):
+            if steps is not None and steps < 1:
+                raise ValueError(f"{option} is {steps}; it must be 1 or more")
+        if task is not None:
+            check_task(task)
+        self.path: Path = Path(path)
+        self.other_paths = {"val": val_path, "test": test_path}
+        self._targets = [target] if isinstance(target, str) else list(target or ())
+        self._forecast = Forecast(window, horizon or 1, (val_size, test_size)) if window or horizon else None
+        if self._forecast and task not in (None, "regression"):
+            raise ValueError(f"task is {task}; a forecast is of numbers, which is regression")
+        self._given, self._given_task, self._positive = sequences, task, positive
+        self._reader = Reader(
+            self._targets,
+            series,
+            time,
+            channels,
+            self._forecast,
+            missing,
+            (x, y, lengths),
+            null_values,
+            separator,
+            decimal,
+            encoding,
+        )
+        self._layout: Layout | None = None
+        self._part_of: Tensor | None = None
+        self._others: dict[str, Rows] = {}
+        self._words = ""
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.path.stem
+
+    @property
+    def layout(self) -> Layout:
+        """How sequences become x and y; settled when first needed, if no checkpoint has told."""
+        if self._layout is None:
+            _ = self.rows
+        assert self._layout is not None
+        return self._layout
+
+    @property
+    def sequences(self) -> Places:  # type: ignore[override]
+        return self.layout.sequences
+
+    @property
+    def task(self) -> Task:  # type: ignore[override]
+        return self.layout.target.task
+
+    @property
+    def class_names(self) -> Sequence[str]:  # type: ignore[override]
+        return self.layout.target.class_names
+
+    @property
+    def targets(self) -> list[str]:
+        """The names of the targets."""
+        return self.layout.target.names
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The names of x's channels."""
+        return self.layout.channels
+
+    @property
+    def num_features(self) -> int:
+        return len(self.layout.channels)
+
+    @property
+    def num_outputs(self) -> int:
+        return self.layout.target.num_outputs
+
+    @property
+    def offsets(self) -> list[float]:
+        """What was taken from each channel in float64, 0 but where float32 would lose what differs in them."""
+        return self.layout.offsets
+
+    @property
+    def target_offsets(self) -> Sequence[float]:
+        """Likewise of the targets, to be added to predictions; empty where there is none."""
+        return self.layout.target.offsets
+
+    @property
+    def has_validation(self) -> bool:
+        return bool(self.other_paths["val"]) or self.val_size > 0 or (self.test_size == 0 and not self.other_paths["test"])
+
+    def load(self) -> Rows:
+        for path in (self.path, *self.other_paths.values()):
+            if path is not None:
+                self._reader.check(Path(path))
+        found = self._read(self.path, True)
+        if self._layout is None:
+            self._layout = self._fitted(found)
+        self._part_of = self._draw(found)
+        self._words = self._in_words(found)
+        return Rows(self._x(found), self._y(found))
+
+    def part_of(self) -> Tensor | None:
+        _ = self.rows  # it is settled as they are loaded
+        return self._part_of
+
+    def split_rows(self, name: Split) -> Rows:
+        if (path := self.other_paths.get(name)) is None:
+            return super().split_rows(name)
+        if name not in self._others:
+            _ = self.layout
+            found = self._read(Path(path), True)
+            self._others[name] = Rows(self._x(found), self._y(found))
+        return self._others[name]
+
+    def predict_dataloader(self) -> Iterable[tuple[Tensor, pl.DataFrame]]:  # type: ignore[override]
+        """The sequences of ``path``, for which there need be no target: x (B, T, num_features), and what names them.
+
+        Of a forecast's series there is a window up to its very end; what comes next is what is predicted.
+        """
+        _ = self.layout
+        self._reader.check(self.path)
+        found = self._read(self.path, False)
+        return _ToPredict(self._x(found), found)
+
+    def in_words(self) -> str:
+        """The file's sequences, and what is x, in a line."""
+        _ = self.rows
+        return self._words
+
+    def _in_words(self, found: Sequences) -> str:
+        shortest, longest = int(found.lengths.min()), int(found.lengths.max())
+        lengths = counted(longest, "step", "steps") if shortest == longest else f"{shortest} to {longest} steps"
+        many = counted(len(found.lengths), *(("window", "windows") if self._forecast else ("sequence", "sequences")))
+        channels = counted(len(found.channels), "channel", "channels")
+        told = f"{self.path}: {self.task}, {many} of {lengths}, {channels}: {', '.join(found.channels[:20])}"
+        told += f" and {len(found.channels) - 20} more" * (len(found.channels) > 20)
+        return told + (f"; not used, since they are not of numbers: {', '.join(found.left_out)}" if found.left_out else "")
+
+    def _read(self, path: Path, told: bool) -> Sequences:
+        """A file's sequences, ``told`` with their targets."""
+        places, channels = (self._layout.sequences, self._layout.channels) if self._layout else (self._given, None)
+        found = self._reader.read(path, told, None if places is None else places == "each", channels)
+        if self._layout and told:
+            names = self._layout.target.names
+            if len(found.targets) != len(names):
+                some = counted(len(found.targets), "target", "targets")
+                raise ValueError(f"{path} has {some}; the network has learned {len(names)}: {listed(names)}")
+            found.targets = dict(zip(names, found.targets.values(), strict=True))
+        return found
+
+    def _fitted(self, found: Sequences) -> Layout:
+        """The layout that the file's own sequences give."""
+        task: Task | None = "regression" if self._forecast else self._given_task
+        count = int(found.lengths.sum()) if found.each else len(found.lengths)
+        target = fit_target(found.targets, [*found.targets], task, pl.Series([True] * count), self._positive)
+        steps = found.x[found.steps]
+        values = [pl.Series(steps[:, number]) for number in range(steps.shape[1])]
+        offsets = [float(np.median(each.to_numpy())) if far(each) else 0.0 for each in values]
+        return Layout(target, "each" if found.each else "last", found.channels, offsets)
+
+    def _draw(self, found: Sequences) -> Tensor | None:
+        """Each sequence's part, as :meth:`part_of` gives it."""
+        number, target = len(found.lengths), self.layout.target
+        if found.parts is not None:
+            return torch.from_numpy(found.parts)
+        if self.val_size == self.test_size == 0:  # each split is the whole set, or what another file has
+            return torch.zeros(number, dtype=torch.uint8) if any(self.other_paths.values()) else None
+        stratified = target.classes and not found.each
+        codes = target.codes(found.targets) if stratified else np.zeros(number, np.uint8)
+        sizes, names = (self.val_size, self.test_size), target.class_names if stratified else ()
+        return draw_split(torch.from_numpy(codes), sizes, self.seed, names, ("sequence", "sequences"))
+
+    def _x(self, found: Sequences) -> Tensor:
+        return torch.from_numpy((found.x - np.array(self.layout.offsets)).astype(np.float32))
+
+    def _y(self, found: Sequences) -> Tensor:
+        """(N, num_outputs), or where each step has a target (N, T, num_outputs), NaN after the ends."""
+        encoded = self.layout.target.encode(found.targets)
+        if not found.each:
+            return torch.from_numpy(encoded)
+        y = np.full((*found.steps.shape, encoded.shape[1]), np.nan, np.float32)
+        y[found.steps] = encoded
+        return torch.from_numpy(y)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was settled: plain values, empty as long as nothing was."""
+        return {} if self._layout is None else asdict(self._layout)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Make x and y as the run did that saved this.
+
+        Raises:
+            ValueError: it was trained for another target or task.
+        """
+        refuse_misfit("what the checkpoint holds of the sequences", state_dict, Layout)
+        layout = Layout(**{**state_dict, "target": Target(**state_dict["target"])})
+        target = layout.target
+        if len(layout.offsets) != len(layout.channels) or len(target.offsets) not in (0, len(target.names)):
+            raise ValueError("the checkpoint is damaged: it has another number of offsets than of channels or targets")
+        own = self._forecast.names(self._targets) if self._forecast else self._targets
+        if own and own != target.names:
+            raise ValueError(f"the checkpoint's target is {listed(target.names)}, here it is {listed(own)}")
+        for what, trained, said in (("task", target.task, self._given_task), ("sequences", layout.sequences, self._given)):
+            if said not in (None, trained):
+                raise ValueError(f"the checkpoint's {what} is {trained}, here it is {said}")
+        if layout != self._layout:
+            self._layout, self._rows, self._parts, self._others = layout, None, {}, {}
+
+
+class _ToPredict:
+    """Sequences and what names them, in parts."""
+
+    def __init__(self, x: Tensor, found: Sequences) -> None:
+        self._x, self._found = x, found
+
+    def __iter__(self) -> Iterator[tuple[Tensor, pl.DataFrame]]:
+        found = self._found
+        ends = np.append(0, found.lengths.cumsum()) if found.each else np.arange(len(found.lengths) + 1)
+        for first in range(0, len(self._x), EVALUATION_ROWS):
+            last = min(first + EVALUATION_ROWS, len(self._x))
+            yield self._x[first:last], found.keys[int(ends[first]) : int(ends[last])]
