@@ -24,7 +24,7 @@ def refused(message: str, path: Path | str, *, kind: type[Exception] = ValueErro
 
 
 OPTIONS = [
-    ({"missing": "drop"}, "missing is 'drop'; it must be one of refuse, previous"),
+    ({"gaps": "drop"}, "gaps is 'drop'; it must be one of refuse, previous"),
     ({"sequences": "all"}, "sequences is 'all'; it must be one of last, each"),
     ({"task": "clustering"}, "task is 'clustering'; it must be one of binary"),
     ({"window": 0}, "window is 0; it must be 1 or more"),
@@ -58,7 +58,7 @@ ARRAYS = [
     ({"x": np.where(np.arange(20)[:, None, None] == 4, np.nan, X)}, "sequence 5 has no step; each needs one at least"),
     (
         {"x": with_gap(1, 2, 1)},
-        "channel 'x1' has no value at step 3 of sequence 2; every step needs one, or say --data.missing",
+        "channel 'x1' has no value at step 3 of sequence 2; every step needs one, or say --data.gaps",
     ),
     ({"x": with_gap(1, 2, 1, value=np.inf)}, "channel 'x1' holds inf at step 3 of sequence 2; numbers must be finite"),
     ({"x": with_gap(1, 2, 1, value=-1e39)}, "channel 'x1' holds -1e+39 at step 3 of sequence 2; numbers must be finite"),
@@ -77,7 +77,7 @@ def test_bad_arrays(tmp_path: Path, arrays: dict[str, Any], message: str) -> Non
 
 def test_nothing_to_fill_by(tmp_path: Path) -> None:
     message = "channel 'x1' has no value in sequence 2; at least one is needed to fill the others by"
-    refused(message, npz(tmp_path, x=with_gap(1, slice(None), 1)), missing="previous")
+    refused(message, npz(tmp_path, x=with_gap(1, slice(None), 1)), gaps="previous")
 
 
 OF_TABLE: dict[str, Any] = {"target": "kind", "series": "who", "time": "when"}

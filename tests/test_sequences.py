@@ -168,11 +168,11 @@ def test_missing_values_take_the_last_before_them(tmp_path: Path) -> None:
     x[1, 2, 0] = x[1, 3, 0] = x[3, 0, 1] = x[0, 2, :] = np.nan
     wanted = padded()
     wanted[1, 2:4, 0], wanted[3, 0, 1], wanted[0, 2] = X[1, 1, 0], X[3, 1, 1], X[0, 1]
-    data = SequenceDataModule(npz(tmp_path, x=x, lengths=LENGTHS), missing="previous")
+    data = SequenceDataModule(npz(tmp_path, x=x, lengths=LENGTHS), gaps="previous")
     np.testing.assert_allclose(data.rows.all()[0], wanted, rtol=1e-6)
     # Without lengths, a last step of nothing but NaN is after the end.
     wanted[0, 2] = np.nan
-    np.testing.assert_allclose(SequenceDataModule(npz(tmp_path, x=x), missing="previous").rows.all()[0], wanted, rtol=1e-6)
+    np.testing.assert_allclose(SequenceDataModule(npz(tmp_path, x=x), gaps="previous").rows.all()[0], wanted, rtol=1e-6)
 
 
 def test_channels_far_from_0_keep_what_differs(tmp_path: Path) -> None:

@@ -75,7 +75,8 @@ NO_CLASS = (
     "|Problem with given class_path .*(No module|no attrib|not allowed)|Type typing"
 )
 CLASSES = {
-    "data": "ArrayDataModule, BuiltinDataModule, TabularDataModule or another LightningDataModule as package.module.Class",
+    "data": "ArrayDataModule, BuiltinDataModule, SequenceDataModule, TabularDataModule or another LightningDataModule as "
+    "package.module.Class",
     "model.lr_scheduler": "a scheduler of torch.optim.lr_scheduler, or another as package.module.Class",
 }
 OWN_WORDS = {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchbp import equations as eq
 
-__all__ = ["errors", "last_states", "padding", "reverse", "states", "without_padding"]
+__all__ = ["errors", "last_states", "padding", "reverse", "states", "told", "without_padding"]
 
 
 def states(
@@ -96,6 +96,14 @@ def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
     step = torch.arange(len(x), device=x.device).unsqueeze(-1)
     source = torch.where(step < lengths, lengths - 1 - step, step)
     return x.gather(0, source.unsqueeze(-1).expand_as(x))
+
+
+def told(prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Predictions and targets as rows, (N, n) each: of sequences with a target at each step, the steps that have one."""
+    if y.dim() < 3:
+        return prediction, y
+    there = ~y[..., 0].isnan()
+    return prediction[there], y[there]
 
 
 def without_padding(x: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class Sequences:
                 f"channel {name} has no value in {self.name(number)}; at least one is needed to fill the others by"
             )
         raise ValueError(
-            f"channel {name} has no value at {where}; every step needs one, or say --data.missing previous to take the last "
+            f"channel {name} has no value at {where}; every step needs one, or say --data.gaps previous to take the last "
             "before it"
         )
 

@@ -35,7 +35,7 @@ class Reader:
     time: str | None
     channels: list[str] | None
     forecast: Forecast | None
-    missing: Filling
+    gaps: Filling
     arrays: Sequence[str]
     null_values: list[str]
     separator: str | None
@@ -103,7 +103,7 @@ class Reader:
         if channels is not None and len(found.channels) != len(channels):
             some = counted(len(found.channels), "channel", "channels")
             raise ValueError(f"{path} has {some}; the network takes {len(channels)}")
-        found.fill(self.missing)
+        found.fill(self.gaps)
         if told:
             if not found.targets:
                 raise ValueError(f"{path} has no targets; without them one can but predict")
@@ -128,7 +128,7 @@ class Reader:
                 some = f": {listed(left_out)} are none" if left_out else ""
                 raise ValueError(f"{path} has no column of numbers besides target, series and time{some}")
         if self.forecast:
-            found = self.forecast.sequences(column, self.time, targets, channels, self.missing, told)
+            found = self.forecast.sequences(column, self.time, targets, channels, self.gaps, told)
         else:
             found = grouped(column, str(self.series), self.time, targets, channels, each)
         found.left_out = left_out

@@ -58,20 +58,22 @@ class SequenceDataModule(RowsDataModule):
         series: a table's column that names each row's sequence.
         time: a table's column that sorts the steps, of numbers or dates; None for the order of the rows.
         channels: a table's columns of x; None for all of numbers and of true and false, or to forecast for the target's own.
-        window: to forecast from so many last steps; without it, but with a ``horizon``, each step is forecast from from all
-            before it.
+        window: to forecast from so many last steps; without it, but with a ``horizon``, there is a forecast at each step, from
+            all before it.
         horizon: to forecast so many next steps, each of them an output; 1 where there is a ``window``.
         sequences: ``last`` for a target a sequence, ``each`` for one a step; None for what y's shape says, or whether a series
             has different values of it.
         task: what is learned. Inferred if None, as :class:`TabularDataModule` does; a forecast is ``regression``.
         positive: of two classes, that whose probability is learned; None for 1, true or yes, else the rarer.
-        missing: what becomes of a value that is missing in a sequence: ``refuse``, an error; ``previous``, the last before it
-            takes its place, at the beginning the first that comes.
+        gaps: what becomes of a value that is missing in a sequence: ``refuse``, an error; ``previous``, it gets the last one
+            before it, at the beginning the first that comes.
         val_path: a file of sequences to validate on, in place of a part of ``path``.
         test_path: a file of sequences to test on, likewise.
         val_size, test_size: the parts held out to validate and to test on, as fractions; 0.2 where there is no file for that.
         batch_size, standardize, seed: as for :class:`RowsDataModule`; channels are standardised by the steps that are there.
-        x, y, lengths: the names of the arrays in an ``.npz`` file.
+        x: the name of the array in an ``.npz`` file.
+        y: likewise.
+        lengths: likewise.
         null_values, separator, decimal, encoding: as for :class:`TabularDataModule`.
 
     Raises:
@@ -93,7 +95,7 @@ class SequenceDataModule(RowsDataModule):
         sequences: Places | None = None,
         task: Task | None = None,
         positive: str | None = None,
-        missing: Filling = "refuse",
+        gaps: Filling = "refuse",
         val_path: str | Path | None = None,
         test_path: str | Path | None = None,
         batch_size: BatchSize = 32,
@@ -115,7 +117,7 @@ class SequenceDataModule(RowsDataModule):
         val_size, test_size = sizes_drawn(val_size, test_size, val_path, test_path)
         super().__init__(batch_size, val_size, test_size, standardize, seed)
         self.hparams.update(val_size=val_size, test_size=test_size)  # as they turned out
-        for option, value, allowed in (("missing", missing, Filling), ("sequences", sequences or "last", Places)):
+        for option, value, allowed in (("gaps", gaps, Filling), ("sequences", sequences or "last", Places)):
             if value not in get_args(allowed):
                 raise ValueError(f"{option} is {value!r}; it must be one of {', '.join(get_args(allowed))}")
         for option, steps in (("window", window), ("horizon", horizon)):
@@ -136,7 +138,7 @@ class SequenceDataModule(RowsDataModule):
             time,
             channels,
             self._forecast,
-            missing,
+            gaps,
             (x, y, lengths),
             null_values,
             separator,

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchbp.recurrence import without_padding
+
 CHUNK = 1024  # rows in a file that stay together when it is shuffled: systems map a MiB at a time
 WINDOW = 2**16  # rows that are shuffled among one another, of chunks from anywhere in the file
 FEW, SPARSE = 64, 64  # rows that are read at a time where, on the average, one of so many is wanted
@@ -115,6 +117,12 @@ class Rows:
         """All rows in order, so many at a time that x has about so many ``values``."""
         for index in torch.arange(len(self)).split(max(values // max(math.prod(self.shapes[0][1:]), 1), 1)):
             yield self.take(index)
+
+
+def targets(rows: Rows) -> Iterator[Tensor]:
+    """The targets of rows (x, y) part by part, (n, num_outputs), of sequences with one at each step those that are there."""
+    for (y,) in rows.only(1).chunks():
+        yield y if y.dim() == 2 else without_padding(y)
 
 
 def with_target(rows: Rows) -> Rows:

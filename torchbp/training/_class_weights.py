@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchbp.data.rows import Rows
+from torchbp.data.rows import Rows, targets
 
 
 def weight_of_each(name: str, weight: float | Sequence[float] | str | None, num_outputs: int) -> Tensor | None:
@@ -27,17 +27,19 @@ def weight_of_each(name: str, weight: float | Sequence[float] | str | None, num_
 
 def balanced_positives(rows: Rows) -> Tensor:
     """pos_weight = negatives / positives of each output, (num_outputs); 1 where there are none of either."""
-    positives = _sums(rows)
-    weight = (len(rows) - positives) / positives
+    positives, number = _sums(rows)
+    weight = (number - positives) / positives
     return torch.where((weight > 0) & weight.isfinite(), weight, 1.0)
 
 
 def balanced_classes(rows: Rows) -> Tensor:
     """Each class's weight N / (C n_c), (C), whose mean over the rows is 1; 1 for a class without rows."""
-    count = _sums(rows)
-    weight = len(rows) / ((count > 0).sum() * count)
+    count, number = _sums(rows)
+    weight = number / ((count > 0).sum() * count)
     return torch.where(weight.isfinite(), weight, 1.0)
 
 
-def _sums(rows: Rows) -> Tensor:
-    return torch.stack([y.double().sum(0) for (y,) in rows.only(1).chunks()]).sum(0)
+def _sums(rows: Rows) -> tuple[Tensor, int]:
+    """The sum of the targets, (num_outputs), and how many there are."""
+    parts = [(y.double().sum(0), len(y)) for y in targets(rows)]
+    return torch.stack([total for total, _ in parts]).sum(0), sum(number for _, number in parts)

@@ -23,9 +23,9 @@ from torchbp.training.arguments import (
     configured,
     given,
     import_named_activations,
+    kind_by_default,
     refuse_file_as_class,
     stand_ins,
-    table_by_default,
     table_help,
 )
 from torchbp.training.checkpoint import (
@@ -151,7 +151,7 @@ class CommandLine(LightningCLI):
             if name is None:
                 self.notes.append(f"the newest run's checkpoint is {said.ckpt_path}")
         if not said.ckpt_path:
-            defaults = table_by_default(args)
+            defaults = kind_by_default(args)
             if defaults and args[0] == "fit" and not said.config:
                 defaults += table_options()
                 self.says_defaults = True
@@ -164,7 +164,7 @@ class CommandLine(LightningCLI):
         self.checkpoint = load_checkpoint(said.ckpt_path)
         args = [*args, "--ckpt_path", said.ckpt_path]  # at the end: it may stand for best or last
         kind, saved = saved_data(self.checkpoint)
-        defaults = stand_ins(kind, saved) if kind else table_by_default(args)
+        defaults = stand_ins(kind, saved) if kind else kind_by_default(args)
         own = None if said.config else own_config(said.ckpt_path)
         begun = run_options(own, args[0]) if own else defaults
         if own:

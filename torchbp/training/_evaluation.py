@@ -9,7 +9,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from torchbp.data.rows import Rows
+from torchbp.data.rows import Rows, targets
+from torchbp.recurrence import told
 
 if TYPE_CHECKING:
     from torchbp.training._module import BPModule
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """Predictions of rows beside their targets, (N, num_outputs) each, and the mean cost, where it is known."""
+    """Predictions of rows, or of steps that have a target, beside their targets, (N, num_outputs) each; and the mean cost,
+    where it is known.
+    """
 
     prediction: Tensor
     y: Tensor
@@ -38,8 +41,9 @@ class Collected(Metric):
         self.add_state("y", [], dist_reduce_fx="cat")
 
     def update(self, prediction: Tensor, y: Tensor) -> None:
-        """Add a batch's, (B, num_outputs) each."""
-        self.prediction.append(prediction.detach())  # type: ignore[operator, union-attr]
+        """Add a batch's, (B, num_outputs) each; of sequences with a target at each step, the steps are rows."""
+        prediction, y = told(prediction.detach(), y)
+        self.prediction.append(prediction)  # type: ignore[operator, union-attr]
         self.y.append(y)  # type: ignore[operator, union-attr]
 
     def compute(self) -> tuple[Tensor, Tensor]:
@@ -56,13 +60,14 @@ class Collected(Metric):
 def evaluate(module: "BPModule", rows: Rows) -> Outcome:
     """The module's predictions of all rows, and their mean cost."""
     like = next(module.parameters())
-    predictions, targets, total = [], [], 0.0
+    predictions, ys, total = [], [], 0.0
     for x, y in rows.chunks():
         cost, prediction = module.cost_and_prediction(x.to(like), y.to(like))
-        total += cost.item() * len(x)
-        predictions.append(prediction.float().cpu())
-        targets.append(y.cpu())
-    return Outcome(torch.cat(predictions), torch.cat(targets), total / len(rows))
+        prediction, y = told(prediction.float().cpu(), y.cpu())
+        total += cost.item() * len(y)
+        predictions.append(prediction)
+        ys.append(y)
+    return Outcome(torch.cat(predictions), torch.cat(ys), total / sum(map(len, ys)))
 
 
 @dataclass
@@ -85,8 +90,11 @@ def baseline_of(rows: Rows, task: str, names: Sequence[str]) -> Baseline:
         task: what is learned.
         names: the classes', both of them for ``binary``.
     """
-    total: Any = sum(y.double().sum(0) for (y,) in rows.only(1).chunks())
-    constant = (total / len(rows)).float()
+    total: Any = 0
+    number = 0
+    for y in targets(rows):
+        total, number = total + y.double().sum(0), number + len(y)
+    constant = (total / number).float()
     if task == "binary":
         return Baseline(constant, f"always {names[int(constant.item() > 0.5)]}")
     if task == "multiclass":

@@ -1,5 +1,7 @@
 """Permutation importance: how much worse a network gets where one column of the table is shuffled among the rows."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,32 +29,37 @@ class Importance:
     score_deviation: float
 
 
-def importances(module: "BPModule", rows: Rows, schema: Any = None, seed: int = 0) -> list[Importance]:
+def importances(
+    module: "BPModule", rows: Rows, schema: Any = None, seed: int = 0, names: Sequence[str] | None = None
+) -> list[Importance]:
     """The importance of each column, the largest rise of the cost first.
 
-    All features that were made of a column, such as a category's, are shuffled together.
+    All features that were made of a column, such as a category's, are shuffled together; a channel of sequences, among all
+    steps.
 
     Args:
         rows: x (N, num_features) and y.
         schema: of a table, whose columns have their ``features``; None for a column a feature.
         seed: of the shuffles.
+        names: of sequences, their channels.
     """
-    width = rows.shapes[0][1]
-    groups = _groups(schema, width)
-    most = max(VALUES // (REPEATS * width * len(groups)), 100)
+    shape = rows.shapes[0]
+    groups = _groups(schema, shape[-1]) if names is None else [(name, at, at + 1) for at, name in enumerate(names)]
+    most = max(VALUES // (REPEATS * math.prod(shape[1:]) * len(groups)), 100)
     index = torch.linspace(0, len(rows) - 1, min(len(rows), most)).long()
     x, y = rows.take(index)
     start = _judged(module, x, y)
     generator = torch.Generator().manual_seed(seed)
     found = []
     for name, first, end in groups:
-        changes, own = [], x[:, first:end].clone()
+        changes, column = [], x[..., first:end]
+        there = column.isfinite().all(-1)
+        own = column[there]
         for _ in range(REPEATS):
-            order = torch.randperm(len(x), generator=generator).to(own.device)
-            x[:, first:end] = own[order]
+            column[there] = own[torch.randperm(len(own), generator=generator).to(own.device)]
             cost, score = _judged(module, x, y)
             changes.append((cost - start[0], start[1] - score))
-        x[:, first:end] = own
+        column[there] = own
         mean, deviation = (f(torch.tensor(changes, dtype=torch.float64), 0) for f in (torch.mean, _deviation))
         found.append(Importance(name, mean[0].item(), deviation[0].item(), mean[1].item(), deviation[1].item()))
     return sorted(found, key=lambda one: -one.cost)

@@ -43,7 +43,7 @@ class Pictures(Callback):
         self._shape: tuple[int, ...] | None = None
         if not isinstance(data, RowsDataModule) or not isinstance(trainer.logger, TensorBoardLogger):
             return
-        if module.hparams["num_features"] == 2 and module.task in ("binary", "multiclass"):
+        if module.hparams["num_features"] == 2 and not data.sequences and module.task in ("binary", "multiclass"):
             rows = data.split_rows("train")
             self._points = rows.take(torch.linspace(0, len(rows) - 1, min(len(rows), POINTS)).long())[:2]
         if data.image_shape is not None and math.prod(data.image_shape) == module.hparams["num_features"]:

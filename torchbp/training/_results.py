@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from torchbp.data import RowsDataModule
+from torchbp.data import RowsDataModule, SequenceDataModule
 from torchbp.training._evaluation import Baseline, Collected, Outcome, baseline_of
 from torchbp.training._grids import score_grid
 from torchbp.training._importance import Importance, importances
@@ -70,7 +70,8 @@ class Results(Callback):
             columns["baseline"], note = self.baseline_scores, f"baseline: {self.baseline.name}"
             if self.with_importance:
                 rows = data.split_rows("test")
-                self.importances = importances(module, rows, getattr(data, "schema", None), data.seed)
+                names = data.feature_names if isinstance(data, SequenceDataModule) else None
+                self.importances = importances(module, rows, getattr(data, "schema", None), data.seed, names)
         title = f"{len(y):,} {WORDS[self.split]} rows"
         words = f"the {WORDS[self.split]} rows"
         self.parts = [

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchbp._text import digits, printable
 from torchbp.data import RowsDataModule
 from torchbp.data.base import EVALUATION_ROWS
-from torchbp.data.rows import Rows
+from torchbp.data.rows import Rows, targets
 from torchbp.training._evaluation import Outcome, baseline_of, evaluate
 from torchbp.training._grids import (
     SHOWN,
@@ -73,7 +73,7 @@ def announced(module: "BPModule", data: RowsDataModule) -> Shown:
     grid = rows_grid(parts, module.task, names, getattr(data, "target_offsets", ()))
     baseline = baseline_of(next(iter(parts.values())), module.task, names)
     judged = next(split for split in ("val", "test", "all", "train") if split in parts)
-    y = torch.cat([y for (y,) in parts[judged].only(1).chunks()])
+    y = torch.cat([*targets(parts[judged])])
     scores = module.scores(baseline.of(Outcome(y, y)).prediction, y, 0.5)
     # Of several targets no error stands for all.
     told = ("accuracy", "f1", "r2", "mae") if len(names) == 1 or module.task != "regression" else ("r2",)
@@ -87,7 +87,7 @@ def _words(split: str) -> str:
 
 def rows_grid(parts: dict[str, Rows], task: str, names: Sequence[str], offsets: Sequence[float] = ()) -> Grid:
     """How many rows each split has, and of each class or label; of a single target its mean, deviation and range."""
-    ys = {split: [y for (y,) in rows.only(1).chunks()] for split, rows in parts.items()}
+    ys = {split: [*targets(rows)] for split, rows in parts.items()}
     grid = Grid("rows", ["", "rows"])
     if task != "regression":
         counts = {split: _counts(torch.cat(y), task) for split, y in ys.items()}

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import inspect
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,17 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from torchbp.activations import import_activation
 from torchbp.cli import CLASSES, OneLine, in_short
-from torchbp.data import RowsDataModule, TabularDataModule
+from torchbp.data import ArrayDataModule, RowsDataModule, SequenceDataModule, TabularDataModule
 from torchbp.training.checkpoint import required
 
 STAND_IN = "\0"  # which nobody can say on a command line
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".xlsx")
+SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".ts", ".xlsx")
+# The options of sequences that no other file has.
+OF_SEQUENCES = {*inspect.signature(SequenceDataModule).parameters} - {
+    *inspect.signature(TabularDataModule).parameters,
+    *inspect.signature(ArrayDataModule).parameters,
+}
 
 
 class ConfigurationParser(OneLine, LightningArgumentParser):
@@ -103,10 +109,13 @@ def refuse_file_as_class(parser: ArgumentParser, data: str | None) -> None:
         parser.error(f"data is {data}; it must be {CLASSES['data']}; for a file of rows say --data.path {data}")
 
 
-def table_by_default(args: Sequence[str]) -> list[str]:
-    """The option that makes a file a table, where nothing else says what it is."""
+def kind_by_default(args: Sequence[str]) -> list[str]:
+    """The option that says of a file what it is where nothing else does: sequences if options are theirs alone, or a table."""
     said = given(args)
-    return ["--data", "torchbp.data.TabularDataModule"] if said.path and not said.data else []
+    if not said.path or said.data:
+        return []
+    sequences = Path(said.path).suffix.lower() == ".ts" or asked(args, "data") & OF_SEQUENCES
+    return ["--data", f"torchbp.data.{(SequenceDataModule if sequences else TabularDataModule).__name__}"]
 
 
 def stand_ins(kind: type[RowsDataModule], saved: Mapping[str, Any]) -> list[str]:
@@ -126,8 +135,16 @@ def asked(args: Sequence[str], part: str) -> set[str]:
 
 
 def table_help() -> str:
-    """What ``--help`` says of a table's options, which a parser has only once it knows that the data are a table."""
-    parser = ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
-    parser.add_class_arguments(TabularDataModule, "data")
-    _, option, options = parser.format_help().partition("  --data.path")
-    return f"\nA table, where --data is not another class:\n{option}{options}"
+    """What ``--help`` says of a file's options, which a parser has only once it knows what the file is."""
+    of_table, said = {*inspect.signature(TabularDataModule).parameters}, []
+    for kind, known in ((TabularDataModule, set()), (SequenceDataModule, of_table)):
+        parser = ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
+        parser.add_class_arguments(kind, "data", skip=known)
+        _, option, options = parser.format_help().partition("  --data.")
+        said.append(option + options)
+    table, sequences = said
+    others = ", ".join(sorted(of_table & {*inspect.signature(SequenceDataModule).parameters}))
+    return (
+        f"\nA table, where --data is not another class:\n{table}\nSequences, and forecasts of a series, where path is a .ts "
+        f"file or one of these is said, or with --data SequenceDataModule:\n{sequences}(also, as of a table: {others})\n"
+    )

@@ -19,7 +19,7 @@ from torch import nn
 from torchbp._files import replacing
 from torchbp._plain import plain_arguments, read_plain
 from torchbp._text import printable
-from torchbp.data import ArrayDataModule, BuiltinDataModule, RowsDataModule, TabularDataModule
+from torchbp.data import ArrayDataModule, BuiltinDataModule, RowsDataModule, SequenceDataModule, TabularDataModule
 from torchbp.data.content import content_of
 from torchbp.training._contents import NEEDED, refuse_contents, refuse_other_schedule
 from torchbp.training._module import MAX_LAYERS, BPModule
@@ -30,12 +30,14 @@ FAILED = "failed.txt"  # in the folder of a run that ended with an error, which 
 SETTLED = {
     *("types", "missing", "ignore", "max_categories", "null_values", "standardize"),
     *("positive", "rare_classes", "dates"),
+    *("channels", "window", "horizon", "sequences"),
 }
 HELD_OUT = {"val_size", "test_size", "split", "seed"}
 WHOLE = {"val_size": 0.0, "test_size": 0.0, "split": None, "val_path": None, "test_path": None}  # no part is held out
 TO_GO_ON = ("optimizer_states", "lr_schedulers", "loops")  # what is needed to go on training
 # The data modules that a checkpoint may name; others are named on the command line.
-DATA = {f"torchbp.data.{kind.__name__}": kind for kind in (ArrayDataModule, BuiltinDataModule, TabularDataModule)}
+KINDS = (ArrayDataModule, BuiltinDataModule, SequenceDataModule, TabularDataModule)
+DATA: dict[str, type[RowsDataModule]] = {f"torchbp.data.{kind.__name__}": kind for kind in KINDS}
 
 
 class CheckpointIO(TorchCheckpointIO):

@@ -189,6 +189,8 @@ class BPCLI(CommandLine):
             Console().print(self.datamodule.schema_table())
             if self.says_defaults:
                 print(defaults_in_words(self.model.hparams, self.trainer.max_epochs, self.config["fit"]["patience"]))
+        if self.trainer.is_global_zero and isinstance(self.datamodule, torchbp.data.SequenceDataModule):
+            print(printable(self.datamodule.in_words()))
         if self.trainer.is_global_zero and isinstance(self.datamodule, torchbp.data.RowsDataModule):
             show(announced(self.model, self.datamodule), console())
 

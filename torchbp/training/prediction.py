@@ -122,7 +122,8 @@ def _parquet(path: Path) -> Iterator[WriteRows]:
 class PredictionWriter(Callback):
     """Hands on each batch's predictions as rows of a table.
 
-    The first column, ``row``, counts the rows of the data from 1; then come the columns of a file that the network does not
+    The first column, ``row``, counts the rows of the data from 1, of sequences with a prediction for each step the steps of
+    all; then come the columns of a file that the network does not
     use, then what :func:`prediction_columns` makes of the network's outputs.
 
     Args:
@@ -143,7 +144,11 @@ class PredictionWriter(Callback):
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        refuse_not_finite("x", batch[0], self._row)
+        x = batch[0]
+        if x.dim() == 3:  # sequences, whose values were looked at as they were read
+            outputs = outputs if outputs.dim() == 2 else outputs[~x[..., 0].isnan()]
+        else:
+            refuse_not_finite("x", x, self._row)
         if self._offsets:
             outputs = outputs.double() + outputs.new_tensor(self._offsets, dtype=torch.float64)
         columns = prediction_columns(outputs, self._task, self._names, self._threshold)
