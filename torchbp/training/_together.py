@@ -23,8 +23,8 @@ from torchbp.training.arguments import (
     asked,
     given,
     import_named_activations,
+    kind_by_default,
     refuse_file_as_class,
-    table_by_default,
     table_help,
 )
 
@@ -190,7 +190,7 @@ def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[
         parser.more_help = table_help()
     elif not (said.path or said.data or said.config):
         parser.error("there are no data; say --data.path FILE --data.target COLUMN, or --config FILE")
-    table = table_by_default(args)
+    table = kind_by_default(args)
     if table and not said.config:
         table += [part for name, value in TABLE_DEFAULTS.items() for part in (f"--{name}", value)]
     options = parser.parse_args([*table, *defaults, *args])
