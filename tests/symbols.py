@@ -197,6 +197,10 @@ class Symbols:
         kept = self if shape[0] > 1 else self.sum(-2)
         return kept if shape[1] > 1 else kept.sum(-1)
 
+    @staticmethod
+    def torch_cat(parts: Any) -> "Symbols":
+        return Symbols(sp.Matrix.vstack(*(part.matrix for part in parts)))
+
     def torch_matmul(self, other: "Symbols") -> "Symbols":
         return Symbols(self.matrix * other.matrix)
 

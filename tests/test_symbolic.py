@@ -241,9 +241,10 @@ def test_backpropagation_through_time(keeps: str, writes_over: bool) -> None:
 
     sx, sh, sWh = [Symbols(step) for step in X], Symbols(h), Symbols(Wh)
     z = [eq.weighted_input(step, Symbols(Wi).mT, Symbols(bi) + Symbols(bh)) for step in sx]
-    a = Steps(states(z, sh, sWh.mT, g.value, thetas, over=writes_over))
-    kept = a
-    if keeps == "z":
+    into = z if writes_over and keeps == "a" else [Symbols(sp.zeros(2, 2)) for _ in z] if writes_over else None
+    a = Steps(states(z, sh, sWh.mT, g.value, thetas, into=into))
+    kept = a if keeps == "a" else z  # in place, each z is Z_t by now
+    if keeps == "z" and not writes_over:
         again = [eq.weighted_input(step, Symbols(Wi).mT, Symbols(bi) + Symbols(bh)) for step in sx]
         kept = [eq.recurrent_input(zt, before, sWh.mT) for zt, before in zip(again, [sh, *a], strict=False)]
     dA, dZ = errors(above, kept, sWh, g.error, thetas, [Symbols(sp.zeros(2, 2)) for _ in range(T)] if writes_over else None)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from torchbp import _pytorch
+from torchbp.iteration import Network
 
-__all__ = ["check_sequences", "checked_lengths"]
+__all__ = ["check_network_of_sequences", "check_sequences", "checked_lengths"]
 
 
 def check_sequences(
@@ -63,3 +64,19 @@ def checked_lengths(lengths: Tensor | Sequence[int], x: Tensor) -> Tensor:
         if low < 1 or high > steps:
             raise ValueError(f"lengths are from {low} to {high}; they must be from 1 to {steps}, the steps of input")
     return found.to(x.device, torch.int64)
+
+
+def check_network_of_sequences(network: Network, input: Tensor, target: Tensor, parameters: Sequence[Tensor]) -> None:
+    """Sequences and targets of a recurrent network.
+
+    Raises:
+        ValueError: shapes that do not fit, or no step.
+    """
+    n_in, n_out = parameters[0].shape[-1], parameters[-1].shape[-1]
+    leading = input.shape[: 2 if network.pooling == "each" else 1]
+    if input.dim() != 3 or input.shape[-1] != n_in or not input.shape[1] or target.shape != (*leading, n_out):
+        wanted = f"(B, T, {n_out})" if network.pooling == "each" else f"(B, {n_out})"
+        raise ValueError(
+            f"input has shape {tuple(input.shape)} and target {tuple(target.shape)}; they must be (B, T, {n_in}), with a step "
+            f"or more, and {wanted}"
+        )

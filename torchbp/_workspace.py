@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchbp import equations as eq
-from torchbp.iteration import Dense, Network, layers_of
+from torchbp.iteration import Network, layers_of
 
 
 class Subtract:
@@ -36,11 +37,29 @@ class Subtract:
         eq.descend(self.parameters[slot], gradient, self.alpha)
 
 
+class SubtractInTime(Subtract):
+    """The same where gradients are of many steps: 5.3 and 3.2g.
+
+    Args:
+        parameters: of all layers, by their numbers.
+        ones: by a number of rows as many ones.
+    """
+
+    __slots__ = ("ones_of",)
+
+    def __init__(self, parameters: Sequence[Tensor], ones: dict[int, Tensor]) -> None:
+        super().__init__(parameters, next(iter(ones.values())))
+        self.ones_of = ones
+
+    def rows(self, slot: int, dz: Tensor, dzt: Tensor) -> None:
+        eq.descend_bias(self.parameters[slot], dzt, self.ones_of[len(dz)], self.alpha)
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
     """What an iteration on batches of one size works with: layers with memory, the error's memory, where gradients go."""
 
-    layers: list[Dense]
+    layers: list[Any]
     dz: Tensor
     subtract: Subtract
     count: int  # m, the number of costs whose mean the cost is
@@ -75,7 +94,7 @@ class Workspace:
                 layer.da_memory = self._dA[: leading.numel() * rows * below].view(*leading, rows, below)
         bound = self.bound[rows] = Bound(
             layers,
-            dz=layers[-1].dz_memory,  # type: ignore[arg-type]
+            dz=layers[-1].dz_memory,
             subtract=Subtract(self.parameters, self._ones[..., :rows]),
             count=rows * (self.widths[-1] if self.network.output.mean == "elements" else 1),
         )
@@ -91,3 +110,38 @@ class Workspace:
         self._Z = [a if g.keeps == "a" else torch.empty_like(a) for a, (g, _) in zip(self._A, self.network.layers, strict=True)]
         self._dA = W.new_empty(leading.numel() * rows * max(self.widths[:-1], default=0))
         self._ones = W.new_ones(rows) if not leading else W.new_ones(*leading, 1, rows)
+
+
+class SequenceWorkspace:
+    """What an iteration on a recurrent network's parameters needs beside them, for batches of each size of late.
+
+    Attributes:
+        bound: what was bound so far, by the numbers of sequences and steps; :meth:`bind` binds others.
+    """
+
+    MOST = 4  # sizes that are kept: where sequences of every length come in turn, not the memory for all of them
+
+    def __init__(self, network: Network, parameters: Sequence[Tensor]) -> None:
+        self.network, self.parameters = network, parameters
+        self.bound: dict[tuple[int, int], Bound] = {}
+
+    def bind(self, sequences: int, steps: int) -> Bound:
+        """The layers for batches of so many sequences, with memory."""
+        if len(self.bound) == self.MOST:
+            del self.bound[next(iter(self.bound))]
+        with torch.no_grad():
+            *hidden, last = layers_of(self.network, self.parameters)
+        for layer in hidden:
+            for one in getattr(layer, "directions", (layer,)):
+                one.reserve(steps, sequences)
+        rows = sequences * steps if self.network.pooling == "each" else sequences
+        n_out, below = last.W.shape
+        last.dz_memory, last.da_memory = (last.W.new_empty(rows, n) for n in (n_out, below))
+        last.dzt = last.dz_memory.mT
+        bound = self.bound[sequences, steps] = Bound(
+            [*hidden, last],
+            dz=last.dz_memory,
+            subtract=SubtractInTime(self.parameters, {n: last.W.new_ones(n) for n in (rows, sequences * steps)}),
+            count=rows * (n_out if self.network.output.mean == "elements" else 1),
+        )
+        return bound

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice, repeat
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,11 +43,13 @@ class Descent:
             ten seconds the first time and needs a C++ compiler. The same equations, to rounding.
         pos_weight: multiplies the cost's term of the positive class, as in
             :func:`torchbp.functional.binary_cross_entropy_with_logits`; the attribute may be set between steps.
+        clip_norm: the most that the norm of all gradients together may be; a longer gradient is made as short. With it every
+            gradient is made, and ``norms`` has each step's norm as it was.
 
     Raises:
         ValueError: a ``cost`` that does not go with the network's output, an ``lr`` below zero, a ``cuda_graph`` of a network
-            that is not on a CUDA device, or together with ``reduce`` or K networks, ``compile`` together with one of these, a
-            ``pos_weight`` of another output than sigmoid with cross-entropy.
+            that is not on a CUDA device, or together with ``reduce`` or K networks, ``compile`` together with one of these,
+            ``clip_norm`` with another than ``reduce``, a ``pos_weight`` of another output than sigmoid with cross-entropy.
 
     >>> network = BPNetwork([2, 3, 1])
     >>> x, y = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0], [1.0], [1.0], [0.0]])
@@ -66,6 +69,7 @@ class Descent:
         cuda_graph: bool = False,
         pos_weight: Tensor | None = None,
         compile: bool = False,
+        clip_norm: float | None = None,
     ) -> None:
         self._output = network.output_with(cost)
         _check_lr(lr, network.networks)
@@ -77,14 +81,21 @@ class Descent:
             )
         if compile and (cuda_graph or reduce is not None or network.networks is not None):
             raise ValueError("compile is True; it is for one network in one process, and without cuda_graph")
+        if clip_norm is not None and (cuda_graph or compile or network.networks is not None or not clip_norm > 0):
+            raise ValueError(
+                f"clip_norm is {clip_norm}; it must be above 0, of one network, and without cuda_graph and compile"
+            )
         if pos_weight is not None:
             self._output.check_pos_weight()
         self.lr, self.pos_weight = lr, pos_weight
+        self.clip_norm: float | None = clip_norm
+        self.norms: list[Tensor] = []
         self._reduce = reduce
         self._graphs: dict[int, _Graph | None] | None = {} if cuda_graph else None
         self._graphs_of: tuple[object, ...] = ()
         self._blocks: dict[int, CompiledBlock] | None = {} if compile else None
         self._network, self._networks = network.iteration(cost), network.networks
+        self._check_kind(network)
         self._parameters = parameters
         self._bind()
 
@@ -157,7 +168,8 @@ class Descent:
         if done < number:
             rest = [t[..., done * batch_size :, :] if done else t for t in (x, y, z, a)]
             weights = repeat(None) if w is None else w[..., done * batch_size :, :].split(batch_size, -2)
-            batches = list(zip(*(t.split(batch_size, -2) for t in rest), weights, strict=False))
+            inputs = self._split_inputs(rest[0], batch_size)
+            batches = list(zip(inputs, *(t.split(batch_size, -2) for t in rest[1:]), weights, strict=False))
             iterate: Callable[..., None] = self._iteration_in_use()
             bound = self._bound_to(min(batch_size, y.shape[-2]))
             *before, last = zip(batches, lrs, strict=False)
@@ -199,8 +211,16 @@ class Descent:
         self._output.activation(z[:rows], out=a[:rows])  # 2.4
         return done
 
+    def _check_kind(self, network: BPNetwork) -> None:
+        if self._network.pooling is not None:
+            raise ValueError(f"the network is a {type(network).__name__}; torchbp.recurrent_descent.RecurrentDescent is for it")
+
+    def _split_inputs(self, x: Tensor, rows: int) -> Sequence[Tensor]:
+        """What each batch of so many rows of y is predicted from."""
+        return x.split(rows, -2)
+
     def _iteration_in_use(self) -> Callable[..., None]:
-        if self._reduce is not None:
+        if self._reduce is not None or self.clip_norm is not None:
             return self._iterate_by_gradients
         return self._iterate if self._graphs is None else self._replay
 
@@ -237,6 +257,9 @@ class Descent:
         backward(bound.layers, dz, _Keep(gradients))
         if self._reduce is not None:
             self._reduce(flat)
+        if self.clip_norm is not None:
+            self.norms.append(norm := flat.norm())
+            flat.mul_(eq.clipping(norm, self.clip_norm))
         lr = lr.view(-1, 1, 1) if isinstance(lr, Tensor) else lr
         for value, gradient in zip(self._values, gradients, strict=True):
             eq.descend(value, gradient, lr)  # 3.2g
@@ -278,21 +301,28 @@ class Descent:
         if x.shape[:-2] != leading or x.shape[-1:] != (n_in,) or y.shape != (*x.shape[:-1], n_out) or x.dim() < 2:
             of = f"({k}, B, " if k else "(B, "
             raise ValueError(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; they must be {of}{n_in}) and {of}{n_out})")
+        self._take_hold()
+        return x, y
+
+    def _take_hold(self) -> None:
+        """Bind anew where a parameter's memory is another."""
         if [parameter.data_ptr() for parameter in self._parameters] != self._addresses:
             self._bind()
-        return x, y
 
     def _bind(self) -> None:
         """Take hold of the parameters' memory, afresh where it has moved."""
         self._addresses = [parameter.data_ptr() for parameter in self._parameters]
         # Detached, they are the same memory without what autograd does at every use.
         self._values = _as_in_iteration([parameter.detach() for parameter in self._parameters], self._networks)
-        self._workspace = Workspace(self._network, self._values)
+        self._workspace: Any = self._new_workspace()
         self._prediction = self._values[-1].new_empty(0, self._values[-1].shape[-1])
         if self._graphs is not None:
             self._graphs.clear()
         if self._blocks is not None:
             self._blocks.clear()
+
+    def _new_workspace(self) -> Any:
+        return Workspace(self._network, self._values)
 
     def _bound_to(self, rows: int) -> Bound:
         """The layers for batches of so many rows."""

@@ -188,17 +188,28 @@ def recurrent_gradient(da: Tensor, dz: Tensor, Wh: Tensor, *, out: Tensor | None
 def recurrent_weight_gradient(dz: Tensor, a: Tensor, h: Tensor | None = None) -> Tensor:
     """Cost by the recurrent weights, dWh = Σ_t dZ_tᵀ A_{t-1}: (T, B, m), (T, B, m), (B, m) -> (m, m). Equation 5.3.
 
-    One product for all t but the first, whose A_0 is ``h``, None for zeros.
+    One product for all t; A_0 is ``h``, None for zeros.
     """
+    dz, before = recurrent_rows(dz, a, h)
+    return weight_gradient(dz.mT, before)
+
+
+def recurrent_rows(dz: Tensor, a: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """dZ_t and A_{t-1} of all t but those where A_{t-1} is zero, (N, m) each. In equation 5.3, as they stand there."""
     m = a.shape[-1]
-    dW = weight_gradient(dz[1:].reshape(-1, m).mT, a[:-1].reshape(-1, m))
-    return dW if h is None else torch.addmm(dW, dz[0].mT, h)
+    before = a[:-1].reshape(-1, m)
+    return (dz[1:].reshape(-1, m), before) if h is None else (dz.reshape(-1, m), torch.cat([h, before]))
 
 
 @torch.no_grad()
 def descend(parameter: Tensor, gradient: Tensor, lr: float | Tensor) -> Tensor:
     """Gradient descent in place, W ← W - α ∂L/∂W; returns the parameter. Equation 3.2g."""
     return parameter.sub_(gradient * lr) if isinstance(lr, Tensor) else parameter.add_(gradient, alpha=-lr)
+
+
+def clipping(norm: Tensor, limit: float) -> Tensor:
+    """What a gradient of this norm is multiplied by, so that it is no longer than the limit, as in PyTorch. Beyond the text."""
+    return (limit / (norm + 1e-6)).clamp(max=1.0)
 
 
 # Descent without a gradient in memory: each product is subtracted as it is made. alpha is α/m, ones are (B) or (K, 1, B).

@@ -9,12 +9,12 @@ from torch.autograd import Function
 
 from torchbp import _pytorch, functions
 from torchbp import equations as eq
-from torchbp._sequences import check_sequences, checked_lengths
+from torchbp._sequences import check_network_of_sequences, check_sequences, checked_lengths
 from torchbp.activations import ACTIVATIONS, Activation, activation_of
 from torchbp.functions import as_rows, call_of, positives_weighted, reduce
 from torchbp.iteration import Network, layers_of
 from torchbp.outputs import CROSS_ENTROPY_OF_ACTIVATION, OUTPUTS, Output, output_of
-from torchbp.recurrence import last_states, padding, reverse
+from torchbp.recurrence import last_states, lengths_of, missing, padding, pooled, reverse, target_rows
 
 __all__ = [
     "activate",
@@ -378,13 +378,19 @@ def cost_of(
     pos_weight: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`network_cost` of a network that is described already."""
+    """:func:`network_cost` of a network that is described already.
+
+    Of a recurrent one ``input`` is (B, T, n0), NaN in every channel after a sequence's end, and ``target`` (B, nL); or with a
+    target at each step (B, T, nL), NaN where there is none, whose prediction is likewise NaN there.
+    """
     if reduction not in _REDUCTIONS:
         _check_reduction(reduction)
     _check_floating("input", input)
     if target.dtype != input.dtype:
         _check_floating("target", target)
         target = target.to(input.dtype)
+    if network.pooling is not None:
+        return _cost_of_sequences(network, input, target, parameters, reduction, pos_weight, weight)
     weight_has_gradient = False
     if pos_weight is not None:
         network.output.check_pos_weight()
@@ -416,6 +422,98 @@ def cost_of(
     return value, prediction.reshape(target.shape)
 
 
+def _cost_of_sequences(
+    network: Network,
+    input: Tensor,
+    target: Tensor,
+    parameters: Sequence[Tensor],
+    reduction: str,
+    pos_weight: Tensor | None,
+    weight: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    if reduction == "none" or _pytorch.more_than_gradients():
+        cost, prediction, _ = cost_in_time(network, input, target, parameters, None, pos_weight, weight, reduction)
+        return cost.reshape(*target.shape[:-1], -1) if reduction == "none" else cost, prediction
+    y, w = _sequence_rows(network, input, target, parameters, pos_weight, weight, reduction)
+    call = _network_cost if torch.is_grad_enabled() else functions.network_forward
+    cost, prediction = call(input, y, w, network, reduction == "mean", *parameters)
+    return cost, _where_asked(prediction, target)
+
+
+def cost_in_time(
+    network: Network,
+    input: Tensor,
+    target: Tensor,
+    parameters: Sequence[Tensor],
+    hx: Sequence[Tensor] | None,
+    pos_weight: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """:func:`cost_of` of a recurrent network, layer by layer, and its last states without a gradient; ``hx`` the first ones."""
+    y, w = _sequence_rows(network, input, target, parameters, pos_weight, weight, reduction)
+    rows, last = states_of(network, input, parameters, hx)
+    top = layers_of(network, parameters)[-1]
+    cost, prediction = _output_cost(network.output, linear(rows, top.W, top.b), y, reduction, w)
+    return cost, _where_asked(prediction, target), [h.detach() for h in last]
+
+
+def _sequence_rows(
+    network: Network,
+    input: Tensor,
+    target: Tensor,
+    parameters: Sequence[Tensor],
+    pos_weight: Tensor | None,
+    weight: Tensor | None,
+    reduction: str,
+) -> tuple[Tensor, Tensor | None]:
+    """Targets as rows, and what multiplies each one's cost."""
+    check_network_of_sequences(network, input, target, parameters)
+    if weight is not None and weight.shape != input.shape[:1]:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; it must be one for each sequence, {tuple(input.shape[:1])}")
+    y, w = target_rows(target, weight, len(input) if reduction == "mean" else None)
+    if pos_weight is None:
+        return y, w
+    network.output.check_pos_weight()
+    u, y = positives_weighted(y, pos_weight)
+    return y, u if w is None else w * u
+
+
+def _where_asked(prediction: Tensor, target: Tensor) -> Tensor:
+    """Predictions in the shape of targets, NaN where a step has none."""
+    prediction = prediction.reshape(target.shape)
+    return prediction if target.dim() == 2 else prediction.masked_fill(missing(target), float("nan"))
+
+
+def states_of(
+    network: Network, input: Tensor, parameters: Sequence[Tensor], hx: Sequence[Tensor] | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """What the last layer of a recurrent network sees of sequences, as rows, and the last states of every layer.
+
+    Args:
+        network, input, parameters: as for :func:`cost_of`.
+        hx: the states of every layer before the first step, (B, m) each; None for zeros.
+
+    Returns:
+        (B, m), or of each state (B T, m); and the last state of each layer, or of each direction, (B, m).
+    """
+    lengths = lengths_of(input)
+    x: Tensor = input
+    last: list[Tensor] = []
+    for layer in layers_of(network, parameters)[:-1]:
+        outputs = []
+        for one in getattr(layer, "directions", (layer,)):
+            h = None if hx is None else hx[len(last)]
+            own = one.Wi, one.Wh, one.bi, one.bh, one.g, *one.theta
+            a, end = elman(x, h, *own, lengths=lengths, batch_first=True, backwards=one.backwards)
+            last.append(end)
+            outputs.append(end if one.handed_on == "last" else a)
+        x = torch.cat(outputs, -1)
+    if network.pooling == "mean":
+        x = pooled(x.transpose(0, 1), lengths, "mean")
+    return as_rows(x), last
+
+
 @lru_cache(maxsize=256)
 def _described(output: Output, hidden: tuple[Activation, ...]) -> Network:
     return Network(hidden, output)
@@ -443,13 +541,24 @@ def _by_single_layers(
     for layer in hidden:
         z = activated_linear(z, layer.W, layer.b, layer.g, *layer.theta)
     z = linear(z, last.W, last.b)
-    output = network.output
-    target = target.expand_as(z)
+    return _output_cost(network.output, z, target.expand_as(z), reduction, weight, pos_weight, last.W.dim() == 3)
+
+
+def _output_cost(
+    output: Output,
+    z: Tensor,
+    target: Tensor,
+    reduction: str,
+    weight: Tensor | None,
+    pos_weight: Tensor | None = None,
+    of_networks: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Cost and prediction of the weighted inputs of the last layer."""
     if pos_weight is not None:
         u, target = positives_weighted(target, pos_weight)
         weight = u if weight is None else weight * u
     prediction = output.activation(z.detach())
-    of_networks, weighted = last.W.dim() == 3, weight is not None
+    weighted = weight is not None
     z, target, reduction = _checked_cost(z, target, reduction)
     if z.dim() == 1:  # one row
         z, target = z.unsqueeze(0), target.unsqueeze(0)

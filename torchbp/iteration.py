@@ -7,13 +7,14 @@ Who runs them says where results go. A layer writes to memory that it was given,
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from torchbp import equations as eq
 from torchbp.activations import ACTIVATIONS, Activation
+from torchbp.elman import Bidirectional, Elman, Padding
 from torchbp.outputs import Output
 
 __all__ = ["Collect", "Dense", "Network", "Sink", "backward", "forward", "layers_of"]
@@ -105,38 +106,73 @@ class Dense:
 
 @dataclass(frozen=True)
 class Network:
-    """What a network is, without its parameters: the activations of its hidden layers, and its output."""
+    """What a network is, without its parameters: the activations of its hidden layers, and its output.
+
+    Attributes:
+        hidden: one activation a layer.
+        output: the last layer's.
+        pooling: where the hidden layers are recurrent, what the last layer sees of sequences: each one's ``last`` state or the
+            ``mean`` of its states, or ``each`` state.
+        bidirectional: whether recurrent layers read in both directions.
+    """
 
     hidden: tuple[Activation, ...]
     output: Output
+    pooling: Literal["last", "mean", "each"] | None = None
+    bidirectional: bool = False
 
     def __post_init__(self) -> None:
         # Of every layer; the last one's is the output's, so that here it is the identity.
-        activations = (*self.hidden, ACTIVATIONS["identity"])
-        object.__setattr__(self, "layers", [(g, 2 + len(g.parameters)) for g in activations])
+        layers = [(g, self._count(g)) for g in self.hidden]
+        object.__setattr__(self, "layers", [*layers, (ACTIVATIONS["identity"], 2)])
 
     layers: list[tuple[Activation, int]] = field(init=False, repr=False, compare=False)
 
+    def _count(self, g: Activation) -> int:
+        """The number of a hidden layer's parameters: W, b and θ, or in each direction Wi, Wh, bi, bh and θ."""
+        if self.pooling is None:
+            return 2 + len(g.parameters)
+        return (4 + len(g.parameters)) * (1 + self.bidirectional)
 
-def layers_of(network: Network, parameters: Sequence[Tensor], kind: type[Dense] = Dense) -> list[Dense]:
+
+def layers_of(
+    network: Network, parameters: Sequence[Tensor], kind: type[Dense] = Dense, recurrent: type[Elman] = Elman
+) -> list[Any]:
     """The layers of a network with parameters W1, b1, θ1..., W2, b2, ..., in this order.
+
+    Recurrent layers have Wi, Wh, bi, bh, θ... each, and in both directions those of the other direction after them.
 
     Raises:
         ValueError: another number of parameters.
     """
-    layers, slot = [], 0
+    layers: list[Any] = []
+    slot = 0
     if sum(count for _, count in network.layers) != len(parameters):
         raise ValueError(f"there are {len(parameters)} parameters; they must be W, b and θ of {len(network.hidden) + 1} layers")
     reuses = not torch.is_grad_enabled()
-    for g, count in network.layers:
-        layer = kind(g, slot, *parameters[slot : slot + count])
-        layer.reuses = reuses
+    padding = None if network.pooling is None else Padding()
+    for number, (g, count) in enumerate(network.layers, 1):
+        own = parameters[slot : slot + count]
+        if padding is None or number == len(network.layers):
+            layer: Any = kind(g, slot, *own)
+            layer.reuses = reuses
+        else:
+            each, handed_on = count // (1 + network.bidirectional), network.pooling if number == len(network.hidden) else None
+            directions = [
+                recurrent(g, slot + i, *own[i : i + each], padding=padding, first=number == 1, handed_on=handed_on)
+                for i in range(0, count, each)
+            ]
+            for layer in directions:
+                layer.reuses = reuses
+            if network.bidirectional:
+                directions[1].backwards = True
+                layer = Bidirectional(*directions)
         layers.append(layer)
         slot += count
     return layers
 
 
-def forward(layers: Sequence[Dense], x: Tensor) -> Tensor:
+def forward(layers: Sequence[Any], x: Tensor) -> Tensor:
     """The weighted input of the last layer. Equations 2.1 to 2.3, layer by layer."""
     *hidden, last = layers
     for layer in hidden:
@@ -145,7 +181,7 @@ def forward(layers: Sequence[Dense], x: Tensor) -> Tensor:
     return last.weigh(x)
 
 
-def backward(layers: Sequence[Dense], dz: Tensor, sink: Sink, lowest: int = 0, to_input: bool = False) -> Tensor | None:
+def backward(layers: Sequence[Any], dz: Tensor, sink: Sink, lowest: int = 0, to_input: bool = False) -> Tensor | None:
     """Carry the last layer's error down and hand every gradient to the sink. Equations 3.2d to 3.2f, layer by layer.
 
     Args:

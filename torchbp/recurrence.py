@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from torchbp import _pytorch
 from torchbp import equations as eq
 
-__all__ = ["errors", "last_states", "padding", "reverse", "states", "told", "without_padding"]
+__all__ = ["errors", "from_states", "last_states", "lengths_of", "missing", "padding", "pooled", "reverse", "spread"]
+__all__ += ["states", "target_rows", "told", "without_padding"]
 
 
 def states(
@@ -21,7 +23,7 @@ def states(
     value: Callable[..., Tensor],
     theta: Sequence[Tensor] = (),
     padded: Sequence[Tensor] | None = None,
-    over: bool = False,
+    into: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
     """A_t = g(Z_t) with Z_t = z_t + A_{t-1} Whᵀ, for t = 1..T. Equation 5.1.
 
@@ -32,16 +34,23 @@ def states(
         value: g, (z, θ..., out=None) -> a.
         theta: its parameters.
         padded: (B, 1) for each step, true where a sequence has ended: the state is 0 there.
-        over: whether each state is written over its z.
+        into: where each state is written, which may be ``z`` itself, and each Z_t over ``z``; None for new memory.
     """
     a = []
     for t, zt in enumerate(z):
-        out = zt if over else None
-        h = value(zt if h is None else eq.recurrent_input(zt, h, Wht, out=out), *theta, out=out)
+        if h is not None:
+            zt = eq.recurrent_input(zt, h, Wht, out=None if into is None else zt)
+        h = value(zt, *theta, out=None if into is None else into[t])
         if padded is not None:
-            h = h.masked_fill_(padded[t], 0) if over else h.masked_fill(padded[t], 0)
+            h = h.masked_fill(padded[t], 0) if into is None else h.masked_fill_(padded[t], 0)
         a.append(h)
     return a
+
+
+def from_states(a: Tensor, h: Tensor | None, Wht: Tensor) -> Tensor:
+    """A_{t-1} Whᵀ for all t: (T, B, m), (B, m), (m, m) -> (T, B, m). In equation 5.1."""
+    before = torch.cat([torch.zeros_like(a[:1]) if h is None else h.unsqueeze(0), a[:-1]])
+    return eq.weighted_input(before.reshape(-1, a.shape[-1]), Wht).view(a.shape)
 
 
 def errors(
@@ -82,11 +91,73 @@ def padding(lengths: Tensor, steps: int) -> Tensor:
     return (torch.arange(steps, device=lengths.device).unsqueeze(-1) >= lengths).unsqueeze(-1)
 
 
+def lengths_of(x: Tensor) -> Tensor | None:
+    """How many steps sequences (B, T, n) have, (B), each NaN in every channel after its end; None where all have T.
+
+    Under torch.func, torch.compile and torch.export, where no value can be looked at, there is always an answer.
+    """
+    if not (_pytorch.transformed() or torch.compiler.is_exporting() or x.is_meta or bool(x[:, -1].isnan().all(-1).any())):
+        return None
+    place = torch.arange(1, x.shape[1] + 1, device=x.device)
+    return torch.where(x.isnan().all(-1), 0, place).amax(1)
+
+
+def missing(y: Tensor) -> Tensor:
+    """Where there is no target: (B, T, nL), NaN there -> (B, T, 1)."""
+    return y.isnan().any(-1, keepdim=True)
+
+
+def target_rows(y: Tensor, weight: Tensor | None, batch_size: int | None) -> tuple[Tensor, Tensor | None]:
+    """Targets as rows, and what multiplies each row's cost, so that rows without a target do not count.
+
+    Args:
+        y: (B, nL), or (B, T, nL) with NaN where there is no target.
+        weight: what multiplies each sequence's cost, (B), or None.
+        batch_size: the sequences whose mean cost is taken over all rows, for which weights make up for those that do not count;
+            None where costs are added.
+
+    Returns:
+        (B, nL) and (B, 1) or None; or (B T, nL), 0 where there is no target, and (B T, 1).
+    """
+    w = None if weight is None else weight.unsqueeze(-1)
+    if y.dim() == 2:
+        return y, w
+    gone = missing(y)
+    counts = (~gone).to(y.dtype)
+    if batch_size is not None:
+        counts = torch.cat([part / part.mean().clamp(min=1 / part.numel()) for part in counts.split(batch_size)])
+    if w is not None:
+        counts = counts * w.unsqueeze(-1)
+    return y.masked_fill(gone, 0).flatten(0, 1), counts.flatten(0, 1)
+
+
+def pooled(a: Tensor, lengths: Tensor | None, how: str) -> Tensor:
+    """What is handed on of all states, ``last`` or ``mean``: (T, B, m), 0 after the end, lengths (B) -> (B, m)."""
+    if how == "last":
+        return last_states(a, lengths)
+    return a.mean(0) if lengths is None else a.sum(0) / lengths.clamp(min=1).unsqueeze(-1)
+
+
+def spread(da: Tensor, steps: int, lengths: Tensor | None, how: str, out: Tensor | None = None) -> Tensor:
+    """Each state's gradient from that of :func:`pooled`: (B, m) -> (T, B, m), for ``mean`` also after the end.
+
+    ``out`` is memory for it.
+    """
+    if how == "mean":
+        count = steps if lengths is None else lengths.clamp(min=1).unsqueeze(-1)
+        each = (da / count).expand(steps, *da.shape)
+        return each.contiguous() if out is None else out.copy_(each)
+    index = torch.full_like(da, steps - 1, dtype=torch.int64) if lengths is None else _places(lengths, da)
+    if out is None:
+        return da.new_zeros(steps, *da.shape).scatter(0, index.unsqueeze(0), da.unsqueeze(0))
+    return out.zero_().scatter_(0, index.unsqueeze(0), da.unsqueeze(0))
+
+
 def last_states(a: Tensor, lengths: Tensor | None) -> Tensor:
     """The state at each sequence's end: (T, B, m), lengths (B) -> (B, m)."""
     if lengths is None:
         return a[-1]
-    return a.gather(0, (lengths - 1).view(1, -1, 1).expand(1, *a.shape[1:])).squeeze(0)
+    return a.gather(0, _places(lengths, a[0]).unsqueeze(0)).squeeze(0)
 
 
 def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -109,3 +180,8 @@ def told(prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def without_padding(x: Tensor) -> Tensor:
     """The steps of sequences that are NaN after their ends, one below the other: (B, T, n) -> (steps, n)."""
     return x[~x[..., 0].isnan()]
+
+
+def _places(lengths: Tensor, like: Tensor) -> Tensor:
+    """The number of each sequence's last step, of every unit, (B, m); 0 for a sequence without any."""
+    return (lengths - 1).clamp(min=0).unsqueeze(-1).expand_as(like)

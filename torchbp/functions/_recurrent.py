@@ -11,7 +11,7 @@ from torchbp import _pytorch
 from torchbp import equations as eq
 from torchbp.activations import Activation
 from torchbp.functions._base import BPFunction, as_rows
-from torchbp.recurrence import errors, states
+from torchbp.recurrence import errors, from_states, states
 
 
 def recurrent_function(g: Activation) -> type[BPFunction]:
@@ -39,8 +39,8 @@ def recurrent_function(g: Activation) -> type[BPFunction]:
             *theta: Tensor,
         ) -> Tensor:
             z = _from_input(x, Wi, bi, bh)
-            over = _pytorch.may_write(z)
-            a = states(z.unbind(0), h, Wh.mT, value, theta, _steps(padded), over)
+            steps, over = z.unbind(0), _pytorch.may_write(z)
+            a = states(steps, h, Wh.mT, value, theta, _steps(padded), steps if over else None)
             return z if over else torch.stack(a)
 
         @staticmethod
@@ -93,7 +93,7 @@ def recurrent_function(g: Activation) -> type[BPFunction]:
             a, x, h, Wi, Wh, bi, bh, padded, *theta = ctx.saved_tensors
             kept = a if keeps_a else _weighted_input(a, x, h, Wi, Wh, bi, bh)
             # The product rule: what changes Z_t but through A_{t-1}, and A_t but through Z_t.
-            dz = _from_input(dx, Wi, dbi, dbh) + _from_input(x, dWi) + _from_states(a, h, dWh)
+            dz = _from_input(dx, Wi, dbi, dbh) + _from_input(x, dWi) + from_states(a, h, dWh.mT)
             slopes = iter(slope(as_rows(kept), *theta).view(a.shape).unbind(0))
             owns: Iterator[Any] = itertools.repeat(0)
             if dtheta:
@@ -115,17 +115,11 @@ def _from_input(x: Tensor, Wi: Tensor, bi: Tensor | None = None, bh: Tensor | No
     return eq.weighted_input(as_rows(x), Wi.mT, b).view(*x.shape[:-1], Wi.shape[0])
 
 
-def _from_states(a: Tensor, h: Tensor | None, Wh: Tensor) -> Tensor:
-    """A_{t-1} Whᵀ for all t: (T, B, m) -> (T, B, m). In equation 5.1."""
-    before = torch.cat([torch.zeros_like(a[:1]) if h is None else h.unsqueeze(0), a[:-1]])
-    return eq.weighted_input(as_rows(before), Wh.mT).view(a.shape)
-
-
 def _weighted_input(
     a: Tensor, x: Tensor, h: Tensor | None, Wi: Tensor, Wh: Tensor, bi: Tensor | None, bh: Tensor | None
 ) -> Tensor:
     """Z for all t from the states. Equation 5.1."""
-    return _from_input(x, Wi, bi, bh) + _from_states(a, h, Wh)
+    return _from_input(x, Wi, bi, bh) + from_states(a, h, Wh.mT)
 
 
 def _steps(padded: Tensor | None) -> Sequence[Tensor] | None:

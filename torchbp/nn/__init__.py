@@ -6,6 +6,7 @@ from torchbp.nn._linear import ActivatedLinear, Linear, SigmoidLinear
 from torchbp.nn._loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from torchbp.nn._network import BPNetwork
 from torchbp.nn._recurrent import RNN
+from torchbp.nn._recurrent_network import RecurrentNetwork
 from torchbp.nn._standardize import Standardize
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "CrossEntropyLoss",
     "Linear",
     "MSELoss",
+    "RecurrentNetwork",
     "SigmoidLinear",
     "Standardize",
     "convert",

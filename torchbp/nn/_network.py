@@ -1,6 +1,7 @@
 """The text's network, of any depth."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -63,21 +64,16 @@ class BPNetwork(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        sizes = list(layer_sizes)
-        if len(sizes) < 2 or any(not isinstance(n, int) or n < 1 for n in sizes):
-            raise ValueError(f"layer_sizes is {sizes}; it must be two or more positive integers, such as [30, 16, 1]")
-        outputs = [entry for entry in OUTPUTS.values() if entry.name == output]
-        if not outputs:
-            names = dict.fromkeys(repr(name) for _, name in OUTPUTS)
-            raise ValueError(f"output is {output!r}; it must be {' or '.join(names)}")
+        sizes = checked_sizes(layer_sizes, 2)
+        entry = self._take_output(output)
         if init not in ("glorot", "normal"):
             raise ValueError(f"init is {init!r}; it must be 'glorot' or 'normal'")
         if networks is not None and networks < 1:
             raise ValueError(f"networks is {networks}; it must be 1 or more, or None")
-        self.output, self.networks = output, networks
+        self.networks = networks
         self.activations = activations_of(activation, len(sizes) - 2)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        try:
+        with self._fitting_memory(sizes, (networks or 1) * sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))):
             hidden = [
                 SigmoidLinear(n_in, n_out, **factory)
                 if g.name == "sigmoid"
@@ -87,12 +83,27 @@ class BPNetwork(nn.Module):
             self.layers = nn.Sequential(*hidden, Linear(sizes[-2], sizes[-1], **factory))
             if networks is not None:
                 self._repeat(networks)
+        self._draw(init, entry)
+
+    def _take_output(self, output: str) -> Output:
+        """The first entry of an output's name, which is the network's from now on."""
+        outputs = [entry for entry in OUTPUTS.values() if entry.name == output]
+        if not outputs:
+            names = dict.fromkeys(repr(name) for _, name in OUTPUTS)
+            raise ValueError(f"output is {output!r}; it must be {' or '.join(names)}")
+        self.output = output
+        return outputs[0]
+
+    @staticmethod
+    @contextmanager
+    def _fitting_memory(sizes: Sequence[int], count: int) -> Iterator[None]:
+        """Within the block so many parameters are made."""
+        try:
+            yield
         except (RuntimeError, TypeError):  # which is what PyTorch makes of a tensor too large
-            count = (networks or 1) * sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
             if count < LARGE:
                 raise
             raise MemoryError(f"layer_sizes is {sizes}; its {count:.2g} parameters do not fit memory") from None
-        self._draw(init, outputs[0])
 
     def _repeat(self, networks: int) -> None:
         """A leading K for every parameter, each network's drawn for itself."""
@@ -184,6 +195,19 @@ class BPNetwork(nn.Module):
 
     def extra_repr(self) -> str:
         return f"output={self.output}" + (f", networks={self.networks}" if self.networks else "")
+
+
+def checked_sizes(layer_sizes: Sequence[int], least: int) -> list[int]:
+    """The widths of layers.
+
+    Raises:
+        ValueError: fewer than ``least``, or not positive integers.
+    """
+    sizes = list(layer_sizes)
+    if len(sizes) < least or any(not isinstance(n, int) or n < 1 for n in sizes):
+        words = {2: "two", 3: "three"}[least]
+        raise ValueError(f"layer_sizes is {sizes}; it must be {words} or more positive integers, such as [30, 16, 1]")
+    return sizes
 
 
 def activations_of(activation: str | Activation | Sequence[str | Activation], hidden_layers: int) -> tuple[Activation, ...]:
