@@ -45,7 +45,7 @@ CASES = [
     ("CSV folder.csv", 1, "the data file folder.csv is a folder"),
     ("CSV empty.csv", 1, "empty.csv is empty; it needs column names and rows"),
     ("CSV header.csv", 1, "header.csv has no rows; at least one is needed"),
-    ("CSV junk.csv", 1, "junk.csv cannot be read as CSV: row 1 has b'\\x80\\x81"),
+    ("CSV junk.csv", 1, "junk.csv cannot be read as CSV: "),
     ("CSV returns.csv", 1, "returns.csv cannot be read as CSV: its lines end in CR alone; they must in LF or CR LF"),
     ("CSV good.csv --data.encoding utf-16", 1, "good.csv cannot be read as CSV: at its beginning it is no utf-16"),
     (
@@ -55,7 +55,7 @@ CASES = [
     ),
     ("CSV excel.csv", 1, "excel.csv cannot be read as CSV: it is a ZIP archive, as Excel's files are, not text"),
     ("CSV parquet.csv", 1, "parquet.csv cannot be read as CSV: it is a Parquet file; its name must end in .parquet"),
-    ("CSV ragged.csv", 1, "ragged.csv has 4 values in row 41 and names 3 columns; values are separated by ',', which --data"),
+    ("CSV ragged.csv", 1, "ragged.csv has 4 values in row 41 and names 3 columns; values are separated by ',', see --data"),
     ("CSV short.csv", 1, "the target 'bought' has no value in row 41; every row needs one"),
     ("CSV twice.csv", 1, "twice.csv has 2 columns named 'city'; each name must be there once"),
     ("CSV semicolons.csv", 1, "semicolons.csv has no column 'bought'; it has 'age;city;bought'"),

@@ -28,7 +28,7 @@ CASES = [
     (
         "XOR --model.lr_scheduler StepLR --model.lr_scheduler.step_size 0",
         1,
-        "lr_scheduler StepLR(step_size=0, gamma=0.1) cannot be used: integer modulo by zero",
+        "lr_scheduler StepLR(step_size=0, gamma=0.1) cannot be used: integer ",
     ),
     (
         "XOR --model.lr_scheduler ExponentialLR --model.lr_scheduler.gamma -1",

@@ -249,7 +249,7 @@ def read(path: Path, name: str) -> np.ndarray:
                     return loaded[name]
     except (ValueError, OSError, EOFError, MemoryError, OverflowError, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if "contains pickled" in reason:  # NumPy says so of whatever is not its own
+        if "pickled" in reason:  # NumPy says so of whatever is not its own
             reason = "it holds no array; Python objects are not loaded, since that could run code"
         raise ValueError(f"{path} cannot be read as {path.suffix[1:].upper()}: {reason}") from None
     raise ValueError(f"{path} has no array {name!r}; it has {listed(names)}")
