@@ -13,7 +13,7 @@ from torchbp.data.base import BatchSize, RowsDataModule
 from torchbp.data.rows import Rows
 from torchbp.tasks import Task
 
-BuiltinName = Literal["xor", "moons", "sines", "breast_cancer", "digits", "diabetes"]
+BuiltinName = Literal["xor", "moons", "sines", "breast_cancer", "digits", "diabetes", "digit_rows", "adding"]
 
 # Files of scikit-learn, and how many lines come before the numbers, of which a row's last is its class.
 FILES = {"breast_cancer": ("breast_cancer.csv", 1), "digits": ("digits.csv.gz", 0)}
@@ -31,6 +31,9 @@ class BuiltinDataModule(RowsDataModule):
     breast_cancer  569    30        binary       patients: is the tumour malignant (0) or benign (1)?
     digits         1797   64        multiclass   handwritten digits, 8x8 pixels
     diabetes       442    10        regression   patients: the disease's progression in a year
+    digit_rows     1797   8         multiclass   the digits as sequences, a row of 8 pixels a step
+    adding         2000   2         regression   sequences of 30 numbers, drawn by ``seed``: what is the sum of those two
+                                                 that the other channel marks, one of the first and one of the last 15?
     ============== ====== ========= ============ =================================================================
 
     Args:
@@ -56,19 +59,25 @@ class BuiltinDataModule(RowsDataModule):
             val_size = test_size = 0
         super().__init__(batch_size, val_size, test_size, standardize, seed)
         self.name = name
-        tasks: dict[str, Task] = {"digits": "multiclass", "diabetes": "regression", "sines": "regression"}
+        tasks: dict[str, Task] = {"digits": "multiclass", "digit_rows": "multiclass"}
+        tasks |= dict.fromkeys(("diabetes", "sines", "adding"), "regression")
         self.task = tasks.get(name, "binary")
+        self.sequences = "last" if name in ("digit_rows", "adding") else None
         self.image_shape = (8, 8) if name == "digits" else None
 
     @property
     def class_names(self) -> Sequence[str]:  # type: ignore[override]
-        named = {"breast_cancer": ("malignant", "benign"), "digits": tuple("0123456789")}
+        named = {"breast_cancer": ("malignant", "benign"), **dict.fromkeys(("digits", "digit_rows"), tuple("0123456789"))}
         return named.get(self.name, () if self.task == "regression" else ("0", "1"))
 
     def load(self) -> Rows:
         x: Any
         y: Any
-        x, y = _sines(torch.Generator().manual_seed(self.seed)) if self.name == "sines" else _read(self.name, self.seed)
+        if drawn := {"sines": _sines, "adding": _adding}.get(self.name):
+            x, y = drawn(torch.Generator().manual_seed(self.seed))
+        else:
+            x, y = _read(self.name.replace("digit_rows", "digits"), self.seed)
+            x = x.reshape(-1, 8, 8) if self.name == "digit_rows" else x
         inputs, targets = torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y)
         if self.task == "multiclass":
             return Rows(inputs, torch.nn.functional.one_hot(targets).float())
@@ -79,6 +88,14 @@ def _sines(generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """x from N(0, 1), (2000, 4), and Σ_j v_j sin(w_j · x + c_j) of four drawn hidden units, (2000)."""
     x, W, c, v = (torch.randn(shape, generator=generator) for shape in ((2000, 4), (4, 4), 4, 4))
     return x, torch.sin(1.25 * x @ W.t() + c) @ v
+
+
+def _adding(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Numbers from 0 to 1 and marks, (2000, 30, 2), and the sums of the two that are marked, (2000); Hochreiter's (1997)."""
+    values = torch.rand(2000, 30, generator=generator)
+    places = torch.randint(15, (2000, 2), generator=generator) + torch.tensor([0, 15])
+    marks = torch.zeros_like(values).scatter_(1, places, 1.0)
+    return torch.stack([values, marks], 2), (values * marks).sum(1)
 
 
 def _read(name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
