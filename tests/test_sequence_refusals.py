@@ -27,8 +27,9 @@ OPTIONS = [
     ({"gaps": "drop"}, "gaps is 'drop'; it must be one of refuse, previous"),
     ({"sequences": "all"}, "sequences is 'all'; it must be one of last, each"),
     ({"task": "clustering"}, "task is 'clustering'; it must be one of binary"),
-    ({"window": 0}, "window is 0; it must be 1 or more"),
-    ({"horizon": -1}, "horizon is -1; it must be 1 or more"),
+    ({"window": 0}, "window is 0; it must be from 1 to 100,000"),
+    ({"horizon": -1}, "horizon is -1; it must be from 1 to 100,000"),
+    ({"horizon": 10**9}, "horizon is 1000000000; it must be from 1 to 100,000"),
     ({"test_size": 0.3, "test_path": "t.npz"}, "test_size is 0.3; with test_path 't.npz' that part is not drawn"),
     ({"val_size": 0.6, "test_size": 0.5}, "val_size is 0.6 and test_size 0.5; they must be at least 0 and below 1 together"),
     ({"target": "kind"}, "target is for the columns of a table, .csv, .tsv or .parquet; "),
@@ -148,6 +149,14 @@ FORECASTS = [
 @pytest.mark.parametrize(("arguments", "message", "values"), FORECASTS)
 def test_bad_forecasts(tmp_path: Path, arguments: dict[str, Any], message: str, values: np.ndarray) -> None:
     refused(message, series(tmp_path, values), target="spots", time="year", **arguments)
+
+
+def test_more_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchbp.data._sequence_files.most_bytes", lambda: 10**4)
+    message = (
+        "234 sequences of 22 steps, which are as long as the longest, take 3.84e-05 GiB; with this machine's memory they may"
+    )
+    refused(message, series(tmp_path, np.arange(300.0)), target="spots", time="year", window=22)
 
 
 def test_bad_files(tmp_path: Path) -> None:

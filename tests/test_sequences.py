@@ -9,8 +9,9 @@ import pytest
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.datasets import load_digits
+from training_runs import CONFIGS, config
 
-from torchbp.data import SequenceDataModule
+from torchbp.data import BuiltinDataModule, SequenceDataModule
 from torchbp.nn import Standardize
 
 LENGTHS = np.array([3, 5, 1, 4] * 5)
@@ -286,10 +287,33 @@ def test_numbers_as_people_write_them_and_truths_are_channels(tmp_path: Path) ->
     np.testing.assert_array_equal(x[..., 1].nan_to_num(-1), np.where(ENDED, -1, X[..., 1] > 3))
 
 
-def test_digits_row_by_row_are_scikit_learns(tmp_path: Path) -> None:
+def test_digits_row_by_row_are_scikit_learns() -> None:
     digits = load_digits()
-    data = SequenceDataModule(npz(tmp_path, x=digits.images, y=digits.target))
+    data = BuiltinDataModule("digit_rows")
     x, y = data.rows.all()
     np.testing.assert_array_equal(x, digits.images)
     np.testing.assert_array_equal(y.argmax(1), digits.target)
-    assert (data.num_features, data.num_outputs, data.task) == (8, 10, "multiclass")
+    assert (data.num_features, data.num_outputs, data.task, data.sequences) == (8, 10, "multiclass", "last")
+
+
+def test_the_adding_problem_adds_two_of_the_numbers() -> None:
+    data = BuiltinDataModule("adding", seed=2)
+    x, y = (values.numpy() for values in data.rows.all())
+    numbers, marked = x[..., 0], x[..., 1] == 1
+    assert marked[:, :15].sum(1).tolist() == marked[:, 15:].sum(1).tolist() == [1] * 2000
+    np.testing.assert_allclose(y[:, 0], numbers[marked].reshape(-1, 2).sum(1), rtol=1e-6)
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    assert (data.num_features, data.num_outputs, data.task, data.sequences) == (2, 1, "regression", "last")
+    assert not torch.equal(BuiltinDataModule("adding", seed=3).rows.all()[0], data.rows.all()[0])
+
+
+def test_the_sunspots_that_are_shipped_are_forecast_from_22_years() -> None:
+    settings = config("sunspots")["data"]["init_args"]
+    table = pl.read_csv(CONFIGS / "sunspots.csv")
+    assert table["YEAR"].to_list() == list(range(1700, 2009))
+    data = SequenceDataModule(**{**settings, "path": CONFIGS / "sunspots.csv"})
+    x, y = data.split_rows("train").all()
+    spots = table["SUNACTIVITY"].to_numpy()
+    np.testing.assert_allclose(x[0, :, 0], spots[:22], rtol=1e-6)
+    np.testing.assert_allclose(y[:, 0], spots[22:185], rtol=1e-6)

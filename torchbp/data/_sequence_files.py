@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from torchbp.data._arrays import read
+from torchbp.data._arrays import GIB, read
+from torchbp.data._parquet import most_bytes
 from torchbp.data.values import FLOAT32_MAX, shown
 
 Filling = Literal["refuse", "previous"]
@@ -110,7 +111,17 @@ def refuse_empty(path: Path, lengths: np.ndarray) -> None:
 
 
 def padded(steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The steps of all sequences, (sum of lengths, C), as (N, T, C), NaN after the end of each."""
+    """The steps of all sequences, (sum of lengths, C), as (N, T, C), NaN after the end of each.
+
+    Raises:
+        ValueError: that takes more memory than there is for it.
+    """
+    size = 8 * len(lengths) * int(lengths.max()) * steps.shape[1]
+    if size > most_bytes():
+        raise ValueError(
+            f"{len(lengths):,} sequences of {int(lengths.max()):,} steps, which are as long as the longest, take "
+            f"{size / GIB:.3g} GiB; with this machine's memory they may take {most_bytes() / GIB:.3g} GiB"
+        )
     x = np.full((len(lengths), int(lengths.max()), steps.shape[1]), np.nan)
     x[np.arange(x.shape[1]) < lengths[:, None]] = steps
     return x

@@ -23,6 +23,8 @@ from torchbp.data.rows import Rows
 from torchbp.data.values import counted, far, listed
 from torchbp.tasks import Task, check_task
 
+MOST = 10**5  # steps of a window or a horizon, which a stranger's checkpoint may say
+
 
 @dataclass
 class Layout:
@@ -121,8 +123,8 @@ class SequenceDataModule(RowsDataModule):
             if value not in get_args(allowed):
                 raise ValueError(f"{option} is {value!r}; it must be one of {', '.join(get_args(allowed))}")
         for option, steps in (("window", window), ("horizon", horizon)):
-            if steps is not None and steps < 1:
-                raise ValueError(f"{option} is {steps}; it must be 1 or more")
+            if steps is not None and not 1 <= steps <= MOST:
+                raise ValueError(f"{option} is {steps}; it must be from 1 to {MOST:,}")
         if task is not None:
             check_task(task)
         self.path: Path = Path(path)
@@ -248,7 +250,8 @@ class SequenceDataModule(RowsDataModule):
     def _in_words(self, found: Sequences) -> str:
         shortest, longest = int(found.lengths.min()), int(found.lengths.max())
         lengths = counted(longest, "step", "steps") if shortest == longest else f"{shortest} to {longest} steps"
-        many = counted(len(found.lengths), *(("window", "windows") if self._forecast else ("sequence", "sequences")))
+        units = ("sequence", "sequences") if self._forecast is None or found.each else ("window", "windows")
+        many = counted(len(found.lengths), *units)
         channels = counted(len(found.channels), "channel", "channels")
         told = f"{self.path}: {self.task}, {many} of {lengths}, {channels}: {', '.join(found.channels[:20])}"
         told += f" and {len(found.channels) - 20} more" * (len(found.channels) > 20)
