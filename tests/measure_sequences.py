@@ -10,6 +10,7 @@ The nearest neighbour is that by the steps' standardised values, 0 after an end;
 the last value, "as last year", or where that is of another kind the mean.
 """
 
+import logging
 import sys
 import warnings
 from importlib.util import find_spec
@@ -130,6 +131,7 @@ def report(names: list[str]) -> None:
     if unknown := [name for name in names if name not in NAMES]:
         raise SystemExit(f"no configuration {unknown[0]!r}; there are {', '.join(NAMES)}")
     warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     print("| configuration | torchbp (least to most) | torch.nn.RNN | parameters apart | nearest neighbour, or as last year |")
     print("| --- | ---: | ---: | ---: | ---: |", flush=True)
     for name in names or NAMES:

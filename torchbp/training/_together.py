@@ -181,7 +181,7 @@ def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[
     """The options, tables' defaults among them, with the data made of theirs.
 
     Raises:
-        ValueError: data that are none of torchbp.data's.
+        ValueError: data that are none of torchbp.data's, or sequences.
     """
     import_named_activations(args)
     said = given(args)
@@ -201,6 +201,8 @@ def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[
     options = parser.instantiate_classes(options)
     if not isinstance(options.data, RowsDataModule):
         raise ValueError(f"data is {type(options.data).__name__}; it must be one of torchbp.data")
+    if options.data.sequences:
+        raise ValueError("the data are sequences, which torchbp fit trains on; networks side by side are trained on rows")
     return options
 
 
