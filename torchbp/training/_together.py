@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as TF
 
 from torchbp import equations as eq
-from torchbp.data import RowsDataModule, TabularDataModule
+from torchbp.data import RowsDataModule, SequenceDataModule, TabularDataModule
 from torchbp.fitting import Learner, Plan, fit_together
 from torchbp.training._defaults import TABLE_DEFAULTS
 from torchbp.training._jsonargparse import hide
@@ -190,10 +190,10 @@ def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[
         parser.more_help = table_help()
     elif not (said.path or said.data or said.config):
         parser.error("there are no data; say --data.path FILE --data.target COLUMN, or --config FILE")
-    table = kind_by_default(args)
-    if table and not said.config:
-        table += [part for name, value in TABLE_DEFAULTS.items() for part in (f"--{name}", value)]
-    options = parser.parse_args([*table, *defaults, *args])
+    kind = kind_by_default(args)
+    if kind and not said.config:
+        kind += [part for name, value in TABLE_DEFAULTS.items() for part in (f"--{name}", value)]
+    options = parser.parse_args([*kind, *defaults, *args])
     for name in (*asked(args, "trainer") - {"max_epochs"}, *asked(args, "model") & {*WITHOUT_USE}):
         parser.error(f"{name} is for torchbp fit; networks side by side are trained without a Trainer, by the fused engine")
     if options.model.lr_scheduler is not None:
@@ -207,11 +207,13 @@ def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[
 
 
 def refuse_other_splits(data: RowsDataModule, options: Sequence[str]) -> None:
-    """Refuse data that are split already.
+    """Refuse data that are split already, and sequences.
 
     Raises:
         ValueError: they are; it names the option.
     """
+    if isinstance(data, SequenceDataModule):
+        raise ValueError("the data are sequences; networks side by side take rows, torchbp fit takes sequences")
     if isinstance(data, TabularDataModule):
         told = {"split": data.split, "val_path": data.other_paths["val"], "test_path": data.other_paths["test"]}
         for name in options:
