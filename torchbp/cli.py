@@ -31,6 +31,7 @@ training (each takes --config FILE.yaml, and any of its options by --name value)
   validate   cost and metrics of the validation split
   test       cost and metrics of the test split:   torchbp test --ckpt_path best --report report.html
   predict    predictions as CSV or Parquet:   torchbp predict --ckpt_path best --data.path new.csv --output predictions.csv
+  search     try networks side by side, and keep the best:   torchbp search --data.path X.csv --data.target T --trials 64
   cross-validate  a network for each fold, all side by side:   torchbp cross-validate --data.path X.csv --data.target T
   export     a program that runs without torchbp:   torchbp export --ckpt_path best --output model.onnx, or model.pt2
 
@@ -49,6 +50,7 @@ TRAINING = ("fit", "validate", "test", "predict")
 MODULES = {
     **dict.fromkeys(TRAINING, "torchbp.training.command"),
     "cross-validate": "torchbp.training.cross_validation",
+    "search": "torchbp.training.search",
     "export": "torchbp.export",
     "gradcheck": "torchbp.verify.command",
     "trace": "torchbp.trace.command",
@@ -61,6 +63,8 @@ OPTIONS = {
         " report verbose help",
     ),
     "cross-validate": "config print_config seed_everything model data trainer patience folds repeats groups order output help",
+    "search": "config print_config seed_everything model data trainer patience trials side_by_side space storage study sampler"
+    " pruner output help",
     "export": "ckpt_path output model help",
     "gradcheck": "device function inputs reference surrogate tolerance only module jobs fail-on baseline verbose json junit"
     " markdown explain scan help",

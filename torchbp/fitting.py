@@ -87,6 +87,7 @@ class Learner:
         target_weight: what y is multiplied by, (nL).
         pos_weight: as for :class:`torchbp.descent.Descent`, (nL).
         costs, scores: of each epoch.
+        ended: whether it is to be trained no more; who looks at the epochs may set it.
         diverged: whether its cost is no longer finite; it has the parameters of the last epoch that was.
     """
 
@@ -103,6 +104,7 @@ class Learner:
     order_seed: int | None = None
     costs: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    ended: bool = False
     diverged: bool = False
     best: float = -inf
     best_state: dict[str, Tensor] | None = None
@@ -202,7 +204,7 @@ class _Group:
             for k, (learner, cost, score) in enumerate(zip(self.learners, costs, scores, strict=True)):
                 self._judge(k, learner, cost, score, before)
             ended = on_epoch is not None and on_epoch(number, self.learners)
-            going = [not (learner.diverged or self._enough(learner)) for learner in self.learners]
+            going = [not (learner.ended or learner.diverged or self._enough(learner)) for learner in self.learners]
             if ended or not any(going) or number == self.plan.epochs:
                 break
             if not all(going):

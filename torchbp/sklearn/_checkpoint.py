@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import polars as pl
 import torch
@@ -14,7 +13,7 @@ from torchbp.activations import ACTIVATIONS, Activation
 from torchbp.data import ArrayDataModule, TabularDataModule
 from torchbp.data.values import far
 from torchbp.training import BPModule
-from torchbp.training.checkpoint import CheckpointIO, load_checkpoint, load_data, load_module
+from torchbp.training.checkpoint import load_checkpoint, load_data, load_module, save_network
 
 WIDTH = 2  # deviations that a column is taken to reach from its mean, to tell whether float32 would lose what differs
 
@@ -47,18 +46,7 @@ def write(estimator: Any, path: str | Path, target: str | Sequence[str]) -> None
             layer.mean.copy_(values[0])
             layer.scale.copy_(values[1])
     data, state_of_data = _data(estimator, task, target, offsets, target_offsets)
-    CheckpointIO().save_checkpoint(
-        {
-            "epoch": getattr(estimator, "n_iter_", 0),
-            "global_step": 0,
-            "pytorch-lightning_version": lightning.__version__,
-            "state_dict": module.state_dict(),
-            "hyper_parameters": dict(module.hparams),
-            "datamodule_hyper_parameters": dict(data.hparams),
-            type(data).__qualname__: state_of_data,
-        },
-        path,
-    )
+    save_network(path, module, data, state_of_data, getattr(estimator, "n_iter_", 0))
 
 
 def read(estimator: Any, path: str | Path) -> Any:

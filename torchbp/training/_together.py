@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse import ActionConfigFile, Namespace, set_parsing_settings
@@ -61,13 +61,16 @@ class _Held:
         self.width = max(job.data.num_features for job in jobs)
         kept: list[Tensor] = []
         self.starts: list[int] = []
-        for job in jobs:
+        for number, job in enumerate(jobs):
+            if number and job.data.rows is jobs[number - 1].data.rows:
+                self.starts.append(self.starts[-1])
+                continue
             x, y = job.data.rows.all()
             x = TF.pad(x, (0, self.width - x.shape[1]))
-            number = next((n for n, other in enumerate(kept) if x.equal(other)), len(kept))
-            if number == len(kept):
+            place = next((n for n, other in enumerate(kept) if x.equal(other)), len(kept))
+            if place == len(kept):
                 kept.append(x)
-            self.starts.append(number * len(x))
+            self.starts.append(place * len(x))
         self._x = kept[0] if len(kept) == 1 else torch.cat(kept)
         if smoothing := jobs[0].module.label_smoothing:
             y = eq.smoothed(y, smoothing)
@@ -82,13 +85,20 @@ def train_together(
     epochs: int,
     patience: int | None = None,
     on_epoch: Callable[[int, Sequence[Learner]], object] | None = None,
+    batch_size: int | Literal["full"] | None = None,
+    on_start: Callable[[Sequence[Learner]], object] | None = None,
 ) -> list[Learner]:
-    """Train modules of one shape; each has the parameters of its best epoch then, or without rows to validate on the last's.
+    """Train modules of one shape and batch size.
+
+    Each has the parameters of its best epoch then, or without rows to validate on those of the last.
 
     Their inputs may differ in width, by the categories that each has seen: missing features are 0, with weights that stay 0.
 
     Args:
         patience: a network ends when its cost on the rows to validate on has not fallen for so many epochs.
+        on_epoch: as for :func:`torchbp.fitting.fit_together`.
+        batch_size: in place of the data's.
+        on_start: told of the learners before they are trained.
 
     Returns:
         What became of each.
@@ -98,7 +108,9 @@ def train_together(
     """
     table = _Held(jobs)
     learners = [_learner(job, start, table.width) for job, start in zip(jobs, table.starts, strict=True)]
-    first, size = jobs[0].module, jobs[0].data.batch_size
+    if on_start is not None:
+        on_start(learners)
+    first, size = jobs[0].module, batch_size or jobs[0].data.batch_size
     longest = max(len(learner.rows) for learner in learners)
     validates = learners[0].held_out is not None
     plan = Plan(
@@ -198,7 +210,9 @@ def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[
         parser.error(f"{name} is for torchbp fit; networks side by side are trained without a Trainer, by the fused engine")
     if options.model.lr_scheduler is not None:
         parser.error("lr_scheduler is for torchbp fit; networks side by side keep their learning rate")
+    named = options.data
     options = parser.instantiate_classes(options)
+    options.named = Namespace(data=named)  # as it was said
     if not isinstance(options.data, RowsDataModule):
         raise ValueError(f"data is {type(options.data).__name__}; it must be one of torchbp.data")
     if options.data.sequences:

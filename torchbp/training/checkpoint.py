@@ -58,6 +58,39 @@ class CheckpointIO(TorchCheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+def save_network(path: str | Path, module: BPModule, data: RowsDataModule, of_data: Mapping[str, Any], epoch: int = 0) -> None:
+    """Save a network that no Trainer has trained: one can test, predict and export with it, but not go on.
+
+    Args:
+        data: such as the network takes.
+        of_data: their state.
+        epoch: how many it was trained for.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    checkpoint = {
+        "epoch": epoch,
+        "global_step": 0,
+        "pytorch-lightning_version": lightning.__version__,
+        "state_dict": module.state_dict(),
+        "hyper_parameters": dict(module.hparams),
+        "datamodule_hyper_parameters": dict(data.hparams),
+        type(data).__qualname__: of_data,
+    }
+    CheckpointIO().save_checkpoint(checkpoint, path)
+
+
+def refuse_lost(path: str | Path) -> None:
+    """Refuse a place where no checkpoint can be written, before hours of training.
+
+    Raises:
+        ValueError: its name does not end in .ckpt, or its folder does not exist.
+    """
+    if Path(path).suffix != ".ckpt" or not Path(path).resolve().parent.is_dir():
+        raise ValueError(f"output is {path}; it must be a .ckpt file in a folder that exists")
+
+
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """The checkpoint of a :class:`BPModule`, on the CPU, of which all that torchbp saves is checked.
 

@@ -1,0 +1,138 @@
+"""The search of the command line: trials side by side are those one by one, and the best one's checkpoint is as any other."""
+
+import numpy as np
+import optuna
+import polars as pl
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
+
+from torchbp.cli import main
+from torchbp.data import TabularDataModule
+from torchbp.sklearn import BPClassifier
+from torchbp.training.checkpoint import load_checkpoint, newest_checkpoint
+
+STORAGE = "sqlite:///study.db"
+BASE = ["search", "--data.path", "t.csv", "--data.target", "kind", "--trainer.max_epochs", "8", "--storage", STORAGE]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(90, 2))
+    kind = np.array(["a", "b", "c"])[np.digitize(x[:, 0] + x[:, 1] ** 2, [0, 1])]
+    pl.DataFrame({"p": x[:, 0], "q": x[:, 1], "city": draw.choice(list("uv"), 90), "kind": kind}).write_csv("t.csv")
+
+
+def study():
+    return optuna.load_study(study_name="torchbp", storage=STORAGE)
+
+
+def test_trials_side_by_side_are_those_one_by_one(capfd):
+    space = ["--space.hidden_sizes", "[[4], [6, 3]]", "--space.batch_size", "[16, 32]", "--pruner", "none"]
+    assert main([*BASE, *space, "--trials", "6", "--side_by_side", "3", "--model.activation", "tanh"]) == 0
+    said = capfd.readouterr().out
+    trials = study().trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6
+    assert set(trials[0].params) == {"hidden_sizes", "batch_size", "lr_factor", "init_scale"}  # what is said is not searched
+    shapes = [(trial.params["hidden_sizes"], trial.params["batch_size"]) for trial in trials]
+    assert shapes == [shapes[0]] * 3 + [shapes[3]] * 3
+    for trial in trials[1], trials[5]:
+        p = trial.params
+        pinned = [f"--space.lr_factor=[{p['lr_factor']!r}, {p['lr_factor']!r}]"]
+        pinned += [f"--space.init_scale=[{p['init_scale']!r}, {p['init_scale']!r}]", "--study", "alone"]
+        network = ["--model.activation", "tanh", "--model.hidden_sizes", p["hidden_sizes"], "--pruner", "none"]
+        assert main([*BASE, *pinned, *network, "--data.batch_size", str(p["batch_size"]), "--trials", "1"]) == 0
+        alone = optuna.load_study(study_name="alone", storage=STORAGE).trials[-1]
+        assert trial.value == pytest.approx(alone.value, rel=1e-3)
+    assert np.std([trial.value for trial in trials]) > 0.01
+    # TensorBoard has each of them, on its HPARAMS page.
+    best = min(trials, key=lambda trial: trial.value)
+    board = EventAccumulator(f"logs/t/version_0/trial_{best.number}").Reload()
+    plugin = board.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    hparams = metadata.parse_session_start_info_plugin_data(plugin).hparams
+    assert hparams["hidden_sizes"].string_value == best.params["hidden_sizes"]
+    assert len(board.Scalars("cost/val")) == 8
+    assert board.Scalars("best cost/val")[0].value == pytest.approx(best.value)
+    assert f"│ {best.number} " in said
+    assert "18 rows that no trial has seen" in said
+
+
+def test_the_best_is_trained_again_and_its_checkpoint_is_as_any_other():
+    assert main([*BASE, "--trials", "4", "--model.hidden_sizes", "[5]", "--space.batch_size", "[16]"]) == 0
+    path = newest_checkpoint(None, "best")
+    assert main(["predict", "--ckpt_path", path, "--data.path", "t.csv", "--output", "p.csv"]) == 0
+    assert main(["export", "--ckpt_path", path, "--output", "m.pt2"]) == 0
+    model = BPClassifier.from_checkpoint(path)
+    table = pl.read_csv("t.csv")
+    X = table.select("city", "p", "q")
+    X = pl.DataFrame({name: (X["city"] == name[-1]) if "=" in name else X[name] for name in model.feature_names_in_})
+    rows = pl.read_csv("p.csv")
+    np.testing.assert_allclose(model.predict_proba(X.cast(pl.Float32)), rows.select("^p_.$").to_numpy(), atol=1e-5)
+    # Its scaling is that of the rows to train and to validate on: 72 of 90.
+    data = TabularDataModule("t.csv", "kind")
+    seen = torch.cat([data.rows.all()[0][data.split_numbers(part)] for part in ("train", "val")])
+    torch.testing.assert_close(load_checkpoint(path)["state_dict"]["input_scaling.mean"], seen.mean(0))
+    # The study goes on, and keeps what it has found.
+    options = ["--model.hidden_sizes", "[5]", "--space.batch_size", "[16]", "--output", "o.ckpt"]
+    assert main([*BASE, "--trials", "1", "--space.lr_factor", "[1e-6, 1e-6]", *options]) == 0
+    assert len(study().trials) == 5
+    assert load_checkpoint("o.ckpt")["hyper_parameters"]["lr"] > 1e-3
+
+
+def test_what_is_behind_is_pruned_and_what_diverges_is_said(capfd):
+    options = ["--trials", "12", "--side_by_side", "6", "--model.hidden_sizes", "[5]", "--space.batch_size", "[16]"]
+    assert (
+        main([*BASE, *options, "--trainer.max_epochs", "40", "--space.activation", "[relu]", "--space.lr_factor", "[1e-4, 2]"])
+        == 0
+    )
+    states = [trial.state.name for trial in study().trials]
+    pruned = states.count("PRUNED")
+    assert pruned > 0
+    assert f"the best of 12 trials; {pruned} were pruned, 0 diverged" in capfd.readouterr().out
+    number = states.index("PRUNED")
+    assert len(EventAccumulator(f"logs/t/version_0/trial_{number}").Reload().Scalars("cost/val")) < 40
+
+
+def test_a_trial_that_diverges_ends_none_of_the_others(capfd):
+    table = pl.read_csv("t.csv").with_columns(level=3 * pl.col("p") + pl.col("q"))
+    table.write_csv("t.csv")
+    network = ["--model.hidden_sizes", "[]", "--model.activation", "tanh", "--data.batch_size", "16"]
+    options = [
+        "--data.target",
+        "level",
+        "--data.ignore",
+        "[kind]",
+        "--space.lr_factor",
+        "[0.1, 1e6]",
+        "--trainer.max_epochs",
+        "30",
+    ]
+    assert main([*BASE, *options, *network, "--trials", "8"]) == 0
+    states = [trial.state.name for trial in study().trials]
+    assert 0 < states.count("FAIL") < 8
+    assert f"{states.count('FAIL')} diverged" in capfd.readouterr().out
+    pinned = ["--space.lr_factor", "[1e6, 1e6]", "--study", "far", "--trials", "2"]
+    assert main([*BASE, *options, *network, *pinned]) == 1
+    assert "each of 2 trials diverged; say a lower --space.lr_factor" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data.val_size", "0"], "no row is held out to validate on"),
+        (["--space.lr_factor", "[2, 1]"], "space.lr_factor is [2.0, 1.0]; it must be two finite numbers above 0"),
+        (["--space.batch_size", "[]"], "space.batch_size is empty; it must have a choice"),
+        (["--output", "best.onnx"], "output is best.onnx; it must be a .ckpt file in a folder that exists"),
+        (["--storage", "nosql://x"], "storage is nosql://x; Optuna cannot open it"),
+        (["--model.threshold", "f1"], "threshold is f1"),
+        (["--trials", "0"], "trials: Not of type PositiveInt: 0"),
+        (["--space.activation", "[sigmod]"], "activation is 'sigmod'; it must be one of"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(options, message, capfd):
+    assert main([*BASE, *options]) != 0
+    [line] = capfd.readouterr().err.splitlines()
+    assert message in line
