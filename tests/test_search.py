@@ -5,12 +5,15 @@ import optuna
 import polars as pl
 import pytest
 import torch
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import KFold, cross_val_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
 from torchbp.cli import main
 from torchbp.data import TabularDataModule
-from torchbp.sklearn import BPClassifier
+from torchbp.sklearn import BPClassifier, BPRegressor, BPSearchCV
 from torchbp.training.checkpoint import load_checkpoint, newest_checkpoint
 
 STORAGE = "sqlite:///study.db"
@@ -136,3 +139,41 @@ def test_what_cannot_be_is_refused_in_a_line(options, message, capfd):
     assert main([*BASE, *options]) != 0
     [line] = capfd.readouterr().err.splitlines()
     assert message in line
+
+
+def test_candidates_side_by_side_are_those_of_cross_val_score():
+    X, y = load_iris(return_X_y=True)
+    base = BPClassifier(max_iter=4, tol=0, random_state=0)
+    space = {"hidden_layer_sizes": [(3,), (4, 3)], "learning_rate_init": (0.001, 1.0)}
+    cv = KFold(3, shuffle=True, random_state=1)
+    search = BPSearchCV(base, space, n_trials=5, side_by_side=3, cv=cv, scoring="neg_log_loss", random_state=0).fit(X, y)
+    results = search.cv_results_
+    for number, params in enumerate(results["params"]):
+        alone = cross_val_score(base.set_params(**params), X, y, cv=cv, scoring="neg_log_loss")
+        side_by_side = [results[f"split{split}_test_score"][number] for split in range(3)]
+        np.testing.assert_allclose(side_by_side, alone, rtol=1e-5)
+    best = int(np.argmax(results["mean_test_score"]))
+    assert (search.best_index_, search.best_params_) == (best, results["params"][best])
+    assert results["rank_test_score"][best] == 1
+    assert sorted(results["rank_test_score"]) == [1, 2, 3, 4, 5]
+    assert search.study_.best_value == search.best_score_ == results["mean_test_score"][best]
+    whole = BPClassifier(max_iter=4, tol=0, random_state=0, **search.best_params_).fit(X, y)
+    np.testing.assert_array_equal(search.predict_proba(X), whole.predict_proba(X))
+    assert search.score(X, y) < 0
+    assert search.classes_.tolist() == [0, 1, 2]
+
+
+def test_a_candidate_that_diverges_has_the_last_rank():
+    X, y = load_diabetes(return_X_y=True)
+    space = {"learning_rate_init": optuna.distributions.CategoricalDistribution([0.01, 1e6]), "hidden_layer_sizes": [()]}
+    base = BPRegressor(max_iter=60, tol=0, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="diverged"):
+        search = BPSearchCV(base, space, n_trials=6, cv=3, random_state=0).fit(X, y)
+    assert search.best_params_["learning_rate_init"] == 0.01
+    assert (
+        np.isnan(search.cv_results_["mean_test_score"]).sum() == (search.cv_results_["param_learning_rate_init"] == 1e6).sum()
+    )
+    assert search.score(X, y) > 0.3
+    assert not hasattr(search, "predict_proba")
+    with pytest.raises(ValueError, match="learning_rate_init is from 3; it must be a list of choices"):
+        BPSearchCV(base, {"learning_rate_init": 3}).fit(X, y)

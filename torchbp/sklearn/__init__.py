@@ -2,5 +2,6 @@
 
 from torchbp.sklearn._cross_validation import cross_validate
 from torchbp.sklearn._estimators import BPClassifier, BPRegressor
+from torchbp.sklearn._search import BPSearchCV
 
-__all__ = ["BPClassifier", "BPRegressor", "cross_validate"]
+__all__ = ["BPClassifier", "BPRegressor", "BPSearchCV", "cross_validate"]

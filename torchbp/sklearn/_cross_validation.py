@@ -1,6 +1,7 @@
 """Cross-validation with the networks of all folds side by side."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,40 +42,67 @@ def cross_validate(
     Raises:
         ValueError: an estimator that asks for what is done by one network at a time.
     """
-    for name, value in ALONE.items():
-        if getattr(estimator, name, value) != value:
-            raise ValueError(
-                f"{name} is {getattr(estimator, name)!r}; networks of folds side by side have none, take {value!r}"
-            )
     whole = clone(estimator)
-    whole._check_parameters()
-    X, y = whole._checked(X, y, reset=True)
-    t = whole._encode(y, first=True)
+    X, y, t = encoded(whole, X, y)
     splitter = check_cv(cv, y, classifier=whole._task() != "regression")
     splits = list(splitter.split(X, y, groups))
+    [models] = fit_folds([whole], X, t, splits)
+    scores = scores_of(models, X, y, splits, check_scoring(whole, scoring))
+    indices = {name: [split[number] for split in splits] for number, name in enumerate(("train", "test"))}
+    return {"test_score": scores, "estimator": models, "indices": indices}
+
+
+def encoded(whole: BPEstimator, X: Any, y: Any) -> tuple[Any, Any, np.ndarray]:
+    """X and y checked, and y as targets; the estimator knows of both then.
+
+    Raises:
+        ValueError: one that asks for what is done by one network at a time.
+    """
+    for name, value in ALONE.items():
+        if getattr(whole, name, value) != value:
+            raise ValueError(f"{name} is {getattr(whole, name)!r}; networks of folds side by side have none, take {value!r}")
+    whole._check_parameters()
+    X, y = whole._checked(X, y, reset=True)
+    return X, y, whole._encode(y, first=True)
+
+
+def fit_folds(wholes: Sequence[BPEstimator], X: Any, t: np.ndarray, splits: Sequence[Any]) -> list[list[BPEstimator]]:
+    """Each estimator's models of the splits, trained side by side: they have networks of one shape and one batch size.
+
+    A model whose network diverged is not fitted.
+    """
     models, learners = [], []
-    for train, _ in splits:
-        model = clone(whole)
-        model.__dict__.update({name: value for name, value in whole.__dict__.items() if name not in model.get_params()})
-        seed = int(check_random_state(model.random_state).randint(MAX_SEED))
-        model._start(X[train], t[train], None, [seed])
-        [learner] = model._learners(len(train), train, None, [seed])
-        learner.scaling = _tensors(model._scaling, X.dtype, model._device())
-        learner.target_scaling = _tensors(model._target_scaling, X.dtype, model._device())
-        models.append(model)
-        learners.append(learner)
+    for whole in wholes:
+        for train, _ in splits:
+            model = clone(whole)
+            known = {name: value for name, value in whole.__dict__.items() if name not in model.get_params()}
+            model.__dict__.update(known)
+            seed = int(check_random_state(model.random_state).randint(MAX_SEED))
+            model._start(X[train], t[train], None, [seed])
+            [learner] = model._learners(len(train), train, None, [seed])
+            learner.scaling = _tensors(model._scaling, X.dtype, model._device())
+            learner.target_scaling = _tensors(model._target_scaling, X.dtype, model._device())
+            models.append(model)
+            learners.append(learner)
     _train(models[0], learners, X, t)
-    scorer = check_scoring(whole, scoring)
-    scores = []
-    for model, learner, (_, test) in zip(models, learners, splits, strict=True):
+    for number, (model, learner) in enumerate(zip(models, learners, strict=True)):
         try:
             model._take([learner], model.max_iter, stops=True)
-            scores.append(scorer(model, X[test], y[test]))
         except FloatingPointError as error:
-            warnings.warn(f"the network of split {len(scores) + 1} of {len(splits)} diverged: {error}", ConvergenceWarning, 2)
-            scores.append(np.nan)
-    indices = {name: [split[number] for split in splits] for number, name in enumerate(("train", "test"))}
-    return {"test_score": np.array(scores), "estimator": models, "indices": indices}
+            del model._states
+            split = f"split {number % len(splits) + 1} of {len(splits)}"
+            warnings.warn(f"the network of {split} diverged: {error}", ConvergenceWarning, 3)
+    return [models[begin : begin + len(splits)] for begin in range(0, len(models), len(splits))]
+
+
+def scores_of(models: Sequence[BPEstimator], X: Any, y: Any, splits: Sequence[Any], scorer: Any) -> np.ndarray:
+    """Each model's score of its split's other rows, NaN for one that is not fitted."""
+    return np.array(
+        [
+            scorer(model, X[test], y[test]) if model.__sklearn_is_fitted__() else np.nan
+            for model, (_, test) in zip(models, splits, strict=True)
+        ]
+    )
 
 
 def _train(model: BPEstimator, learners: list[Learner], X: Any, t: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -192,7 +193,7 @@ class Search:
             while len(trials) < self.options.trials:
                 trials += self._side_by_side(min(self.options.side_by_side, self.options.trials - len(trials)))
                 done(len(trials))
-        for left in sum(self.waiting.values(), []):
+        for left in chain.from_iterable(self.waiting.values()):
             self._tell(left)
         if not any(isfinite(trial.best[0]) for trial in trials):
             raise FloatingPointError(f"each of {len(trials)} trials diverged; say a lower --space.lr_factor")

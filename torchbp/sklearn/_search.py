@@ -1,0 +1,245 @@
+"""Search with cross-validation, the networks of all folds of several candidates side by side."""
+
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import check_cv
+from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from torchbp.sklearn._base import MAX_SEED
+from torchbp.sklearn._cross_validation import encoded, fit_folds, scores_of
+
+OWN = ("learning_rate_init", "random_state")  # in which networks side by side may differ
+SPACE: dict[str, Any] = {
+    "hidden_layer_sizes": [(16,), (32,), (64,), (128,), (32, 32)],
+    "activation": ["sigmoid", "tanh", "relu"],
+    "batch_size": [16, 32, 64, 128],
+    "learning_rate_init": (0.01, 3.0),
+}
+
+
+def _of_best(name: str) -> Callable[[Any], bool]:
+    def has(search: Any) -> bool:
+        getattr(search.best_estimator_ if hasattr(search, "best_estimator_") else search.estimator, name)
+        return True
+
+    return has
+
+
+class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
+    """Search for an estimator's parameters by Optuna, each candidate judged by cross-validation.
+
+    Candidates that differ in their learning rate alone are trained side by side, with all of their folds.
+
+    Args:
+        estimator: a :class:`BPClassifier` or a :class:`BPRegressor`.
+        param_distributions: of each parameter a list of choices, the two ends of a range that is drawn from on a logarithmic
+            scale, or a distribution of Optuna's; None for hidden layers, activation, batch size and learning rate.
+        n_trials: how many candidates.
+        side_by_side: how many candidates of each shape.
+        cv: a splitter of scikit-learn, or the number of folds; None for 5.
+        scoring: one metric, as for :func:`sklearn.model_selection.cross_validate`; None for the estimator's ``score``.
+        refit: whether the best is fitted on all rows at the end.
+        random_state: of what is proposed.
+        storage, study_name: of Optuna's study, which several machines may share; in memory by default.
+
+    Attributes:
+        best_params_, best_score_, best_index_, best_estimator_, cv_results_, n_splits_, scorer_: as GridSearchCV's.
+        study_: Optuna's.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        param_distributions: Mapping[str, Any] | None = None,
+        *,
+        n_trials: int = 64,
+        side_by_side: int = 8,
+        cv: Any = None,
+        scoring: Any = None,
+        refit: bool = True,
+        random_state: Any = None,
+        storage: Any = None,
+        study_name: str | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.param_distributions = param_distributions
+        self.n_trials = n_trials
+        self.side_by_side = side_by_side
+        self.cv = cv
+        self.scoring = scoring
+        self.refit = refit
+        self.random_state = random_state
+        self.storage = storage
+        self.study_name = study_name
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> "BPSearchCV":
+        """Search on rows X (N, n0) and their targets y.
+
+        Args:
+            groups: (N), for a splitter that keeps groups together.
+
+        Raises:
+            ModuleNotFoundError: Optuna is not installed.
+            ValueError: parameters or rows that cannot be trained with, or every candidate diverged.
+        """
+        try:
+            import optuna
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError("to search, optuna must be there: pip install 'torchbp[search]'") from None
+        for name in ("n_trials", "side_by_side"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        base = clone(self.estimator)
+        rows, targets, t = encoded(clone(base), X, y)
+        classes = base._task() != "regression"
+        splits = list(check_cv(self.cv, targets, classifier=classes).split(rows, targets, groups))
+        self.n_splits_, self.scorer_ = len(splits), check_scoring(base, self.scoring)
+        spaces = {name: _Space(name, space) for name, space in (self.param_distributions or SPACE).items()}
+        seed = int(check_random_state(self.random_state).randint(MAX_SEED))
+        quiet = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(max(quiet, optuna.logging.WARNING))
+        try:
+            self.study_ = optuna.create_study(
+                direction="maximize", storage=self.storage, study_name=self.study_name, load_if_exists=True
+            )
+            self.study_.sampler = optuna.samplers.TPESampler(seed=(seed + len(self.study_.trials)) % MAX_SEED)
+            done: list[tuple[dict[str, Any], np.ndarray, float]] = []
+            while len(done) < self.n_trials:
+                done += self._side_by_side(base, rows, targets, t, splits, spaces, self.n_trials - len(done))
+        finally:
+            optuna.logging.set_verbosity(quiet)
+        self._keep(done)
+        if self.refit:
+            self.best_estimator_ = clone(base).set_params(**self.best_params_).fit(X, y)
+        return self
+
+    def _side_by_side(
+        self, base: Any, X: Any, y: Any, t: np.ndarray, splits: list[Any], spaces: dict[str, "_Space"], most: int
+    ) -> list[tuple[dict[str, Any], np.ndarray, float]]:
+        """Candidates of one shape: their parameters, the scores of their splits, and the seconds that each took."""
+        from optuna.trial import TrialState
+
+        trials = [self.study_.ask()]
+        asked = [{name: space.suggest(trials[0]) for name, space in spaces.items()}]
+        shared = {name: value for name, value in trials[0].params.items() if name not in OWN}
+        while len(trials) < min(self.side_by_side, most) and any(name in spaces for name in OWN):
+            self.study_.enqueue_trial(shared)
+            trial = self.study_.ask()
+            params = {name: space.suggest(trial) for name, space in spaces.items()}
+            if any(trial.params[name] != value for name, value in shared.items()):  # what another process was to have
+                self.study_.tell(trial, state=TrialState.FAIL)
+                continue
+            trials.append(trial)
+            asked.append(params)
+        begun = perf_counter()
+        wholes = [clone(base).set_params(**params) for params in asked]
+        for whole in wholes:
+            encoded(whole, X, y)
+        fitted = fit_folds(wholes, X, t, splits)
+        took = (perf_counter() - begun) / len(trials)
+        results = []
+        for trial, params, models in zip(trials, asked, fitted, strict=True):
+            scores = scores_of(models, X, y, splits, self.scorer_)
+            mean = float(scores.mean())
+            self.study_.tell(trial, mean if np.isfinite(mean) else None, state=None if np.isfinite(mean) else TrialState.FAIL)
+            results.append((params, scores, took))
+        return results
+
+    def _keep(self, done: list[tuple[dict[str, Any], np.ndarray, float]]) -> None:
+        """Attributes as GridSearchCV's."""
+        scores = np.array([of_splits for _, of_splits, _ in done])
+        mean = scores.mean(1)
+        if not np.isfinite(mean).any():
+            raise ValueError(f"every one of {len(done)} candidates diverged in a fold; give lower learning rates")
+        order = np.where(np.isfinite(mean), -mean, np.inf)
+        self.cv_results_: dict[str, Any] = {
+            "mean_fit_time": np.array([took for *_, took in done]),
+            **{f"param_{name}": np.array([params[name] for params, *_ in done], dtype=object) for name in done[0][0]},
+            "params": [params for params, *_ in done],
+            **{f"split{number}_test_score": scores[:, number] for number in range(scores.shape[1])},
+            "mean_test_score": mean,
+            "std_test_score": scores.std(1),
+            "rank_test_score": np.searchsorted(np.sort(order), order).astype(np.int32) + 1,
+        }
+        self.best_index_ = int(order.argmin())
+        self.best_params_, self.best_score_ = done[self.best_index_][0], float(mean[self.best_index_])
+
+    def _best(self) -> Any:
+        check_is_fitted(self, "best_estimator_")
+        return self.best_estimator_
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """Of the best estimator."""
+        return self._best().classes_
+
+    @property
+    def n_features_in_(self) -> int:
+        """Of the best estimator."""
+        return self._best().n_features_in_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        own = self.estimator.__sklearn_tags__()
+        tags.estimator_type, tags.classifier_tags, tags.regressor_tags = (
+            own.estimator_type,
+            own.classifier_tags,
+            own.regressor_tags,
+        )
+        tags.input_tags, tags.target_tags = own.input_tags, own.target_tags
+        return tags
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The best estimator's."""
+        return self._best().predict(X)
+
+    @available_if(_of_best("predict_proba"))
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """The best estimator's."""
+        return self._best().predict_proba(X)
+
+    @available_if(_of_best("decision_function"))
+    def decision_function(self, X: Any) -> np.ndarray:
+        """The best estimator's."""
+        return self._best().decision_function(X)
+
+    def score(self, X: Any, y: Any) -> float:
+        """The best estimator's, by ``scoring``."""
+        return self.scorer_(self._best(), X, y)
+
+
+class _Space:
+    """What a parameter is drawn from."""
+
+    def __init__(self, name: str, space: Any) -> None:
+        from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+        self.name, self.values = name, None
+        if isinstance(space, BaseDistribution):
+            self.distribution: Any = space
+        elif isinstance(space, tuple) and len(space) == 2 and all(isinstance(end, int | float) for end in space):
+            if not 0 < space[0] <= space[1] < np.inf:
+                raise ValueError(f"{name} is from {space}; the ends must be finite and above 0, the lower first")
+            self.distribution = FloatDistribution(float(space[0]), float(space[1]), log=True)
+        elif isinstance(space, list) and space:
+            self.values = {str(value): value for value in space}  # Optuna stores texts
+            self.distribution = CategoricalDistribution(list(self.values))
+        else:
+            raise ValueError(f"{name} is from {space!r}; it must be a list of choices, a range (low, high), or of Optuna")
+
+    def suggest(self, trial: Any) -> Any:
+        from optuna.distributions import CategoricalDistribution, IntDistribution
+
+        of = self.distribution
+        if isinstance(of, CategoricalDistribution):
+            chosen = trial.suggest_categorical(self.name, of.choices)
+            return chosen if self.values is None else self.values[chosen]
+        suggest = trial.suggest_int if isinstance(of, IntDistribution) else trial.suggest_float
+        return suggest(self.name, of.low, of.high, step=of.step, log=of.log)
