@@ -42,6 +42,8 @@ class Predictor(nn.Module):
         if self.offsets is not None:
             x = (x - self.offsets).to(self.input_scaling.mean.dtype)
         prediction = self.network(self.input_scaling(x))
+        if self.network.networks is not None:
+            prediction = prediction.mean(0)
         if self.target_scaling is not None:
             prediction = self.target_scaling.inverse(prediction)
         return prediction if self.target_offsets is None else prediction.double() + self.target_offsets
@@ -77,7 +79,7 @@ def export(
     predictor = copy.deepcopy(Predictor(module, offsets, target_offsets)).cpu().eval().requires_grad_(False)
     with replacing(path) as partial, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what PyTorch's exporters are to become
-        example = torch.zeros(2, predictor.network.layers[0].weight.shape[1], dtype=x_dtype(predictor))
+        example = torch.zeros(2, predictor.network.layers[0].weight.shape[-1], dtype=x_dtype(predictor))
         batch = {0: torch.export.Dim("batch", min=1)}
         program = torch.export.export(predictor, (example,), dynamic_shapes={"x": batch})
         for node in program.graph.nodes:  # where in which files it was made is nobody's concern

@@ -4,6 +4,7 @@ An entry gives the cost of each target and the error ∂L/∂z that the backward
 ``OUTPUTS``; Functions, engines, options, trace, audit and tests are made from it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,10 @@ from torchbp import equations as eq
 from torchbp.activations import ACTIVATIONS, Activation
 
 __all__ = ["CROSS_ENTROPY_OF_ACTIVATION", "OUTPUTS", "Output", "output_for", "output_of"]
+
+
+def _mean(z: Tensor) -> Tensor:
+    return z.mean(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +45,7 @@ class Output:
         activation_formula, activation_reference: the activation likewise, and PyTorch's own form of it, where ``g`` is None.
         of_activation: the same cost of activations that are given, whose error is ∂L/∂a.
         equations: the numbers of the cost and of its error.
+        pooled: (K networks' weighted inputs (K, B, n)) -> that whose activation is the mean of theirs, (B, n).
         gain: what initial weights of the last layer are multiplied by where a hidden layer feeds it; None for
             ``torch.nn.Linear``'s own initial weights.
     """
@@ -61,6 +67,7 @@ class Output:
     activation_reference: Callable[[Tensor], Tensor] | None = None
     of_activation: "Output | None" = None
     equations: tuple[str, str] = ("3.1", "3.2c")
+    pooled: Callable[[Tensor], Tensor] = _mean
     gain: float | None = None
 
     def __deepcopy__(self, memo: object) -> "Output":
@@ -140,6 +147,11 @@ def output_for(task: str, cost: str | None = None, name: str | None = None) -> O
     raise ValueError(f"{asked} is not for task {task}; it must be cost {allowed}")
 
 
+def _log_odds_of_mean(z: Tensor) -> Tensor:
+    """The weighted input of which the sigmoid is the mean of K sigmoids'."""
+    return TF.logsigmoid(z).logsumexp(0) - TF.logsigmoid(-z).logsumexp(0)
+
+
 def _squared_error(
     name: str, g: Activation, targets: tuple[float, float], tasks: Sequence[str], of_activation: Output | None = None
 ) -> Output:
@@ -165,6 +177,7 @@ def _squared_error(
         g=g,
         of_activation=of_activation,
         equations=("3.1a", "3.2b" if of_activation else "3.1a"),
+        pooled=_log_odds_of_mean if g is ACTIVATIONS["sigmoid"] else _mean,
         gain=None if g is ACTIVATIONS["identity"] else g.gain,
     )
 
@@ -200,6 +213,7 @@ _SIGMOID_CROSS_ENTROPY = Output(
     g=ACTIVATIONS["sigmoid"],
     of_activation=CROSS_ENTROPY_OF_ACTIVATION,
     equations=("3.1c", "3.2c"),
+    pooled=_log_odds_of_mean,
     gain=ACTIVATIONS["sigmoid"].gain,
 )
 
@@ -219,6 +233,7 @@ _SOFTMAX_CROSS_ENTROPY = Output(
     activation_formula="exp(z)/sum(exp(z))",
     activation_reference=partial(torch.softmax, dim=-1),
     equations=("4.2", "4.2"),
+    pooled=lambda z: TF.log_softmax(z, -1).logsumexp(0) - math.log(len(z)),
     gain=1.0,
 )
 
@@ -236,6 +251,7 @@ _POISSON = Output(
     tasks=("regression",),
     activation_formula="exp(z)",
     activation_reference=torch.exp,
+    pooled=lambda z: z.logsumexp(0) - math.log(len(z)),
 )
 
 _LINEAR_SQUARED_ERROR = _squared_error("linear", ACTIVATIONS["identity"], (-float("inf"), float("inf")), ("regression",))

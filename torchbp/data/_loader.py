@@ -11,7 +11,9 @@ from torchbp.data.rows import Rows
 
 
 class Block(NamedTuple):
-    """The rows of consecutive batches, x (N, n0) and y (N, nL), with the weights (N) of their costs where there are any.
+    """The rows of consecutive batches, x (N, n0) and y (N, nL), with the weights of their costs where there are any.
+
+    Weights are (N), or (N, K) of K networks.
 
     Every ``batch_size`` rows are a batch; the last may be smaller.
     """
@@ -66,6 +68,11 @@ class RowLoader:
         self._seed, self._rank, self._world_size, self._ahead = seed, rank, world_size, ahead
         self._epoch = self._done = 0
         self._resumes = False
+
+    @property
+    def seed(self) -> int | None:
+        """Of the order."""
+        return self._seed
 
     def __len__(self) -> int:
         """The number of batches, however many come in a block."""

@@ -79,6 +79,14 @@ class Rows:
         """The rows of one of the sources."""
         return Rows(self._sources[number], subset=self._subset, device=self._device)
 
+    def beside(self, values: Tensor) -> "Rows":
+        """The same rows, each with its own of these values, (N, ...)."""
+        of_all = values
+        if self._subset is not None:
+            of_all = values.new_zeros(self.shapes[0][0], *values.shape[1:])
+            of_all[self._subset] = values
+        return Rows(*self._sources, of_all, subset=self._subset, device=self._device)
+
     def part(self, subset: Tensor | None) -> "Rows":
         """Those of all rows that an index names."""
         return Rows(*self._sources, subset=subset, device=self._device)

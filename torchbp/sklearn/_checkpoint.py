@@ -20,7 +20,8 @@ WIDTH = 2  # deviations that a column is taken to reach from its mean, to tell w
 
 def write(estimator: Any, path: str | Path, target: str | Sequence[str]) -> None:
     """Write what ``torchbp predict``, ``test`` and ``export`` take."""
-    task, nL = estimator._task(), estimator._sizes[-1]
+    task, nL, states = estimator._task(), estimator._sizes[-1], estimator._states
+    several = len(states) > 1
     output, cost = estimator._output
     named = hasattr(estimator, "feature_names_in_")  # a table's columns are read in float64, arrays are not
     scaling, offsets = _split_off(estimator._scaling, estimator._sizes[0], named)
@@ -37,9 +38,11 @@ def write(estimator: Any, path: str | Path, target: str | Sequence[str]) -> None
         lr=float(np.mean(estimator._lrs)) if None not in estimator._lrs else "auto",
         clip=None if estimator._scaling is None else estimator.clip,
         threshold=estimator._threshold if task == "binary" else None,
+        engine="auto",
+        networks=len(states) if several else None,
     )
-    [state] = estimator._states
-    module.to(next(iter(state.values())).dtype)
+    module.to(next(iter(states[0].values())).dtype)
+    state = {name: torch.stack([state[name] for state in states]) for name in states[0]} if several else states[0]
     module.network.load_state_dict(state)
     for layer, values in ((module.input_scaling, scaling), (module.target_scaling, target_scaling)):
         if layer is not None:
@@ -65,6 +68,7 @@ def read(estimator: Any, path: str | Path) -> Any:
         cost=hparams["cost"],
         learning_rate_init=hparams["lr"],
         clip=hparams["clip"],
+        n_networks=hparams["networks"],
     )
     if module.task == "regression":
         estimator._one_column = hparams["num_outputs"] == 1
@@ -75,8 +79,9 @@ def read(estimator: Any, path: str | Path) -> Any:
     estimator._target_scaling = None
     if module.target_scaling is not None:
         estimator._target_scaling = _joined(module.target_scaling, getattr(data, "target_offsets", ()))
-    estimator._states = [{name: value.detach() for name, value in module.network.state_dict().items()}]
-    estimator._lrs = [None if hparams["lr"] == "auto" else hparams["lr"]]
+    state, networks = module.network.state_dict(), hparams["networks"]
+    estimator._states = [state] if networks is None else [{n: v[k] for n, v in state.items()} for k in range(networks)]
+    estimator._lrs = [None if hparams["lr"] == "auto" else hparams["lr"]] * (networks or 1)
     estimator.learning_rate_ = estimator._lrs[0]
     estimator.n_features_in_, estimator.n_outputs_ = estimator._sizes[0], estimator._sizes[-1]
     estimator.n_layers_ = len(estimator._sizes)

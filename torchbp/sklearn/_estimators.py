@@ -10,7 +10,6 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import column_or_1d
 from torch import Tensor
-from torch.nn import functional as TF
 
 from torchbp.outputs import output_of
 from torchbp.sklearn._base import BPEstimator
@@ -161,12 +160,7 @@ class BPClassifier(ClassifierMixin, BPEstimator):
 
     def _decision(self, X: Any) -> np.ndarray:
         z = self._logits(X)
-        if len(z) == 1:
-            z = z[0]
-        elif self._output[0] == "softmax":
-            z = TF.log_softmax(z, -1).logsumexp(0)
-        else:
-            z = TF.logsigmoid(z).logsumexp(0) - TF.logsigmoid(-z).logsumexp(0)
+        z = z[0] if len(z) == 1 else output_of(self._output[1], self._output[0]).pooled(z)
         return z.numpy().ravel() if self._kind == "binary" else z.numpy()
 
     @property

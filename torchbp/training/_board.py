@@ -142,3 +142,13 @@ class Hyperparameters(Callback):
         writer = file_writer(trainer.logger.experiment)
         for summary in hparams(values, dict.fromkeys(names, 0.0)):
             writer.add_summary(summary)
+
+
+class Band(Callback):
+    """A chart of the mean cost of several networks in TensorBoard, between the best one's and the worst one's."""
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(trainer.logger, TensorBoardLogger):
+            tags = ["cost/train", "networks/least cost", "networks/greatest cost"]
+            trainer.logger.experiment.add_custom_scalars({"networks": {"cost/train, the best and the worst": ["Margin", tags]}})

@@ -40,6 +40,7 @@ class FusedEngine:
         optimizer: Any = module.optimizers(use_pl_optimizer=False)
         self.group = optimizer.param_groups[0]
         mark_stepped(optimizer)
+        self.band: list[Tensor] = []
         several = self.trainer.world_size > 1
         reduce = _mean_over_processes if several else None
         how = {"cuda_graph": module.cuda_graph, "compile": module.engine == "compiled"}
@@ -53,7 +54,7 @@ class FusedEngine:
         Args:
             x, y: the rows of the batches, as the data module gives them.
             batch_idx: the number of batches of this epoch that came before them.
-            weight: what multiplies each row's cost, (B).
+            weight: what multiplies each row's cost, (B); of K networks (B, K).
 
         Returns:
             The rows' mean cost and their predictions (B, num_outputs).
@@ -77,11 +78,16 @@ class FusedEngine:
                 if begin == end:
                     continue
                 part = slice(begin * batch_size, end * batch_size)
-                w = None if weight is None else weight[part]
+                w = None if weight is None else self._of_networks(weight[part])
                 if begin == first:
                     self._keep_gradients(a[part], t[part], w)
-                costs += self.descent.steps(a[part], t[part], batch_size, keeps and several, lrs[begin:end], w).tolist()
-                predictions.append(self.descent.prediction)
+                steps = self.descent.steps(a[part], t[part], batch_size, keeps and several, lrs[begin:end], w)
+                prediction = self.descent.prediction
+                if module.network.networks is not None:
+                    self._take_band(steps)
+                    steps, prediction = steps.mean(0), prediction.mean(0)
+                costs += steps.tolist()
+                predictions.append(prediction)
             if not all(map(isfinite, costs)):
                 self._explain(x, a, t, weight, batch_size, lrs, before)
         count_updates(self.trainer, batches)
@@ -92,12 +98,34 @@ class FusedEngine:
         rows = batch_size * len(full)
         return (sum(full) * batch_size + last * (len(x) - rows)) / len(x), prediction
 
+    def _of_networks(self, weight: Tensor) -> Tensor:
+        """The rows' weights, of K networks (K, B)."""
+        return weight.mT if self.module.network.networks is not None and weight.dim() == 2 else weight
+
+    def _take_band(self, costs: Tensor) -> None:
+        """Remember the costs (K, number of batches) of the networks in this epoch."""
+        self.band.append(costs)
+
+    def log_band(self) -> None:
+        """Write the epoch's mean cost of the best and of the worst of K networks to the loggers."""
+        if not self.band:
+            return
+        means = torch.cat(self.band, 1).mean(1)
+        self.band.clear()
+        values = {"networks/least cost": means.min().item(), "networks/greatest cost": means.max().item()}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(values, self.trainer.global_step - 1)
+
     def _keep_gradients(self, a: Tensor, t: Tensor, weight: Tensor | None) -> None:
         """Leave a batch's ∂L/∂W and ∂L/∂b in the parameters' ``.grad``."""
         module = self.module
         with torch.enable_grad():
-            module.network.zero_grad()
-            module.network.cost(a, t, module.cost, pos_weight=module.pos_weight, weight=weight)[0].backward()
+            network = module.network
+            network.zero_grad()
+            if network.networks is not None:  # each network's own, as if it were alone
+                a, t = (rows.expand(network.networks, *rows.shape) for rows in (a, t))
+            cost = network.cost(a, t, module.cost, pos_weight=module.pos_weight, weight=weight)[0]
+            cost.sum().backward()
 
     def _learning_rates(self, batches: int, batch_idx: int) -> Sequence[float]:
         """Each batch's α: schedulers are stepped in between, and after the last by Lightning."""
@@ -128,7 +156,8 @@ class FusedEngine:
             for parameter, value in zip(network.parameters(), parameters, strict=True):
                 parameter.copy_(value)
             self.descent.lr = lr
-            cost = self.descent.step(inputs, targets, weight=w).item()
+            w = None if w is None else self._of_networks(w)
+            cost = self.descent.step(inputs, targets, weight=w).mean().item()
             if not isfinite(cost):
                 for parameter, value in zip(network.parameters(), parameters, strict=True):
                     parameter.copy_(value)

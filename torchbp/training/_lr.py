@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from torchbp.curvature import lr_from_curvature
+from torchbp.curvature import lrs_from_curvature
 
 if TYPE_CHECKING:
     from torchbp.training._module import BPModule
@@ -24,7 +24,7 @@ def refuse_lr(lr: float | str) -> None:
 
 
 def find_lr(module: "BPModule") -> float:
-    """1/λ of the first batches that the module is about to be trained on, the same in every process.
+    """1/λ of the first batches that the module is about to be trained on, the same in every process; the least of K networks'.
 
     Raises:
         ValueError, FloatingPointError: as :func:`torchbp.curvature.lr_from_curvature`.
@@ -35,7 +35,7 @@ def find_lr(module: "BPModule") -> float:
     own = getattr(trainer.train_dataloader, "generator", None)
     state = None if own is None else own.get_state()
     with isolate_rng():
-        lr = lr_from_curvature(module.network, _batches(module), module.cost, module.pos_weight)
+        lr = lrs_from_curvature(module.network, _batches(module), module.cost, module.pos_weight).min().item()
     if own is not None:
         own.set_state(state)
     return trainer.strategy.broadcast(lr)
@@ -50,7 +50,8 @@ def _batches(module: "BPModule") -> Iterator[tuple[Tensor, ...]]:
         for parts in zip(*(t.split(getattr(batch, "batch_size", max(len(t), 1))) for t in tensors), strict=True):
             joined = tuple(_of_all(part, trainer.world_size) for part in parts)
             x, y, *weight = trainer.precision_plugin.convert_input(joined)
-            yield module.input_scaling(x), module.network_target(y), *weight
+            x, y, k = module.input_scaling(x), module.network_target(y), module.network.networks
+            yield *(t if k is None else t.expand(k, *t.shape) for t in (x, y)), *weight
 
 
 def _of_all(part: Tensor, world_size: int) -> Tensor:

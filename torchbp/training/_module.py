@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from torchbp.outputs import OUTPUTS, output_for
 from torchbp.tasks import Task, check_task
 from torchbp.training._budget import Budget, sees_costs_alone
 from torchbp.training._class_weights import balanced_classes, balanced_positives, weight_of_each
+from torchbp.training._ensemble import bootstrap, cost_of_mean, refuse_networks
 from torchbp.training._epoch_metrics import EpochRows
 from torchbp.training._evaluation import Collected
 from torchbp.training._finite import where_not_finite
@@ -85,6 +87,9 @@ class BPModule(LightningModule):
         train_metrics: whether accuracy and the like are computed of the training split too, besides its cost; what they cost
             is felt where an epoch takes milliseconds.
         cuda_graph: whether the fused engine replays its step as a CUDA graph.
+        networks: so many networks, which differ by their initial weights, are trained side by side by the fused engine; the
+            prediction is the mean of theirs, and the cost that of the prediction. None for one.
+        bootstrap: whether each of them has rows of its own, drawn with replacement: a row counts as often as it is drawn.
 
     Raises:
         ValueError: an argument outside what is said above; a Trainer that asks the fused engine for what it cannot do.
@@ -118,6 +123,8 @@ class BPModule(LightningModule):
         steps_per_execution: int | None = None,
         train_metrics: bool = True,
         cuda_graph: bool = False,
+        networks: int | None = None,
+        bootstrap: bool = False,
     ) -> None:
         super().__init__()
         check_task(task)
@@ -143,6 +150,7 @@ class BPModule(LightningModule):
             )
         if cuda_graph and engine in ("autograd", "compiled"):
             raise ValueError(f"cuda_graph is for engine: fused only, here engine is {engine}")
+        refuse_networks(networks, bootstrap, engine, cuda_graph)
         if lr_scheduler_interval not in ("epoch", "step"):
             raise ValueError(f"lr_scheduler_interval is {lr_scheduler_interval!r}; it must be 'epoch' or 'step'")
         hidden_sizes = list(hidden_sizes)
@@ -167,7 +175,7 @@ class BPModule(LightningModule):
         self.register_buffer("class_weight", weight_of_each("class_weight", class_weight, num_outputs))
         sizes = [num_features, *hidden_sizes, num_outputs]
         try:
-            self.network = BPNetwork(sizes, entry.name, init, activation, activation_per_unit)
+            self.network = BPNetwork(sizes, entry.name, init, activation, activation_per_unit, networks)
         except MemoryError as error:
             raise MemoryError(f"hidden_sizes is {hidden_sizes}, so that {error}") from None
         self.input_scaling = Standardize(num_features, clip)
@@ -205,6 +213,8 @@ class BPModule(LightningModule):
         """
         if self.engine == "autograd":
             return
+        if obstacle and self.hparams["networks"]:
+            raise ValueError(f"{obstacle}; several networks, side by side, cannot be trained so")
         if self.hparams["engine"] != "auto":
             refuse_obstacle(obstacle, self.engine)
         else:
@@ -247,6 +257,11 @@ class BPModule(LightningModule):
                 self.target_scaling.fit(y for (y,) in rows.only(1).chunks())
 
     def forward(self, x: Tensor) -> Tensor:
+        prediction = self.members(x)
+        return prediction.mean(0) if self.hparams["networks"] else prediction
+
+    def members(self, x: Tensor) -> Tensor:
+        """The predictions of each of K networks, (K, B, num_outputs); of one network (B, num_outputs)."""
         prediction = self.network(self.input_scaling(x))
         return prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
@@ -263,14 +278,16 @@ class BPModule(LightningModule):
 
         ``weight`` (B) multiplies each row's cost.
         """
-        cost, prediction = self.network.cost(
-            self.input_scaling(x), self.network_target(y), self.cost, pos_weight=self.pos_weight, weight=weight
-        )
+        x, y = self.input_scaling(x), self.network_target(y)
+        cost_of = self.network.cost if self.network.networks is None else partial(cost_of_mean, self.network)
+        cost, prediction = cost_of(x, y, self.cost, pos_weight=self.pos_weight, weight=weight)
         return cost, prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
     def on_train_start(self) -> None:
         self._take_fused_unless(optimizer_obstacle(self))  # a checkpoint may have brought another
         self._fused = None if self.engine == "autograd" else FusedEngine(self)
+        if self.hparams["bootstrap"]:
+            bootstrap(self.trainer.train_dataloader, self.hparams["networks"])
         if not sees_costs_alone(self.trainer):
             self.budget = None
 
@@ -306,6 +323,8 @@ class BPModule(LightningModule):
     def on_train_epoch_end(self) -> None:
         self._publish(self._trained)  # where something else has ended the epoch
         self._trained.log(self.trainer)
+        if self._fused is not None:
+            self._fused.log_band()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.trainer.is_last_batch or self.global_step == self.trainer.max_steps:
@@ -402,7 +421,7 @@ class BPModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved, own = checkpoint.get("hyper_parameters", {}), self.hparams
-        for name in ("num_features", "hidden_sizes", "num_outputs", "task"):
+        for name in ("num_features", "hidden_sizes", "num_outputs", "task", "networks"):
             if name in saved and saved[name] != own[name]:
                 raise ValueError(f"the checkpoint is of another network: its {name} is {saved[name]}, here it is {own[name]}")
         if self.lr == "auto" and "lr" in saved:  # a run goes on with what it has found

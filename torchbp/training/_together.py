@@ -31,7 +31,16 @@ from torchbp.training.arguments import (
 GIB = 2**30
 LINKED = {"num_features", "num_outputs", "task"}  # as the data have them
 # How a run is trained by a Trainer, which there is none of: of a configuration they are passed over.
-WITHOUT_USE = ("engine", "steps_per_execution", "train_metrics", "cuda_graph", "lr_scheduler", "lr_scheduler_interval")
+WITHOUT_USE = (
+    "networks",
+    "bootstrap",
+    "engine",
+    "steps_per_execution",
+    "train_metrics",
+    "cuda_graph",
+    "lr_scheduler",
+    "lr_scheduler_interval",
+)
 
 
 @dataclass
@@ -210,6 +219,8 @@ def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[
         parser.error(f"{name} is for torchbp fit; networks side by side are trained without a Trainer, by the fused engine")
     if options.model.lr_scheduler is not None:
         parser.error("lr_scheduler is for torchbp fit; networks side by side keep their learning rate")
+    if options.model.networks is not None:
+        parser.error("networks is for torchbp fit; here each fold or trial has one")
     named = options.data
     options = parser.instantiate_classes(options)
     options.named = Namespace(data=named)  # as it was said

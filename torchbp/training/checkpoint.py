@@ -119,6 +119,12 @@ def _refuse_other_shapes(checkpoint: dict[str, Any]) -> None:
         raise ValueError(
             f"the checkpoint is of another network: it says {large[0]} units, its largest tensor has {most} numbers"
         )
+    held = checkpoint["state_dict"][NEEDED["state_dict"]].shape
+    networks = held[0] if len(held) == 3 else None
+    if arguments.get("networks") != networks:
+        raise ValueError(
+            f"the checkpoint is of another network: it says {arguments.get('networks')} networks, it has {networks}"
+        )
     if len(sizes) - 2 > MAX_LAYERS:
         raise ValueError(f"the checkpoint has {len(sizes) - 2} hidden layers; at most {MAX_LAYERS} are allowed")
     with torch.device("meta"):

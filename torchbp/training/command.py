@@ -16,7 +16,7 @@ from rich.console import Console
 import torchbp.data
 from torchbp._text import printable
 from torchbp.cli import STARTED, console
-from torchbp.training._board import BoardLogger, Graph, Histograms, Hyperparameters
+from torchbp.training._board import Band, BoardLogger, Graph, Histograms, Hyperparameters
 from torchbp.training._budget import Budget
 from torchbp.training._choices import ShowChoices, defaults_in_words
 from torchbp.training._command_line import CommandLine
@@ -127,10 +127,16 @@ class BPCLI(CommandLine):
         budgets = {name: None if each else Budget(*limits, STARTED) for name, limits in LIMITS.items()}
         self.model.budget = budgets["metrics"]
         callbacks: list[Callback] = [ShowChoices(), Graph(), Histograms(budget=budgets["histograms"]), Hyperparameters()]
-        callbacks.append(Signals(budgets["signals"]))
-        if any(g.parameters for g in self.model.network.activations):
+        several = self.model.hparams["networks"] is not None
+        if several:
+            callbacks.append(Band())
+        else:  # what they show is of one network
+            callbacks.append(Signals(budgets["signals"]))
+        if not several and any(g.parameters for g in self.model.network.activations):
             callbacks.append(ActivationCurves(budget=budgets["curves"]))
-        if self.model.hparams["num_features"] == 2 or getattr(self.datamodule, "image_shape", None):
+        if several:
+            pass
+        elif self.model.hparams["num_features"] == 2 or getattr(self.datamodule, "image_shape", None):
             callbacks.append(Pictures(budgets["pictures"]))
         if trainer["enable_checkpointing"] is not False and not trainer["fast_dev_run"]:
             self.best = Best(monitor)

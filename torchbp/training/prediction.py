@@ -152,6 +152,9 @@ class PredictionWriter(Callback):
         if self._offsets:
             outputs = outputs.double() + outputs.new_tensor(self._offsets, dtype=torch.float64)
         columns = prediction_columns(outputs, self._task, self._names, self._threshold)
+        if pl_module.hparams.get("networks"):
+            module: Any = pl_module
+            columns.update(spread_columns(module.members(x), self._task, self._names))
         rows: dict[str, Any] = {"row": np.arange(self._row, self._row + len(outputs)) + 1}
         if isinstance(batch[-1], pl.DataFrame):
             for values in batch[-1]:
@@ -161,6 +164,20 @@ class PredictionWriter(Callback):
                 rows[name] = values
         self.write(pl.DataFrame({**rows, **columns}))
         self._row += len(outputs)
+
+
+def spread_columns(members: Tensor, task: str, names: Sequence[str]) -> dict[str, Any]:
+    """How far K networks' predictions (K, B, num_outputs) are apart: their standard deviation, in the prediction's units.
+
+    It is ``spread``, for ``multiclass`` that of the likeliest class's probability; of several labels or targets
+    ``spread_NAME`` each.
+    """
+    deviation = members.std(0, correction=0)
+    if task == "multiclass":
+        deviation = deviation.gather(1, members.mean(0).argmax(1, keepdim=True))
+    values = deviation.float().cpu().numpy()
+    titles = ["spread"] if values.shape[1] == 1 else [f"spread_{name}" for name in names]
+    return {title: values[:, number] for number, title in enumerate(titles)}
 
 
 def output_names(task: str, num_outputs: int, data: Any) -> list[str]:
