@@ -38,7 +38,11 @@ CASES = [
     ("XOR --model.lr_scheduler OneCycleLR --model.lr_scheduler.max_lr 1", 1, "lr_scheduler cannot be used: You must define"),
     ("XOR --model.steps_per_execution 3", 1, "steps_per_execution is 3; it must be 1 or more, and is for engine: fused only"),
     ("FUSED --model.steps_per_execution 0", 1, "steps_per_execution is 0; it must be 1 or more"),
-    ("FUSED --trainer.gradient_clip_val 1", 1, "gradient_clip_val is 1; engine: fused cannot do that, take engine: autograd"),
+    (
+        "FUSED --trainer.gradient_clip_val 1 --trainer.gradient_clip_algorithm value",
+        1,
+        "gradient_clip_algorithm is value; engine: fused cannot do that, take engine: autograd",
+    ),
     ("FUSED --trainer.accumulate_grad_batches 2", 1, "accumulate_grad_batches is 2; engine: fused cannot do that"),
     ("FUSED --trainer.precision bf16-mixed", 1, "precision is bf16-mixed; engine: fused cannot do that"),
     ("FUSED --trainer.precision 16-mixed", 1, "precision is 16-mixed; engine: fused cannot do that, take engine: autograd"),

@@ -45,7 +45,8 @@ def fit(engine: Any, kind: type[BPModule] = BPModule, lr: Any = 0.5, **trainer: 
         ({}, None),
         ({"lr": "auto"}, None),
         ({"callbacks": [EarlyStopping("cost/val"), EachEpoch()]}, None),
-        ({"gradient_clip_val": 0.01}, "gradient_clip_val is 0.01"),
+        ({"gradient_clip_val": 0.01}, None),
+        ({"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}, "gradient_clip_algorithm is value"),
         ({"callbacks": [GradientAccumulationScheduler({0: 2})]}, "GradientAccumulationScheduler is {0: 2}"),
         ({"callbacks": [EachStep()]}, "EachStep is told of every step"),
         ({"callbacks": [LambdaCallback(on_train_batch_end=lambda *_: None)]}, "LambdaCallback is told of every step"),
@@ -66,8 +67,8 @@ def test_it_is_fused_unless_something_stands_against_it_and_the_parameters_are_t
 
 def test_each_run_chooses_anew() -> None:
     module = BPModule(30, 1, lr=0.5, engine="auto")
-    for clip, engine in ((0.1, "autograd"), (None, "fused")):
-        run = quiet_trainer(max_epochs=1, gradient_clip_val=clip)
+    for clip, engine in (("value", "autograd"), ("norm", "fused")):
+        run = quiet_trainer(max_epochs=1, gradient_clip_val=0.1, gradient_clip_algorithm=clip)
         run.fit(module, datamodule=BuiltinDataModule("breast_cancer"))
         assert module.engine == engine
 
@@ -76,7 +77,10 @@ def test_each_run_chooses_anew() -> None:
     ("options", "said"),
     [
         ([], "engine fused"),
-        (["--trainer.gradient_clip_val", "1"], "engine autograd, because gradient_clip_val is 1"),
+        (
+            ["--trainer.gradient_clip_val", "1", "--trainer.gradient_clip_algorithm", "value"],
+            "engine autograd, because gradient_clip_algorithm is value",
+        ),
         (["--model.engine", "autograd"], None),
         (["--model.engine", "fused"], None),
     ],

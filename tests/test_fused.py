@@ -278,7 +278,10 @@ def test_a_cost_that_is_not_finite_is_told_with_its_step_and_layer() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"gradient_clip_val": 0.5}, "gradient_clip_val is 0.5; engine: fused cannot do that, take engine: autograd"),
+        (
+            {"gradient_clip_val": 0.5, "gradient_clip_algorithm": "value"},
+            "gradient_clip_algorithm is value; engine: fused cannot",
+        ),
         ({"accumulate_grad_batches": 2}, "accumulate_grad_batches is 2; .*take engine: autograd"),
         (
             {"callbacks": [GradientAccumulationScheduler({1: 4})]},

@@ -55,8 +55,9 @@ def lrs_from_curvature(
     eigenvalues, counts = [], []
     for x, y, *weight in islice(batches, BATCHES):
         w = weight[0][..., :ROWS] if weight and weight[0] is not None else None
+        x, y = (t[:ROWS] if network.networks is None else t[..., :ROWS, :] for t in (x, y))
         # From the last batch's direction, which is near this one's, few products are needed.
-        eigenvalue, direction = _power_iteration(network, x[..., :ROWS, :], y[..., :ROWS, :], direction, cost, pos_weight, w)
+        eigenvalue, direction = _power_iteration(network, x, y, direction, cost, pos_weight, w)
         if not eigenvalue.isfinite().all():
             raise FloatingPointError("the cost is not finite at the start: x, y or the network's weights are not, or too large")
         eigenvalues.append(eigenvalue)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,10 +12,11 @@ from torchbp import _pytorch, functions
 from torchbp import equations as eq
 from torchbp._sequences import check_network_of_sequences, check_sequences, checked_lengths
 from torchbp.activations import ACTIVATIONS, Activation, activation_of
+from torchbp.elman import Padding
 from torchbp.functions import as_rows, call_of, positives_weighted, reduce
 from torchbp.iteration import Network, layers_of
 from torchbp.outputs import CROSS_ENTROPY_OF_ACTIVATION, OUTPUTS, Output, output_of
-from torchbp.recurrence import last_states, lengths_of, missing, padding, pooled, reverse, target_rows
+from torchbp.recurrence import last_states, missing, padding, pooled, reverse, target_rows
 
 __all__ = [
     "activate",
@@ -202,18 +204,37 @@ def elman(
         lengths = checked_lengths(lengths, x)
         ended = padding(lengths, len(x))
         x = x.masked_fill(ended, 0)
-    layer: Sequence[Tensor | None] = hx.unsqueeze(0) if one and hx is not None else hx, weight_ih, weight_hh, bias_ih, bias_hh
-    if _autocasts(input) and input.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(input.device.type)
-        x, layer = x.to(dtype), [t if t is None else t.to(dtype) for t in layer]
-    parameters = tuple(theta.to(x.dtype) for theta in parameters)
-    a = _recurrent(g)(reverse(x, lengths) if backwards else x, *layer, ended, *parameters)
-    last = last_states(a, lengths)
-    if backwards:
-        a = reverse(a, lengths)
+    h = hx.unsqueeze(0) if one and hx is not None else hx
+    layer = weight_ih, weight_hh, bias_ih, bias_hh, *parameters
+    a, last = _read(x, h, layer, g, lengths, ended, backwards)
     if one:
         return a.squeeze(1), last.squeeze(0)
     return (a.transpose(0, 1) if transposed else a), last
+
+
+def _read(
+    x: Tensor,
+    h: Tensor | None,
+    layer: Sequence[Tensor | None],
+    g: Activation,
+    lengths: Tensor | None,
+    ended: Tensor | None,
+    backwards: bool,
+) -> tuple[Tensor, Tensor]:
+    """All states, and the last one read, of sequences (T, B, n) that are 0 after their end, by Wi, Wh, bi, bh, θ..."""
+    x, h, *layer = _cast(x, h, *layer)
+    Wi, Wh, bi, bh, *theta = layer
+    a = _recurrent(g)(reverse(x, lengths) if backwards else x, h, Wi, Wh, bi, bh, ended, *theta)
+    last = last_states(a, lengths)
+    return reverse(a, lengths) if backwards else a, last
+
+
+def _cast(x: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
+    """All of them in the type that autocast asks for, or else the last of them, which are parameters, in that of x."""
+    if _autocasts(x) and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+        return x.to(dtype), *(t if t is None else t.to(dtype) for t in others)
+    return x, *others[:5], *(t if t is None else t.to(x.dtype) for t in others[5:])
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -495,23 +516,24 @@ def states_of(
         hx: the states of every layer before the first step, (B, m) each; None for zeros.
 
     Returns:
-        (B, m), or of each state (B T, m); and the last state of each layer, or of each direction, (B, m).
+        (B, m), or of each state (B T, m); and the last state of each layer, or of each direction, (B, m): with ``hx`` after
+        the last step, where it is 0 for a sequence that has ended.
     """
-    lengths = lengths_of(input)
-    x: Tensor = input
+    batch = Padding()
     last: list[Tensor] = []
+    x = batch.read(input)
     for layer in layers_of(network, parameters)[:-1]:
         outputs = []
         for one in getattr(layer, "directions", (layer,)):
             h = None if hx is None else hx[len(last)]
-            own = one.Wi, one.Wh, one.bi, one.bh, one.g, *one.theta
-            a, end = elman(x, h, *own, lengths=lengths, batch_first=True, backwards=one.backwards)
-            last.append(end)
+            own = one.Wi, one.Wh, one.bi, one.bh, *one.theta
+            a, end = _read(x, h, own, one.g, batch.lengths, batch.ended, one.backwards)
+            last.append(end if hx is None else a[-1])
             outputs.append(end if one.handed_on == "last" else a)
         x = torch.cat(outputs, -1)
     if network.pooling == "mean":
-        x = pooled(x.transpose(0, 1), lengths, "mean")
-    return as_rows(x), last
+        x = pooled(x, batch.lengths, "mean")
+    return as_rows(x.transpose(0, 1) if network.pooling == "each" else x), last
 
 
 @lru_cache(maxsize=256)

@@ -87,6 +87,11 @@ class RNN(nn.Module):
             else:
                 nn.init.uniform_(value, -bound, bound)
 
+    @property
+    def activation_parameters(self) -> list[Tensor]:
+        """The activation's parameters, in their order, of the first layer's first direction."""
+        return [getattr(self, f"{name}_l0") for name in self.activation.parameters]
+
     def flatten_parameters(self) -> None:
         """Nothing: what ``torch.nn.RNN`` does for cuDNN. Here so that code written for it runs."""
 

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from torchbp._pytorch import file_writer, graph_node
+from torchbp.nn import RNN, RecurrentNetwork
 from torchbp.training._budget import Budget
 
 WAITED = 2.0  # seconds for which scalars are kept before they are written
@@ -66,9 +67,13 @@ class Graph(Callback):
 
         node_proto = graph_node()
         layers: Any = pl_module.network.layers  # type: ignore[union-attr]
-        nodes = [node_proto("input", "Input", outputsize=(-1, layers[0].in_features))]
+        recurrent = isinstance(pl_module.network, RecurrentNetwork)
+        steps = (-1, -1) if recurrent else (-1,)
+        nodes = [node_proto("input", "Input", outputsize=(*steps, pl_module.hparams["num_features"]))]
         for number, layer in enumerate(layers, 1):
-            kind, size = type(layer).__name__, (-1, layer.out_features)
+            of_steps = recurrent and (number < len(layers) or pl_module.hparams["sequences"] == "each")
+            width = layer.hidden_size * (1 + layer.bidirectional) if isinstance(layer, RNN) else layer.out_features
+            kind, size = type(layer).__name__, (*(steps if of_steps else (-1,)), width)
             shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in layer.named_parameters())
             nodes.append(node_proto(f"{number}_{kind}", kind, nodes[-1].name, outputsize=size, attributes=shapes))
         graph = GraphDef(node=[*nodes, node_proto("output", "Output", nodes[-1].name)])
@@ -112,13 +117,20 @@ class Histograms(Callback):
         writer = trainer.logger.experiment  # type: ignore[union-attr]
         for number, layer in enumerate(module.network.layers, 1):
             for kept_as, parameter in layer.named_parameters(recurse=False):
-                name = {"weight": "W", "bias": "b"}.get(kept_as, kept_as)
+                name = short_name(kept_as)
                 # TensorBoard's bins end at 1e20.
                 writer.add_histogram(f"{name}/{number}", parameter.detach().clamp(-9e19, 9e19), trainer.global_step)
                 if parameter.grad is not None:
                     gradient = parameter.grad.clamp(-9e19, 9e19)
                     writer.add_histogram(f"dL_d{name}/{number}", gradient, trainer.global_step)
                     writer.add_scalar(f"norm/dL_d{name}/{number}", gradient.norm(), trainer.global_step)
+
+
+def short_name(kept_as: str) -> str:
+    """What a layer's parameter is called: W and b, of a recurrent one Wi, Wh, bi and bh, ``_reverse`` from the end."""
+    known = {"weight": "W", "bias": "b", "weight_ih": "Wi", "weight_hh": "Wh", "bias_ih": "bi", "bias_hh": "bh"}
+    name, _, direction = kept_as.partition("_l0")
+    return known.get(name, name) + direction
 
 
 class Hyperparameters(Callback):

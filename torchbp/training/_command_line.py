@@ -45,7 +45,15 @@ from torchbp.training.checkpoint import (
 )
 
 FREE = {"threshold"}  # what may be another than in training
-NETWORK = ("hidden_sizes", "cost", "output", "activation", "activation_per_unit")  # what makes it, and what it is measured by
+NETWORK = (
+    "hidden_sizes",
+    "cost",
+    "output",
+    "activation",
+    "activation_per_unit",
+    "pooling",
+    "bidirectional",
+)  # what makes it, and what it is measured by
 CKPT_PATH = "A run's checkpoint: a path, or best or last for those of the newest run that is meant."
 
 
@@ -80,6 +88,8 @@ class CommandLine(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for attribute in ("num_features", "num_outputs", "task"):
             parser.link_arguments(f"data.{attribute}", f"model.{attribute}", apply_on="instantiate")
+        # A data module of somebody else's need not know of sequences.
+        parser.link_arguments("data", "model.sequences", _sequences_of, apply_on="instantiate")
         parser.set_defaults({"model.engine": "auto"})
 
     def _add_instantiators(self) -> None:
@@ -253,3 +263,8 @@ class CommandLine(LightningCLI):
         saved = model_arguments(self.checkpoint)
         for name in asked(self.arguments, "model") & saved.keys() - FREE:
             refuse_other(name, self.config[self.command].model.get(name), saved[name])
+
+
+def _sequences_of(data: Any) -> str | None:
+    """Where the sequences of a data module have their target; None of rows."""
+    return getattr(data, "sequences", None)

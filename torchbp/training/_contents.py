@@ -61,7 +61,7 @@ PARTS: dict[str, Any] = {
     "callbacks": dict[str, dict[str, Any]],
     "MixedPrecision": dict[str, Rate],
 }
-NEEDED = {"state_dict": "network.layers.0.weight", "hyper_parameters": "num_features"}
+NEEDED = {"state_dict": "input_scaling.mean", "hyper_parameters": "num_features"}
 # What Lightning counts: a number for each, by these names and no other.
 COUNTS = ("ready", "started", "processed", "completed", "_batches_that_stepped", "epoch", "batches")
 

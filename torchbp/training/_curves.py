@@ -71,13 +71,13 @@ def curve_image(g: Activation, theta: list[Tensor]) -> np.ndarray:
     for value in (0.0, 1.0):
         image[row_of(value)] = GRID
     image[:, WIDTH // 2] = GRID
-    _line(image, row_of(start[:, 0]), START)
+    line(image, row_of(start[:, 0]), START)
     for unit in range(units):
-        _line(image, row_of(now[:, unit]), NOW)
+        line(image, row_of(now[:, unit]), NOW)
     return image.transpose(2, 0, 1)
 
 
-def _line(image: np.ndarray, rows: np.ndarray, color: tuple[int, int, int]) -> None:
+def line(image: np.ndarray, rows: np.ndarray, color: tuple[int, int, int]) -> None:
     """A curve that has one row for each column; steep parts are filled from row to row."""
     for column, (row, before) in enumerate(zip(rows, [rows[0], *rows[:-1]], strict=True)):
         image[min(row, before) : max(row, before) + 2, column] = color

@@ -23,12 +23,15 @@ class Signal:
         update: α ‖∂L/∂W‖ / ‖W‖, by how much of itself a step changes W.
         saturated: the share of activations, of all rows and units, where the slope g' is near 0; None for the last layer.
         dead: the share of units whose slope is near 0 for every row.
+        reach, steps: of a recurrent layer, how many of the steps an error at a sequence's end reaches back.
     """
 
     delta: float
     update: float
     saturated: float | None = None
     dead: float | None = None
+    reach: int | None = None
+    steps: int | None = None
 
 
 class Diagnosis:
@@ -62,7 +65,7 @@ class Diagnosis:
             step = f"a step changes W of layer {number}, where it changes most, by {most.update:.1g} of it"
             better = f"--model.lr {lr * 1e-3 / most.update:.1g}, or auto" if most.update else "--model.lr auto"
             return f"{moved}: lr {lr:.3g} is too low; {step}; try {better}"
-        return _vanishing(signals)
+        return _vanishing(signals) or _forgetting(moved, signals)
 
 
 def _saturated(signals: Sequence[Signal]) -> str | None:
@@ -84,3 +87,13 @@ def _vanishing(signals: Sequence[Signal]) -> str | None:
         f"the error vanishes on its way down: the norm of ∂L/∂Z is {signals[-1].delta:.2g} in layer {len(signals)} and"
         f" {least.delta:.2g} in layer {number}, which hardly learns; try --model.activation tanh or relu, or fewer layers"
     )
+
+
+def _forgetting(moved: str, signals: Sequence[Signal]) -> str | None:
+    for number, signal in enumerate(signals, 1):
+        if signal.reach is not None and signal.steps is not None and signal.reach < signal.steps:
+            return (
+                f"{moved}: in layer {number} an error reaches {signal.reach} of {signal.steps} steps back in time before it is"
+                " a hundredth of what it was; try --model.init orthogonal, --model.activation tanh, or --model.pooling mean"
+            )
+    return None

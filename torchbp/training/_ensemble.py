@@ -10,7 +10,7 @@ from torchbp.functions import positives_weighted
 from torchbp.nn import BPNetwork
 
 
-def refuse_networks(networks: int | None, bootstrap: bool, engine: str, cuda_graph: bool) -> None:
+def refuse_networks(networks: int | None, bootstrap: bool, engine: str, cuda_graph: bool, sequences: str | None) -> None:
     """Refuse a number of networks, and what asks for another engine than theirs.
 
     Raises:
@@ -22,6 +22,8 @@ def refuse_networks(networks: int | None, bootstrap: bool, engine: str, cuda_gra
         return
     if networks < 2:
         raise ValueError(f"networks is {networks}; it must be 2 or more, or null for one")
+    if sequences is not None:
+        raise ValueError(f"networks is {networks}; several are for rows, and the data are sequences")
     if engine in ("autograd", "compiled") or cuda_graph:
         asked = f"engine is {engine}" if engine in ("autograd", "compiled") else "cuda_graph is True"
         raise ValueError(f"networks is {networks} and {asked}; several are trained by engine: fused, without cuda_graph")

@@ -7,6 +7,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from torchbp.recurrence import told
+
 ROWS_AT_ONCE = 8192  # metrics are updated with so many rows at a time: an update costs more than a step
 
 
@@ -32,13 +34,15 @@ class EpochRows:
     def forget(self) -> None:
         """Begin anew."""
         self.cost_sum, self.rows = 0.0, 0
+        self.norms: list[Tensor] = []  # of each step's gradient, where it is clipped
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._rows_waiting = 0
         if self.metrics is not None and self.with_metrics:
             self.metrics.reset()
 
     def add(self, cost: float, prediction: Tensor, y: Tensor) -> None:
-        """Count the rows of a step, or of several, with their mean cost."""
+        """Count the rows of a step, or of several, with their mean cost; of sequences, steps that have a target are rows."""
+        prediction, y = told(prediction, y)
         self.cost_sum += cost * len(y)
         self.rows += len(y)
         if self.with_metrics:
@@ -59,6 +63,9 @@ class EpochRows:
             total = torch.tensor([cost_sum, rows], dtype=torch.float64, device=trainer.strategy.root_device)
             cost_sum, rows = trainer.strategy.reduce(total, reduce_op="sum").tolist()
         self._values = {self.name: torch.tensor(cost_sum / rows, dtype=torch.float64)}
+        if self.norms:
+            norms = torch.stack(self.norms).double()
+            self._values.update({"norm/gradient": norms.mean(), "norm/gradient/largest": norms.max()})
         if self.metrics is not None and self.with_metrics:
             if self._waiting:
                 self._update_metrics()

@@ -6,13 +6,28 @@ import torch
 from torch import Tensor
 
 from torchbp import functional as F
-from torchbp.nn import BPNetwork
+from torchbp.nn import BPNetwork, RecurrentNetwork
+from torchbp.recurrence import lengths_of
 
 
 @torch.no_grad()
 def where_not_finite(network: BPNetwork, a: Tensor) -> str:
-    """The first layer, in words, of which W, b or the weighted input of these inputs (B, n0) is not finite."""
+    """The first layer, in words, of which W, b or the weighted input of these inputs (B, n0) is not finite.
+
+    Of a recurrent layer it is a state, of sequences (B, T, n0).
+    """
     layer: Any
+    if isinstance(network, RecurrentNetwork):
+        lengths = lengths_of(a)
+        for number, layer in enumerate(network.layers[:-1], 1):
+            if not all(parameter.isfinite().all() for parameter in layer.parameters()):
+                return f"where W or b of layer {number} is not finite"
+            a, _ = layer(a, lengths=lengths)
+            if not a.isfinite().all():
+                return f"where a state of layer {number} is not finite"
+        if all(parameter.isfinite().all() for parameter in network.layers[-1].parameters()):
+            return f"though the states of layer {number} are finite"
+        return f"where W or b of layer {number + 1} is not finite"
     for number, layer in enumerate(network.layers, 1):
         if not all(parameter.isfinite().all() for parameter in layer.parameters()):
             return f"where W or b of layer {number} is not finite"

@@ -1,8 +1,8 @@
 """The fused engine: many iterations of the text in one ``training_step``, and Lightning told of each."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from math import isfinite
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +13,11 @@ from torch import Tensor
 
 from torchbp._pytorch import mark_stepped
 from torchbp.descent import Descent
-from torchbp.training._lightning import count_stepped_batches, every_n_train_steps
+from torchbp.nn import RecurrentNetwork
+from torchbp.recurrent_descent import RecurrentDescent
+from torchbp.training._counting import count_steps, count_updates
+from torchbp.training._in_time import count_of, joined, parts_of
+from torchbp.training._lightning import every_n_train_steps
 
 if TYPE_CHECKING:
     from torchbp.training._module import BPModule
@@ -43,8 +47,15 @@ class FusedEngine:
         self.band: list[Tensor] = []
         several = self.trainer.world_size > 1
         reduce = _mean_over_processes if several else None
-        how = {"cuda_graph": module.cuda_graph, "compile": module.engine == "compiled"}
-        self.descent = Descent(module.network, module.cost, self.group["lr"], reduce, pos_weight=module.pos_weight, **how)
+        how: dict[str, Any] = {"cuda_graph": module.cuda_graph, "compile": module.engine == "compiled"}
+        how |= {"pos_weight": module.pos_weight, "clip_norm": self.trainer.gradient_clip_val or None}
+        kind = RecurrentDescent if isinstance(module.network, RecurrentNetwork) else Descent
+        self.descent = kind(module.network, module.cost, self.group["lr"], reduce, **how)
+
+    def norms(self) -> list[Tensor]:
+        """The norm of each step's gradient since the last time, where gradients are clipped."""
+        norms, self.descent.norms = self.descent.norms, []
+        return norms
 
     def train(
         self, x: Tensor, y: Tensor, batch_size: int, batch_idx: int, weight: Tensor | None = None
@@ -63,6 +74,8 @@ class FusedEngine:
             FloatingPointError: a batch's cost that is not finite.
         """
         module = self.module
+        if module.bptt_steps:
+            return self._train_by_parts(x, y, batch_idx, weight)
         before = [parameter.detach().clone() for parameter in module.network.parameters()]
         batches = -(-len(x) // batch_size)
         lrs = self._learning_rates(batches, batch_idx)
@@ -94,6 +107,9 @@ class FusedEngine:
         prediction = torch.cat(predictions) if len(predictions) > 1 else predictions[0]
         if module.target_scaling is not None:
             prediction = module.target_scaling.inverse(prediction)
+        if y.dim() == 3:
+            counts = [count_of(part) for part in y.split(batch_size)]
+            return sum(map(mul, costs, counts)) / max(sum(counts), 1), prediction
         *full, last = costs  # the last batch may be smaller, and weighs less
         rows = batch_size * len(full)
         return (sum(full) * batch_size + last * (len(x) - rows)) / len(x), prediction
@@ -115,6 +131,34 @@ class FusedEngine:
         values = {"networks/least cost": means.min().item(), "networks/greatest cost": means.max().item()}
         for logger in self.trainer.loggers:
             logger.log_metrics(values, self.trainer.global_step - 1)
+
+    def _train_by_parts(self, x: Tensor, y: Tensor, batch_idx: int, weight: Tensor | None) -> tuple[float, Tensor]:
+        """Descend on one batch of sequences after each ``bptt_steps`` steps, the states carried on."""
+        module, descent, network = self.module, self.descent, self.module.network
+        assert isinstance(descent, RecurrentDescent)
+        assert isinstance(network, RecurrentNetwork)
+        descent.lr = self.group["lr"]
+        states = network.first_states(x)
+        parts = list(parts_of(x, y, module.bptt_steps or x.shape[1]))
+        keeps = module.keep_gradients and batch_idx + 1 >= self.trainer.num_training_batches
+        costs, predictions = [], []
+        for number, (px, py) in enumerate(parts):
+            a, t = module.input_scaling(px), module.network_target(py)
+            before = [parameter.detach().clone() for parameter in network.parameters()]
+            cost = descent.step(a, t, keeps and number + 1 == len(parts), weight, states).item()
+            if not isfinite(cost):
+                self._put_back(before)
+                raise module.not_finite(cost, self.trainer.global_step + number, px)
+            costs.append(cost)
+            states, prediction = descent.states, descent.prediction
+            predictions.append(prediction if module.target_scaling is None else module.target_scaling.inverse(prediction))
+        count_steps(self.trainer, len(parts) - 1)
+        return joined(costs, predictions, [py for _, py in parts], y)
+
+    def _put_back(self, parameters: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, value in zip(self.module.network.parameters(), parameters, strict=True):
+                parameter.copy_(value)
 
     def _keep_gradients(self, a: Tensor, t: Tensor, weight: Tensor | None) -> None:
         """Leave a batch's ∂L/∂W and ∂L/∂b in the parameters' ``.grad``."""
@@ -153,14 +197,12 @@ class FusedEngine:
         for number, (raw, inputs, targets, w, lr) in enumerate(
             zip(x.split(batch_size), a.split(batch_size), t.split(batch_size), weights, lrs, strict=True)
         ):
-            for parameter, value in zip(network.parameters(), parameters, strict=True):
-                parameter.copy_(value)
+            self._put_back(parameters)
             self.descent.lr = lr
             w = None if w is None else self._of_networks(w)
             cost = self.descent.step(inputs, targets, weight=w).mean().item()
             if not isfinite(cost):
-                for parameter, value in zip(network.parameters(), parameters, strict=True):
-                    parameter.copy_(value)
+                self._put_back(parameters)
                 raise self.module.not_finite(cost, self.trainer.global_step + number, raw)
             parameters = [parameter.detach().clone() for parameter in network.parameters()]
 
@@ -184,23 +226,14 @@ def updates_ahead(trainer: Trainer, wanted: int, done: int) -> int:
     return max(min(ahead), 1)
 
 
-def count_updates(trainer: Trainer, updates: int) -> None:
-    """Make Lightning's counters what they are after so many steps on as many batches; it adds the ``training_step`` itself."""
-    loop = trainer.fit_loop.epoch_loop
-    steps, batches = loop.automatic_optimization.optim_progress.optimizer.step, loop.batch_progress
-    for progress in (steps.total, steps.current, batches.total, batches.current):
-        for counted in fields(progress):
-            setattr(progress, counted.name, getattr(progress, counted.name) + updates - 1)
-    batches.is_last_batch = batches.current.ready >= trainer.num_training_batches
-    count_stepped_batches(trainer, updates - 1)
-
-
 def trainer_obstacle(trainer: Trainer, engine: str) -> str | None:
     """What is asked of a Trainer that the fused, or the compiled, engine does not do, in words; None for nothing."""
     accumulation = [c.scheduling for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
     whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)  # copies of the network
+    clips = trainer.gradient_clip_val or None
     asked = {
-        "gradient_clip_val": trainer.gradient_clip_val or None,
+        "gradient_clip_val": clips if engine == "compiled" else None,
+        "gradient_clip_algorithm": "value" if clips and trainer.gradient_clip_algorithm == "value" else None,
         "accumulate_grad_batches": trainer.accumulate_grad_batches if trainer.accumulate_grad_batches != 1 else None,
         "GradientAccumulationScheduler": accumulation[0] if accumulation else None,
         "strategy": None if whole else type(trainer.strategy).__name__,

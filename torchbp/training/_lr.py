@@ -50,6 +50,8 @@ def _batches(module: "BPModule") -> Iterator[tuple[Tensor, ...]]:
         for parts in zip(*(t.split(getattr(batch, "batch_size", max(len(t), 1))) for t in tensors), strict=True):
             joined = tuple(_of_all(part, trainer.world_size) for part in parts)
             x, y, *weight = trainer.precision_plugin.convert_input(joined)
+            if module.bptt_steps:  # of which a step is taken
+                x, y = x[:, : module.bptt_steps], y[:, : module.bptt_steps]
             x, y, k = module.input_scaling(x), module.network_target(y), module.network.networks
             yield *(t if k is None else t.expand(k, *t.shape) for t in (x, y)), *weight
 

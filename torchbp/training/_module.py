@@ -15,8 +15,10 @@ from typing_extensions import Self
 
 from torchbp import equations as eq
 from torchbp.blocks import automatic_steps
-from torchbp.nn import BPNetwork, Standardize
+from torchbp.data.rows import targets
+from torchbp.nn import Standardize
 from torchbp.outputs import OUTPUTS, output_for
+from torchbp.recurrence import told
 from torchbp.tasks import Task, check_task
 from torchbp.training._budget import Budget, sees_costs_alone
 from torchbp.training._class_weights import balanced_classes, balanced_positives, weight_of_each
@@ -32,6 +34,7 @@ from torchbp.training._fused import (
     trainer_obstacle,
     updates_ahead,
 )
+from torchbp.training._in_time import network_of, refuse_bptt_steps, step_by_parts
 from torchbp.training._lr import find_lr, refuse_lr
 from torchbp.training._metrics import SplitMetrics, metrics_of
 from torchbp.training._schedule import refuse_failing
@@ -74,7 +77,14 @@ class BPModule(LightningModule):
         threshold: of two classes the positive one is predicted where its probability is above this number, 0.5 for None; ``f1``
             chooses it on the validation rows, epoch by epoch, for the highest F1, ``miss:R`` for the least cost there if a
             missed positive costs R false alarms. Checkpoints have the number.
-        init: ``glorot`` or ``normal``, as in :class:`torchbp.nn.BPNetwork`.
+        init: ``glorot`` or ``normal``, as in :class:`torchbp.nn.BPNetwork`; for sequences also ``orthogonal``, as in
+            :class:`torchbp.nn.RecurrentNetwork`.
+        sequences: None where x are rows. Else x is (B, T, num_features), NaN after a sequence's end, and y is of the ``last``
+            step, (B, num_outputs), or of ``each``, (B, T, num_outputs), and hidden layers are recurrent. The data say which.
+        pooling: of sequences with one target, whether it is predicted from the ``last`` state or from the ``mean`` of all.
+        bidirectional: whether sequences are read from the end too, by as many units.
+        bptt_steps: of sequences with a target at each step, after how many steps one of gradient descent is taken; the error
+            goes no further back than these (truncated backpropagation through time), the states are carried on.
         lr_scheduler: what makes a scheduler of the optimizer; none keeps α constant.
         lr_scheduler_interval: whether the scheduler is stepped once an ``epoch`` or at every ``step``.
         engine: ``autograd`` trains by the autograd Functions and ``torch.optim.SGD``, ``fused`` by
@@ -116,7 +126,11 @@ class BPModule(LightningModule):
         class_weight: list[float] | Literal["balanced"] | None = None,
         label_smoothing: float = 0.0,
         threshold: float | str | None = None,
-        init: Literal["glorot", "normal"] = "glorot",
+        init: Literal["glorot", "normal", "orthogonal"] = "glorot",
+        sequences: Literal["last", "each"] | None = None,
+        pooling: Literal["last", "mean"] = "last",
+        bidirectional: bool = False,
+        bptt_steps: int | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
         engine: Literal["auto", "autograd", "fused", "compiled"] = "autograd",
@@ -142,6 +156,7 @@ class BPModule(LightningModule):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1")
         refuse_threshold(threshold, task)
+        refuse_bptt_steps(bptt_steps, sequences, bidirectional)
         if engine not in ("auto", *ENGINES, "compiled"):
             raise ValueError(f"engine is {engine!r}; it must be one of auto, {', '.join(ENGINES)}, compiled")
         if steps_per_execution is not None and (engine == "autograd" or steps_per_execution < 1):
@@ -150,7 +165,9 @@ class BPModule(LightningModule):
             )
         if cuda_graph and engine in ("autograd", "compiled"):
             raise ValueError(f"cuda_graph is for engine: fused only, here engine is {engine}")
-        refuse_networks(networks, bootstrap, engine, cuda_graph)
+        refuse_networks(networks, bootstrap, engine, cuda_graph, sequences)
+        if sequences is not None and (cuda_graph or engine == "compiled"):
+            raise ValueError(f"{'cuda_graph' if cuda_graph else 'engine: compiled'} is for rows; here sequences is {sequences}")
         if lr_scheduler_interval not in ("epoch", "step"):
             raise ValueError(f"lr_scheduler_interval is {lr_scheduler_interval!r}; it must be 'epoch' or 'step'")
         hidden_sizes = list(hidden_sizes)
@@ -168,14 +185,15 @@ class BPModule(LightningModule):
         self.entry, self.label_smoothing = entry, label_smoothing
         self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
         self.steps_per_execution, self.cuda_graph = steps_per_execution, cuda_graph
-        self.train_metrics, self.keep_gradients = train_metrics, False
+        self.train_metrics, self.keep_gradients, self.bptt_steps = train_metrics, False, bptt_steps
         # For metrics besides the cost; None for those of every epoch.
         self.budget: Budget | None = None
         self.register_buffer("pos_weight", weight_of_each("pos_weight", pos_weight, num_outputs))
         self.register_buffer("class_weight", weight_of_each("class_weight", class_weight, num_outputs))
         sizes = [num_features, *hidden_sizes, num_outputs]
         try:
-            self.network = BPNetwork(sizes, entry.name, init, activation, activation_per_unit, networks)
+            how = activation, activation_per_unit, sequences, pooling, bidirectional, networks
+            self.network = network_of(sizes, entry, init, *how)
         except MemoryError as error:
             raise MemoryError(f"hidden_sizes is {hidden_sizes}, so that {error}") from None
         self.input_scaling = Standardize(num_features, clip)
@@ -248,7 +266,7 @@ class BPModule(LightningModule):
                     raise ValueError(f"{name} is 'balanced'; that takes a data module of torchbp.data, or give the weights")
                 getattr(self, name).copy_(balance(data.split_rows("train")))
         if self.task == "regression" and not self.entry.takes_any and hasattr(data, "split_rows"):
-            for (y,) in data.split_rows("train").only(1).chunks():
+            for y in targets(data.split_rows("train")):
                 self.entry.check_targets(y)
         if getattr(data, "standardize", False):
             rows = data.split_rows("train")
@@ -304,21 +322,41 @@ class BPModule(LightningModule):
     def _updates_ahead(self, done: int, batch_size: int) -> int:
         if self.engine == "autograd":  # settled on since the loader was made
             return 1
-        weights = sum(parameter.numel() for parameter in self.network.parameters())
-        values = batch_size * (self.hparams["num_features"] + 2 * self.hparams["num_outputs"])
+        if self.hparams["sequences"] and (self.bptt_steps or not self._steps_of_sequences):
+            return 1  # a block of as many as rows may have could be hours of long sequences
+        weights, values = (max(self._steps_of_sequences, 1) * each for each in self._weights_and_values(batch_size))
         return updates_ahead(self.trainer, self.steps_per_execution or automatic_steps(weights, values, batch_size), done)
+
+    _steps_of_sequences = 0  # of the latest batch
+
+    def _weights_and_values(self, batch_size: int) -> tuple[int, int]:
+        """How many products there are for a row, or for a step, and how many values a batch has."""
+        weights = sum(parameter.numel() for parameter in self.network.parameters())
+        return weights, batch_size * (self.hparams["num_features"] + 2 * self.hparams["num_outputs"])
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         x, y, weight = _parts(batch)
-        if self._fused is None:
+        self._steps_of_sequences = x.shape[1] if x.dim() == 3 else 0
+        if self._fused is None and self.bptt_steps:
+            cost, value, prediction = step_by_parts(self, x, y, weight)
+        elif self._fused is None:
             cost, prediction = self.cost_and_prediction(x, y, weight)
             if not isfinite(value := cost.item()):
                 raise self.not_finite(value, self.global_step, x)
         else:
             value, prediction = self._fused.train(x, y, getattr(batch, "batch_size", len(x)), batch_idx, weight)
             cost = torch.tensor(value)
+            self._trained.norms += self._fused.norms()
         self._trained.add(value, prediction, y)
         return cost
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        if gradient_clip_val and self._fused is None:
+            gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+            self._trained.norms.append(torch.nn.utils.get_total_norm(gradients))
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_epoch_end(self) -> None:
         self._publish(self._trained)  # where something else has ended the epoch
@@ -421,7 +459,7 @@ class BPModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved, own = checkpoint.get("hyper_parameters", {}), self.hparams
-        for name in ("num_features", "hidden_sizes", "num_outputs", "task", "networks"):
+        for name in ("num_features", "hidden_sizes", "num_outputs", "task", "networks", "sequences"):
             if name in saved and saved[name] != own[name]:
                 raise ValueError(f"the checkpoint is of another network: its {name} is {saved[name]}, here it is {own[name]}")
         if self.lr == "auto" and "lr" in saved:  # a run goes on with what it has found
@@ -478,6 +516,7 @@ class BPModule(LightningModule):
         return "the last checkpoint before it is kept; a smaller lr may help" if saved else "a smaller lr may help"
 
     def _log(self, split: str, cost: Tensor, prediction: Tensor, y: Tensor) -> None:
+        prediction, y = told(prediction, y)
         rows: Any = float(len(y))  # of integers Lightning makes the mean over processes an integer
         self.log(f"cost/{split}", cost, on_step=False, on_epoch=True, prog_bar=True, batch_size=rows, sync_dist=True)
         self.split_metrics(split).update(*self._for_metrics(prediction, y))

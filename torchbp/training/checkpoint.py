@@ -181,9 +181,11 @@ def refuse_other_data(arguments: Mapping[str, Any], saved: Mapping[str, Any]) ->
     Raises:
         ValueError: they differ.
     """
-    for name in ("num_features", "num_outputs", "task"):
-        if arguments[name] != saved.get(name, arguments[name]):
-            raise ValueError(f"the checkpoint is of another network: its {name} is {saved[name]}, here it is {arguments[name]}")
+    for name in ("num_features", "num_outputs", "task", "sequences"):
+        if arguments.get(name) != saved.get(name, arguments.get(name)):
+            raise ValueError(
+                f"the checkpoint is of another network: its {name} is {saved[name]}, here it is {arguments.get(name)}"
+            )
 
 
 def load_module(checkpoint: dict[str, Any], kind: type[BPModule] = BPModule, **arguments: Any) -> BPModule:

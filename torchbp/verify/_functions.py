@@ -120,4 +120,5 @@ def brought_along(function: Any) -> dict[str, bool]:
 
 def as_tuple(result: Any) -> tuple[Any, ...]:
     """A function's outputs, be it one or several."""
-    return tuple(result) if isinstance(result, tuple | list) else (result,)
+    # A pair, for before 2.10 Dynamo knows no union of types.
+    return tuple(result) if isinstance(result, (tuple, list)) else (result,)

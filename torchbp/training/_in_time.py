@@ -1,0 +1,127 @@
+"""Networks that read sequences: which one is trained, and truncated backpropagation through time."""
+
+from collections.abc import Iterator, Sequence
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from torchbp.nn import BPNetwork, RecurrentNetwork
+from torchbp.outputs import Output
+from torchbp.training._counting import count_steps
+
+if TYPE_CHECKING:
+    from torchbp.training._module import BPModule
+
+PLACES = (None, "last", "each")
+
+
+def network_of(
+    sizes: Sequence[int],
+    entry: Output,
+    init: Any,
+    activation: Any,
+    per_unit: bool,
+    sequences: str | None,
+    pooling: Any,
+    bidirectional: bool,
+    networks: int | None = None,
+) -> BPNetwork:
+    """The network for rows, or where ``sequences`` says so for sequences with a target at the last step or at each.
+
+    Raises:
+        ValueError: what only a network for sequences has, of another; sequences without a hidden layer.
+    """
+    if sequences not in PLACES:
+        raise ValueError(f"sequences is {sequences!r}; it must be last, each or None")
+    if pooling not in ("last", "mean"):
+        raise ValueError(f"pooling is {pooling!r}; it must be last or mean")
+    if pooling == "mean" and sequences != "last":
+        raise ValueError(f"pooling is mean; it is for sequences with one target each, here sequences is {sequences}")
+    if sequences is None:
+        if bidirectional:
+            raise ValueError("bidirectional is True; it is for sequences, and the data are rows")
+        return BPNetwork(sizes, entry.name, init, activation, per_unit, networks)
+    if len(sizes) < 3:
+        raise ValueError("hidden_sizes is []; a network for sequences has a recurrent layer or more, such as [16]")
+    how: Any = "each" if sequences == "each" else pooling
+    return RecurrentNetwork(sizes, entry.name, init, activation, per_unit, how, bidirectional)
+
+
+def refuse_bptt_steps(bptt_steps: int | None, sequences: str | None, bidirectional: bool) -> None:
+    """Refuse steps that are not to be cut.
+
+    Raises:
+        ValueError: no positive number, sequences without a target at each step, or a network that reads from the end too.
+    """
+    if bptt_steps is None:
+        return
+    if bptt_steps < 1:
+        raise ValueError(f"bptt_steps is {bptt_steps}; it must be 1 or more")
+    if sequences != "each" or bidirectional:
+        what = f"sequences is {sequences}" if sequences != "each" else "the network is bidirectional"
+        raise ValueError(
+            f"bptt_steps is {bptt_steps}; it is for a target at each step, and sequences read from the beginning: here {what}"
+        )
+
+
+def parts_of(x: Tensor, y: Tensor, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """So many steps of sequences (B, T, n) after another, as long as a sequence goes on."""
+    for px, py in zip(x.split(steps, 1), y.split(steps, 1), strict=True):
+        if px[:, 0].isnan().all():
+            return
+        yield px, py
+
+
+def count_of(y: Tensor) -> int:
+    """How many targets there are: rows, or steps that have one."""
+    return len(y) if y.dim() == 2 else int((~y[..., 0].isnan()).sum())
+
+
+def joined(costs: Sequence[float], predictions: Sequence[Tensor], ys: Sequence[Tensor], y: Tensor) -> tuple[float, Tensor]:
+    """The mean cost of all parts of :func:`parts_of`, and their predictions, NaN where no sequence goes on.
+
+    Args:
+        costs, predictions, ys: of each part.
+        y: the targets of all steps.
+    """
+    counts = [count_of(part) for part in ys]
+    value = sum(cost * count for cost, count in zip(costs, counts, strict=True)) / max(sum(counts), 1)
+    whole = torch.full_like(y, float("nan"), dtype=predictions[0].dtype)
+    whole[:, : sum(part.shape[1] for part in predictions)] = torch.cat([*predictions], 1)
+    return value, whole
+
+
+def step_by_parts(module: "BPModule", x: Tensor, y: Tensor, weight: Tensor | None) -> tuple[Tensor, float, Tensor]:
+    """Descend by autograd after each ``bptt_steps`` steps of sequences; after the last of these Lightning does.
+
+    Returns:
+        The cost of the last part, which has a gradient, the mean cost of all, and the predictions of all.
+
+    Raises:
+        FloatingPointError: a cost that is not finite.
+        ValueError: several processes.
+    """
+    network, trainer = module.network, module.trainer
+    optimizer: Any = module.optimizers(use_pl_optimizer=False)
+    if trainer.world_size > 1:
+        raise ValueError("bptt_steps takes several steps on a batch; of several processes that is for engine: fused")
+    assert isinstance(network, RecurrentNetwork)
+    states, parts = network.first_states(x), list(parts_of(x, y, module.bptt_steps or x.shape[1]))
+    costs: list[Tensor] = []
+    predictions = []
+    for number, (px, py) in enumerate(parts):
+        if costs:
+            optimizer.zero_grad()
+            costs[-1].backward()
+            module.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
+            optimizer.step()
+        given = module.input_scaling(px), module.network_target(py), module.cost, module.pos_weight, weight
+        cost, prediction, states = network.cost_from(states, *given)
+        if not isfinite(value := cost.item()):
+            raise module.not_finite(value, module.global_step + number, px)
+        costs.append(cost)
+        predictions.append(prediction if module.target_scaling is None else module.target_scaling.inverse(prediction))
+    count_steps(trainer, len(parts) - 1)
+    return costs[-1], *joined([cost.item() for cost in costs], predictions, [py for _, py in parts], y)
