@@ -80,7 +80,8 @@ def _parser() -> OneLineParser:
         "  torchbp trace --x 0,1 --y 1 --hidden_sizes '[3, 2]' --activation '[tanh, swish]'\n"
         "  torchbp trace --x 0,1 --y 0,0,1 --output softmax\n"
         "  torchbp trace --weights configs/weights/mazur.yaml --x 0.05,0.1 --y 0.01,0.99 --cost squared_error\n"
-        "  torchbp trace --config configs/xor.yaml --samples 4 --markdown xor.md",
+        "  torchbp trace --config configs/xor.yaml --samples 4 --markdown xor.md\n"
+        "  torchbp trace --x 0,1 --y 1 --html trace.html",
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -108,7 +108,7 @@ function text(number) {
   const digits = number === 0 ? "0" : size >= 1e-3 && size < 1e5 ? number.toFixed(6) : number.toExponential(2);
   return digits.replaceAll("-", "−");
 }
-const short = (number) => String(Number(number.toPrecision(3))).replaceAll("-", "−");
+const short = (number) => (number && Math.abs(number) < 1e-3 ? number.toExponential(1) : String(Number(number.toPrecision(3)))).replaceAll("-", "−");
 
 // What a symbol is drawn as: the units of a layer, "u1", or the connections into it, "c1".
 function group(symbol, depth) {
@@ -192,7 +192,7 @@ function start(trace) {
     picture.setAttribute("class", section);
     picture.replaceChildren();
     for (let l = 1; l <= depth; l++) {
-      const W = values[`W${l}`], few = sizes[l] * sizes[l - 1] <= 8, labels = [];
+      const W = values[`W${l}`], few = sizes[l] * sizes[l - 1] <= 8 && width() / depth > 200, labels = [];
       const largest = Math.max(...W.flat().map(Math.abs)) || 1;
       W.forEach((row, i) => row.forEach((w, j) => {
         const a = place(l - 1, j), b = place(l, i);
