@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: train test lint wheel tables study audit-published
+.PHONY: train test lint wheel docs pictures tables study audit-published
 train: .venv/ready  ## train on real data, test, and say where to look
 	$(BIN)/torchbp fit --config configs/breast_cancer.yaml
 	$(BIN)/torchbp test --config configs/breast_cancer.yaml --ckpt_path best
@@ -25,6 +25,13 @@ wheel: .venv/ready  ## build the package, install it apart, train with it
 	cd build/wheel && PYTHONPATH=`$(abspath $(BIN))/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'` sh -ec '\
 		bin/torchbp fit --config $(CURDIR)/configs/xor.yaml --trainer.max_epochs 2; \
 		bin/torchbp gradcheck --explain vmap > explained'
+
+docs: .venv/ready  ## build the documentation in build/docs; needs Python 3.11
+	$(BIN)/python -m sphinx -b html -q -W --keep-going docs build/docs
+	@echo "the documentation: build/docs/index.html"
+
+pictures: .venv/ready  ## draw the gallery's pictures anew, from runs of its configurations
+	OMP_NUM_THREADS=1 $(BIN)/python docs/pictures.py
 
 tables: .venv/ready  ## audit every derivative, and write README's tables of what passed
 	$(BIN)/python tests/readme_tables.py

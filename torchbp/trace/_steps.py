@@ -43,7 +43,7 @@ class Step:
 
     @property
     def difference(self) -> float:
-        """Largest |value - autograd|."""
+        """Largest ``|value - autograd|``."""
         return (self.value - self.autograd).abs().max().item()
 
     def record(self) -> dict[str, Any]:

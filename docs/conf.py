@@ -1,0 +1,69 @@
+"""Sphinx's settings. Formulas become MathML, so that neither making nor reading the pages needs a network."""
+
+from typing import Any
+
+from docutils import nodes
+from latex2mathml.converter import convert
+from sphinx.application import Sphinx
+
+import torchbp
+
+project = "torchbp"
+author = "the torchbp authors"
+version = release = torchbp.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["pictures.py"]
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_inherit_docstrings = False  # Lightning's and PyTorch's refer to pages of theirs
+autodoc_default_options = {"members": True, "show-inheritance": True}
+python_use_unqualified_type_names = True
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"torchbp {release}"
+html_static_path = ["_static"]
+html_css_files = ["torchbp.css"]
+html_show_sourcelink = False
+html_math_renderer = "mathml"
+html_theme_options = {
+    "navbar_align": "left",
+    "show_prev_next": True,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "header_links_before_dropdown": 5,
+}
+html_sidebars = {"index": []}
+copyright = author
+
+
+def inline(translator: Any, node: nodes.math) -> None:
+    """A formula in a sentence."""
+    translator.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def block(translator: Any, node: nodes.math_block) -> None:
+    """A formula on a line of its own."""
+    translator.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
+    raise nodes.SkipNode
+
+
+def skip(app: Sphinx, what: str, name: str, thing: object, skipped: bool, options: object) -> bool | None:
+    """Leaves out what scikit-learn adds to estimators."""
+    return True if name.startswith("set_") and name.endswith("_request") else None
+
+
+def as_text(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """The asterisk of a shape such as (*, n) begins no emphasis."""
+    lines[:] = [line.replace("(*", r"(\*") for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", as_text)
+    app.connect("autodoc-skip-member", skip)
+    app.add_html_math_renderer("mathml", (inline, None), (block, None))
