@@ -1,5 +1,6 @@
 """Sphinx's settings. Formulas become MathML, so that neither making nor reading the pages needs a network."""
 
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -7,13 +8,16 @@ from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
 import torchbp
+from torchbp.cli import main
 
+
+ROOT = Path(__file__).parents[1]
 project = "torchbp"
 author = "the torchbp authors"
 version = release = torchbp.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["pictures.py"]
+exclude_patterns: list[str] = []
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
@@ -63,7 +67,16 @@ def as_text(app: Sphinx, what: str, name: str, thing: object, options: object, l
     lines[:] = [line.replace("(*", r"(\*") for line in lines]
 
 
+def interactive(app: Sphinx, exception: Exception | None) -> None:
+    """The page that text.md shows: the iteration that it works by hand, in English and Chinese."""
+    given = ["--weights", str(ROOT / "configs" / "weights" / "by_hand.yaml"), "--x", "1,0.5", "--y", "1", "--lr", "0.5"]
+    for lang in ("en", "zh"):
+        if main(["trace", *given, "--lang", lang, "--html", str(Path(app.outdir) / f"trace-{lang}.html")]):
+            raise RuntimeError("the page of torchbp trace was not made")
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("build-finished", interactive)
     app.connect("autodoc-process-docstring", as_text)
     app.connect("autodoc-skip-member", skip)
     app.add_html_math_renderer("mathml", (inline, None), (block, None))

@@ -1,0 +1,119 @@
+"""The gallery's pictures, docs/gallery/*.png, from runs of the configurations: ``make pictures``, two minutes."""
+
+import io
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ROOT = Path(__file__).parents[1]
+Run = dict[str, Any]
+
+
+def run(config: str, *options: str) -> Run:
+    """Scalars by epoch and the last images of a run, by their names in TensorBoard."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "configs").symlink_to(ROOT / "configs")
+        command = [sys.executable, "-m", "torchbp", "fit", "--config", f"configs/{config}.yaml", "--every_epoch", "true"]
+        subprocess.run([*command, *options], cwd=folder, check=True, stdout=subprocess.DEVNULL, env={"PYTHONPATH": str(ROOT)})
+        (events,) = Path(folder).glob("logs/*/version_0")
+        board = EventAccumulator(str(events), size_guidance={"images": 0, "scalars": 0})
+        board.Reload()
+        scalars = {tag: [event.value for event in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
+        images = {tag: board.Images(tag)[-1].encoded_image_string for tag in board.Tags()["images"]}
+        return {**scalars, **{tag: plt.imread(io.BytesIO(image)) for tag, image in images.items()}}
+
+
+def costs(axes: Axes, found: Run) -> None:
+    for split in ("train", "val"):
+        values = found[f"cost/{split}"]
+        axes.plot(range(1, len(values) + 1), values, label=split)
+    axes.set(xlabel="epoch", ylabel="cost", yscale="log")
+    axes.legend()
+
+
+def errors(axes: Axes, found: Run) -> None:
+    for tag in (tag for tag in found if tag.startswith("norm/dL_dZ/")):
+        axes.plot(range(1, len(found[tag]) + 1), found[tag], label=f"layer {tag.rpartition('/')[2]}")
+    axes.set(xlabel="epoch", ylabel="norm of δ = ∂L/∂Z", yscale="log")
+    axes.legend()
+
+
+def image(tag: str) -> Callable[[Axes, Run], None]:
+    def draw(axes: Axes, found: Run) -> None:
+        axes.imshow(found[tag], cmap="gray")
+        axes.set(xticks=[], yticks=[], title=tag)
+
+    return draw
+
+
+def save(name: str, *panels: Callable[[Axes], None]) -> None:
+    figure, every = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.4), layout="constrained")
+    for panel, axes in zip(panels, every, strict=True):
+        panel(axes)
+    figure.savefig(ROOT / "docs" / "gallery" / f"{name}.png", dpi=80, metadata={"Software": None})
+    plt.close(figure)
+
+
+def of_one_run(config: str, *panels: Callable[[Axes, Run], None]) -> None:
+    found = run(config)
+    save(config, *(lambda axes, panel=panel: panel(axes, found) for panel in panels))  # type: ignore[misc]
+
+
+def side_by_side(tag: str, runs: dict[str, Run], **labels: Any) -> Callable[[Axes], None]:
+    def draw(axes: Axes) -> None:
+        for name, found in runs.items():
+            axes.plot(range(1, len(found[tag]) + 1), found[tag], label=name)
+        axes.set(xlabel="epoch", **labels)
+        axes.legend()
+
+    return draw
+
+
+def watermelon() -> None:
+    runs = {
+        "per sample": run("watermelon_sample"),
+        "accumulated": run("watermelon_accumulated"),
+    }
+    updates = {"per sample": 17, "accumulated": 1}
+
+    def by_updates(axes: Axes) -> None:
+        for name, found in runs.items():
+            cost = found["cost/train"]
+            axes.plot([updates[name] * epoch for epoch in range(1, len(cost) + 1)], cost, label=name)
+        axes.set(xlabel="updates of the weights", ylabel="cost", xscale="log", yscale="log")
+        axes.legend()
+
+    save("watermelon", side_by_side("cost/train", runs, ylabel="cost", yscale="log"), by_updates)
+
+
+def deep_sigmoid() -> None:
+    runs = {init: run("deep_sigmoid", "--model.init", init) for init in ("glorot", "normal")}
+
+    def by_layer(axes: Axes) -> None:
+        for name, found in runs.items():
+            shares = [found[f"saturated/{layer}"][0] for layer in range(1, 9)]
+            axes.plot(range(1, 9), shares, marker="o", label=name)
+        axes.set(xlabel="layer", ylabel="share of saturated activations, first epoch")
+        axes.legend()
+
+    save("deep_sigmoid", side_by_side("accuracy/val", runs, ylabel="accuracy of validation rows"), by_layer)
+
+
+if __name__ == "__main__":
+    plt.rcParams.update({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3})
+    (ROOT / "docs" / "gallery").mkdir(exist_ok=True)
+    of_one_run("xor", costs, image("boundary"))
+    of_one_run("moons", costs, image("boundary"))
+    of_one_run("breast_cancer", costs, errors)
+    of_one_run("digits", costs, image("W/1/pictures"))
+    of_one_run("diabetes", costs, errors)
+    of_one_run("sines", costs, image("g/1"))
+    watermelon()
+    deep_sigmoid()
