@@ -10,7 +10,6 @@ from sphinx.application import Sphinx
 import torchbp
 from torchbp.cli import main
 
-
 ROOT = Path(__file__).parents[1]
 project = "torchbp"
 author = "the torchbp authors"
