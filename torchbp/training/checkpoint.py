@@ -119,8 +119,8 @@ def _refuse_other_shapes(checkpoint: dict[str, Any]) -> None:
         raise ValueError(
             f"the checkpoint is of another network: it says {large[0]} units, its largest tensor has {most} numbers"
         )
-    held = checkpoint["state_dict"][NEEDED["state_dict"]].shape
-    networks = held[0] if len(held) == 3 else None
+    weights = [t for name, t in checkpoint["state_dict"].items() if name.startswith("network.layers.0.weight")]
+    networks = len(weights[0]) if weights and weights[0].dim() == 3 else None
     if arguments.get("networks") != networks:
         raise ValueError(
             f"the checkpoint is of another network: it says {arguments.get('networks')} networks, it has {networks}"
