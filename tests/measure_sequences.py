@@ -86,8 +86,11 @@ def train_peer(peer: Peer, module: BPModule, data: RowsDataModule, settings: dic
 def score(prediction: Tensor, y: Tensor, task: str) -> float:
     if task == "regression":
         return (prediction - y).square().mean().sqrt().item()
-    classes = [values.argmax(1) if task == "multiclass" else values[:, 0] > 0.5 for values in (prediction, y)]
-    return (classes[0] == classes[1]).double().mean().item()
+    return (classes(prediction, task) == classes(y, task)).double().mean().item()
+
+
+def classes(values: Tensor, task: str) -> Tensor:
+    return values.argmax(1) if task == "multiclass" else values[:, 0] > 0.5
 
 
 def simplest(module: BPModule, data: RowsDataModule) -> float:
@@ -99,8 +102,8 @@ def simplest(module: BPModule, data: RowsDataModule) -> float:
     flat = [module.input_scaling(values).nan_to_num(0) for values in (x, x_test)]
     steps = max(values.shape[1] for values in flat)
     x, x_test = (nn.functional.pad(values, (0, 0, 0, steps - values.shape[1])).flatten(1).numpy() for values in flat)
-    found = KNeighborsClassifier(1).fit(x, y.numpy()).predict(x_test)
-    return score(torch.from_numpy(found).view(y_test.shape), y_test, module.task)
+    neighbour = KNeighborsClassifier(1).fit(x, classes(y, module.task).numpy())
+    return float((neighbour.predict(x_test) == classes(y_test, module.task).numpy()).mean())
 
 
 def measured(name: str, seed: int, engine: str = "fused", **trainer: Any) -> list[float]:

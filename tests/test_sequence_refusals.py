@@ -192,9 +192,11 @@ def test_another_file_than_that_trained_on(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    assert message(sequences="each") == "the checkpoint's sequences is last, here it is each"
-    assert message(task="binary") == "the checkpoint's task is multiclass, here it is binary"
+    assert message(sequences="each") == "the checkpoint's sequences is last, here: each"
+    assert message(task="binary") == "the checkpoint's task is multiclass, here: binary"
     assert "the checkpoint's target is 'y', here it is 'kind'" in message(path=table(tmp_path), **OF_TABLE)
+    other = message(path=table(tmp_path), series="who", target="y", channels=["u", "v"])
+    assert other == "the checkpoint's channels are ['x0', 'x1'], here: ['u', 'v']"
     assert "what the checkpoint holds of the sequences is {}; it must be" in message({})
     assert "another number of offsets" in message({**trained.state_dict(), "offsets": []})
     npz(tmp_path, x=X[..., :1])

@@ -133,6 +133,8 @@ class SequenceDataModule(RowsDataModule):
         self._forecast = Forecast(window, horizon or 1, (val_size, test_size)) if window or horizon else None
         if self._forecast and task not in (None, "regression"):
             raise ValueError(f"task is {task}; a forecast is of numbers, which is regression")
+        if self._forecast:
+            self.hparams["horizon"] = self._forecast.horizon
         self._given, self._given_task, self._positive = sequences, task, positive
         self._reader = Reader(
             self._targets,
@@ -321,9 +323,13 @@ class SequenceDataModule(RowsDataModule):
         own = self._forecast.names(self._targets) if self._forecast else self._targets
         if own and own != target.names:
             raise ValueError(f"the checkpoint's target is {listed(target.names)}, here it is {listed(own)}")
-        for what, trained, said in (("task", target.task, self._given_task), ("sequences", layout.sequences, self._given)):
+        for what, trained, said in (
+            ("task is", target.task, self._given_task),
+            ("sequences is", layout.sequences, self._given),
+            ("channels are", layout.channels, self._reader.channels),
+        ):
             if said not in (None, trained):
-                raise ValueError(f"the checkpoint's {what} is {trained}, here it is {said}")
+                raise ValueError(f"the checkpoint's {what} {trained}, here: {said}")
         if layout != self._layout:
             self._layout, self._rows, self._parts, self._others = layout, None, {}, {}
 

@@ -30,7 +30,7 @@ FAILED = "failed.txt"  # in the folder of a run that ended with an error, which 
 SETTLED = {
     *("types", "missing", "ignore", "max_categories", "null_values", "standardize"),
     *("positive", "rare_classes", "dates"),
-    *("channels", "window", "horizon", "sequences"),
+    *("window", "horizon"),
 }
 HELD_OUT = {"val_size", "test_size", "split", "seed"}
 WHOLE = {"val_size": 0.0, "test_size": 0.0, "split": None, "val_path": None, "test_path": None}  # no part is held out
