@@ -9,10 +9,13 @@ import pytest
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.datasets import load_digits
+from sklearn.utils.class_weight import compute_class_weight
 from training_runs import CONFIGS, config
 
 from torchbp.data import BuiltinDataModule, SequenceDataModule
 from torchbp.nn import Standardize
+from torchbp.training._class_weights import balanced_classes, balanced_positives
+from torchbp.training._evaluation import baseline_of
 
 LENGTHS = np.array([3, 5, 1, 4] * 5)
 X = np.random.default_rng(0).normal(3, 2, (20, 5, 2))
@@ -125,6 +128,17 @@ def test_classes_at_each_step_and_several_targets(tmp_path: Path) -> None:
     assert (two.sequences, two.num_outputs, two.targets) == ("each", 2, ["y0", "y1"])
     last = SequenceDataModule(npz(tmp_path, y=X[:, :, 0]), sequences="last")  # five outputs of as many steps
     assert (last.sequences, last.num_outputs) == ("last", 5)
+
+
+def test_weights_and_baseline_count_the_steps_that_are_there(tmp_path: Path) -> None:
+    kinds = (X[..., 0] > 2).astype(int) + (X[..., 0] > 4)
+    rows = SequenceDataModule(npz(tmp_path, y=kinds, lengths=LENGTHS)).split_rows("predict")
+    there = kinds[~ENDED]
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=there)
+    np.testing.assert_allclose(balanced_classes(rows), expected, rtol=1e-6)
+    np.testing.assert_allclose(balanced_positives(rows), [(there != kind).sum() / (there == kind).sum() for kind in range(3)])
+    shares = np.bincount(there) / len(there)
+    np.testing.assert_allclose(baseline_of(rows, "multiclass", "012").constant, shares, rtol=1e-6)
 
 
 def test_sequences_are_split_whole_of_each_class_the_same_share(tmp_path: Path) -> None:
