@@ -59,6 +59,10 @@ def test_optimizer_parameters_and_tensorboard(tmp_path: Path) -> None:
     _pytorch.mark_stepped(optimizer)
     scheduler.step()  # a warning, which is an error here, if it had seen no step
     assert _pytorch.graph_node()("a", "Kind").op == "Kind"
+    with torch.no_grad():  # a running sum
+        carried, each = _pytorch.scan()(lambda h, x: (h + x, (h + x).clone()), torch.zeros(1), torch.ones(3, 1))
+    assert carried.tolist() == [3]
+    assert each.flatten().tolist() == [1, 2, 3]
     with SummaryWriter(tmp_path) as writer:
         from torch.utils.tensorboard.summary import scalar
 

@@ -74,3 +74,10 @@ def graph_node() -> Callable[..., Any]:
     from torch.utils.tensorboard._proto_graph import node_proto
 
     return node_proto
+
+
+def scan() -> Callable[..., Any]:
+    """A loop over time that torch.export keeps as one, of any number of steps: what Python's would be of is compiled in."""
+    from torch._higher_order_ops.scan import scan as of_time
+
+    return of_time

@@ -36,7 +36,7 @@ class Padding:
         if self.lengths is None:
             self.ended = None
             return x
-        self.ended = padding(self.lengths, len(x))
+        self.ended = padding(self.lengths, x.shape[0])
         return x.masked_fill(self.ended, 0)
 
 

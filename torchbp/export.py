@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchbp._deferred import deferred
 from torchbp._files import replacing
 from torchbp.cli import OneLineParser
+from torchbp.nn import RecurrentNetwork
 
 BATCHES = (1, 2, 7)
 ROUNDING = 1e-6  # of a value, a few times that of float32
@@ -24,7 +25,8 @@ ROUNDING = 1e-6  # of a value, a few times that of float32
 class Predictor(nn.Module):
     """What :class:`torchbp.training.BPModule` computes when it is called, without what trains it.
 
-    Shapes: (B, num_features) in the columns' own units -> (B, num_outputs).
+    Shapes: (B, num_features) in the columns' own units -> (B, num_outputs); of sequences (B, T, num_features), NaN after the
+    end of each, -> (B, num_outputs), or (B, T, num_outputs) for each step.
 
     Args:
         module: a :class:`torchbp.training.BPModule`.
@@ -37,6 +39,15 @@ class Predictor(nn.Module):
         self.input_scaling, self.network, self.target_scaling = module.input_scaling, module.network, module.target_scaling
         self.offsets = torch.tensor(offsets, dtype=torch.float64) if any(offsets) else None
         self.target_offsets = torch.tensor(target_offsets, dtype=torch.float64) if any(target_offsets) else None
+
+    @property
+    def num_features(self) -> int:
+        return len(self.input_scaling.mean)
+
+    @property
+    def reads_sequences(self) -> bool:
+        """Whether x are sequences (B, T, num_features), of any T, NaN after the end of each."""
+        return isinstance(self.network, RecurrentNetwork)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.offsets is not None:
@@ -59,7 +70,8 @@ def export(
     """Write a trained network's predictions as a program that takes any number of rows.
 
     Input ``x`` (B, num_features) in the columns' own units, output ``prediction`` (B, num_outputs); the scaling of columns and
-    target is part of the program. What was written is run and compared with the network before it gets its name.
+    target is part of the program. Of sequences the number of steps is as free, and padding is NaN. What was written is run and
+    compared with the network before it gets its name.
 
     Args:
         module: a :class:`torchbp.training.BPModule`.
@@ -79,9 +91,9 @@ def export(
     predictor = copy.deepcopy(Predictor(module, offsets, target_offsets)).cpu().eval().requires_grad_(False)
     with replacing(path) as partial, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what PyTorch's exporters are to become
-        example = torch.zeros(2, predictor.network.layers[0].weight.shape[-1], dtype=x_dtype(predictor))
-        batch = {0: torch.export.Dim("batch", min=1)}
-        program = torch.export.export(predictor, (example,), dynamic_shapes={"x": batch})
+        example = torch.zeros(2, *([3] if predictor.reads_sequences else []), predictor.num_features, dtype=x_dtype(predictor))
+        free = {number: torch.export.Dim(name, min=1) for number, name in enumerate(("batch", "steps")[: example.dim() - 1])}
+        program = torch.export.export(predictor, (example,), dynamic_shapes={"x": free})
         for node in program.graph.nodes:  # where in which files it was made is nobody's concern
             node.meta.pop("stack_trace", None)
         run = WRITERS[path.suffix](program, partial, {name: json.dumps(value) for name, value in (metadata or {}).items()})
@@ -98,7 +110,9 @@ def check(run: Callable[[Tensor], Tensor], predictor: Predictor) -> None:
     spread = 1.0 if predictor.target_scaling is None else predictor.target_scaling.scale.max().item()
     generator = torch.Generator().manual_seed(0)
     for rows in BATCHES:
-        draw = torch.randn(rows, len(mean), dtype=mean.dtype, generator=generator)
+        draw = torch.randn(rows, *([rows + 2] if predictor.reads_sequences else []), len(mean), generator=generator).to(mean)
+        for number, sequence in enumerate(draw if predictor.reads_sequences else ()):
+            sequence[number + 1 :] = torch.nan  # which ends after so many steps; in the last all are there
         # Far out, the terms of a weighted input are large and may cancel.
         for size, tolerance in ((0.0, 1e-4), (1.0, 1e-4), (1e4, 1e-2), (1e30, 1e-2)):
             x, near = (
@@ -164,6 +178,8 @@ def run(args: Sequence[str]) -> int:
     parser.add_argument("--model.activation", metavar="PATH", help="the checkpoint's activation where it is of your own")
     options = parser.parse_args(args)
 
+    import torch._dynamo  # noqa: F401  # it follows a loop over time only into functions that it has seen from the start
+
     with deferred():
         from torchbp.training.arguments import import_named_activations
         from torchbp.training.checkpoint import load_checkpoint, load_data, load_module, newest_checkpoint
@@ -180,6 +196,8 @@ def run(args: Sequence[str]) -> int:
         "feature_names": getattr(data, "feature_names", None),
         "output_names": output_names(module.task, module.hparams["num_outputs"], data),
     }
+    if module.hparams["sequences"]:
+        metadata["sequences"] = module.hparams["sequences"]
     if schema := getattr(data, "schema", None):
         metadata["columns"] = [asdict(column) for column in schema.columns if column.type != "ignored"]
     export(module, options.output, metadata, getattr(data, "offsets", ()), getattr(data, "target_offsets", ()))

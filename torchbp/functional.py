@@ -16,7 +16,7 @@ from torchbp.elman import Padding
 from torchbp.functions import as_rows, call_of, positives_weighted, reduce
 from torchbp.iteration import Network, layers_of
 from torchbp.outputs import CROSS_ENTROPY_OF_ACTIVATION, OUTPUTS, Output, output_of
-from torchbp.recurrence import last_states, missing, padding, pooled, reverse, target_rows
+from torchbp.recurrence import last_states, missing, padding, pooled, reverse, scanned, target_rows
 
 __all__ = [
     "activate",
@@ -202,7 +202,7 @@ def elman(
     ended = None
     if lengths is not None:
         lengths = checked_lengths(lengths, x)
-        ended = padding(lengths, len(x))
+        ended = padding(lengths, x.shape[0])
         x = x.masked_fill(ended, 0)
     h = hx.unsqueeze(0) if one and hx is not None else hx
     layer = weight_ih, weight_hh, bias_ih, bias_hh, *parameters
@@ -224,7 +224,11 @@ def _read(
     """All states, and the last one read, of sequences (T, B, n) that are 0 after their end, by Wi, Wh, bi, bh, θ..."""
     x, h, *layer = _cast(x, h, *layer)
     Wi, Wh, bi, bh, *theta = layer
-    a = _recurrent(g)(reverse(x, lengths) if backwards else x, h, Wi, Wh, bi, bh, ended, *theta)
+    x = reverse(x, lengths) if backwards else x
+    if torch.compiler.is_exporting():
+        a = scanned(functions.from_input(x, Wi, bi, bh), h, Wh.mT, g.value, theta, ended)
+    else:
+        a = _recurrent(g)(x, h, Wi, Wh, bi, bh, ended, *theta)
     last = last_states(a, lengths)
     return reverse(a, lengths) if backwards else a, last
 

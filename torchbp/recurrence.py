@@ -12,8 +12,8 @@ from torch import Tensor
 from torchbp import _pytorch
 from torchbp import equations as eq
 
-__all__ = ["errors", "from_states", "last_states", "lengths_of", "missing", "padding", "pooled", "reverse", "spread"]
-__all__ += ["states", "target_rows", "told", "without_padding"]
+__all__ = ["errors", "from_states", "last_states", "lengths_of", "missing", "padding", "pooled", "reverse", "scanned"]
+__all__ += ["spread", "states", "target_rows", "told", "without_padding"]
 
 
 def states(
@@ -45,6 +45,24 @@ def states(
             h = h.masked_fill(padded[t], 0) if into is None else h.masked_fill_(padded[t], 0)
         a.append(h)
     return a
+
+
+def scanned(
+    z: Tensor,
+    h: Tensor | None,
+    Wht: Tensor,
+    value: Callable[..., Tensor],
+    theta: Sequence[Tensor] = (),
+    ended: Tensor | None = None,
+) -> Tensor:
+    """:func:`states` of (T, B, m) for torch.export, where the number of steps is not known; ``ended`` is (T, B, 1)."""
+    padded = z.new_zeros(*z.shape[:2], 1, dtype=torch.bool) if ended is None else ended
+
+    def step(h: Tensor, now: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        [a] = states([now[0]], h, Wht, value, theta, [now[1]])
+        return a, a.clone()  # the two may not be one
+
+    return _pytorch.scan()(step, torch.zeros_like(z[0]) if h is None else h, (z, padded))[1]
 
 
 def from_states(a: Tensor, h: Tensor | None, Wht: Tensor) -> Tensor:
@@ -164,7 +182,7 @@ def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Each sequence from its end to its beginning, its padding left where it is: (T, B, n), lengths (B) -> (T, B, n)."""
     if lengths is None:
         return x.flip(0)
-    step = torch.arange(len(x), device=x.device).unsqueeze(-1)
+    step = torch.arange(x.shape[0], device=x.device).unsqueeze(-1)
     source = torch.where(step < lengths, lengths - 1 - step, step)
     return x.gather(0, source.unsqueeze(-1).expand_as(x))
 

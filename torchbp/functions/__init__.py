@@ -5,7 +5,7 @@ from torchbp.functions._base import BPFunction, as_rows, call_of
 from torchbp.functions._costs import cost_function, positives_weighted, reduce
 from torchbp.functions._linear import Linear
 from torchbp.functions._network import NetworkCost, network_forward
-from torchbp.functions._recurrent import recurrent_function
+from torchbp.functions._recurrent import from_input, recurrent_function
 
 __all__ = [
     "BPFunction",
@@ -15,6 +15,7 @@ __all__ = [
     "as_rows",
     "call_of",
     "cost_function",
+    "from_input",
     "network_forward",
     "positives_weighted",
     "recurrent_function",

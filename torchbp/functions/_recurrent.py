@@ -38,7 +38,7 @@ def recurrent_function(g: Activation) -> type[BPFunction]:
             padded: Tensor | None,
             *theta: Tensor,
         ) -> Tensor:
-            z = _from_input(x, Wi, bi, bh)
+            z = from_input(x, Wi, bi, bh)
             steps, over = z.unbind(0), _pytorch.may_write(z)
             a = states(steps, h, Wh.mT, value, theta, _steps(padded), steps if over else None)
             return z if over else torch.stack(a)
@@ -93,7 +93,7 @@ def recurrent_function(g: Activation) -> type[BPFunction]:
             a, x, h, Wi, Wh, bi, bh, padded, *theta = ctx.saved_tensors
             kept = a if keeps_a else _weighted_input(a, x, h, Wi, Wh, bi, bh)
             # The product rule: what changes Z_t but through A_{t-1}, and A_t but through Z_t.
-            dz = _from_input(dx, Wi, dbi, dbh) + _from_input(x, dWi) + from_states(a, h, dWh.mT)
+            dz = from_input(dx, Wi, dbi, dbh) + from_input(x, dWi) + from_states(a, h, dWh.mT)
             slopes = iter(slope(as_rows(kept), *theta).view(a.shape).unbind(0))
             owns: Iterator[Any] = itertools.repeat(0)
             if dtheta:
@@ -109,7 +109,7 @@ def recurrent_function(g: Activation) -> type[BPFunction]:
     return Recurrent
 
 
-def _from_input(x: Tensor, Wi: Tensor, bi: Tensor | None = None, bh: Tensor | None = None) -> Tensor:
+def from_input(x: Tensor, Wi: Tensor, bi: Tensor | None = None, bh: Tensor | None = None) -> Tensor:
     """X_t Wiᵀ + bi + bh for all t: (T, B, n) -> (T, B, m). Equation 2.1, in 5.1."""
     b = bi if bh is None else bh if bi is None else bi + bh
     return eq.weighted_input(as_rows(x), Wi.mT, b).view(*x.shape[:-1], Wi.shape[0])
@@ -119,7 +119,7 @@ def _weighted_input(
     a: Tensor, x: Tensor, h: Tensor | None, Wi: Tensor, Wh: Tensor, bi: Tensor | None, bh: Tensor | None
 ) -> Tensor:
     """Z for all t from the states. Equation 5.1."""
-    return _from_input(x, Wi, bi, bh) + from_states(a, h, Wh.mT)
+    return from_input(x, Wi, bi, bh) + from_states(a, h, Wh.mT)
 
 
 def _steps(padded: Tensor | None) -> Sequence[Tensor] | None:
