@@ -48,6 +48,7 @@ def test_every_measure_has_its_peers() -> None:
         "beyond parameters, batch": {"torch.nn eager"},
         "recurrent step": {"torch.nn.RNN", "matrix products"},
         "recurrent peak memory": {"torch.nn.RNN"},
+        "recurrent whole step": {"torch.nn.RNN with SGD"},
         "import": {"torch"},
         "first step": {"torch.nn eager"},
         "file to first step": {"polars to_torch"},

@@ -226,13 +226,17 @@ def updates_ahead(trainer: Trainer, wanted: int, done: int) -> int:
     return max(min(ahead), 1)
 
 
-def trainer_obstacle(trainer: Trainer, engine: str, networks: int | None) -> str | None:
-    """What is asked of a Trainer that the engine does not do for so many networks, in words; None for nothing."""
+def trainer_obstacle(trainer: Trainer, engine: str, single: bool = True) -> str | None:
+    """What is asked of a Trainer that the fused, or the compiled, engine does not do, in words; None for nothing.
+
+    Args:
+        single: whether it is of one network, and step by step without a CUDA graph.
+    """
     accumulation = [c.scheduling for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
     whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)  # copies of the network
     clips = trainer.gradient_clip_val or None
     asked = {
-        "gradient_clip_val": clips if engine == "compiled" or networks else None,
+        "gradient_clip_val": clips if engine == "compiled" or not single else None,
         "gradient_clip_algorithm": "value" if clips and trainer.gradient_clip_algorithm == "value" else None,
         "accumulate_grad_batches": trainer.accumulate_grad_batches if trainer.accumulate_grad_batches != 1 else None,
         "GradientAccumulationScheduler": accumulation[0] if accumulation else None,

@@ -218,7 +218,7 @@ class BPModule(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         # A run's first hook, before Lightning refuses on its own and without a word of the engine.
         self.engine = self.hparams["engine"]
-        self._take_fused_unless(trainer_obstacle(self.trainer, self.engine, self.hparams["networks"]))
+        self._take_fused_unless(trainer_obstacle(self.trainer, self.engine, not (self.hparams["networks"] or self.cuda_graph)))
         if self.hparams["engine"] == "auto":
             self._take_fused_unless(step_watcher(self.trainer))
         return []
