@@ -68,7 +68,7 @@ OPTIONS = {
     "export": "ckpt_path output model help",
     "gradcheck": "device function inputs reference surrogate tolerance only module jobs fail-on baseline verbose json junit"
     " markdown explain scan help",
-    "trace": "config print_config seed_everything trainer data model samples"
+    "trace": "config print_config seed_everything trainer data model samples sequences"
     " x y hidden_sizes activation weights cost output init lr seed markdown html lang json help",
     "benchmark": "threads only rounds quick json plot help",
 }

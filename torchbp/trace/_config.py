@@ -72,6 +72,9 @@ def from_config(args: list[str]) -> tuple[Trace, str, Any]:
         lr = lr_from_curvature(module.network, batches, module.cost)
     x = module.input_scaling(x[:samples])
     y = y[:samples] if module.target_scaling is None else module.target_scaling(y[:samples])
+    if x.dim() == 3:  # what is after the end of all of them is left out
+        steps = int((~x.isnan().all(-1)).sum(1).max())
+        x, y = x[:, :steps], y[:, :steps] if y.dim() == 3 else y
     standardised = ", standardised" if getattr(data, "standardize", False) else ""
     which = "The first sample" if samples == 1 else f"The first {samples} samples"
     source = (

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from torchbp import equations as eq
+from torchbp._sequences import check_network_of_sequences
 from torchbp.iteration import Collect, Dense, Network, Sink, backward, forward, layers_of
 from torchbp.nn import BPNetwork
 from torchbp.trace._formula import greek, latex, named, plain
+from torchbp.trace._in_time import ElmanLayer, input_of_last, refuse_sequences
 from torchbp.trace._pytorch import by_pytorch
 from torchbp.trace._steps import Section, Step, Trace
 
@@ -18,15 +20,15 @@ ARROW = r"\leftarrow"
 
 
 def trace(network: BPNetwork, x: Tensor, y: Tensor, cost: str | None = None, lr: float = 0.1) -> Trace:
-    """Equations 2.1 to 3.2g, 4.1 and 4.2 for one iteration of gradient descent on the mean cost, in float64.
+    """Equations 2.1 to 3.2g, 4.1 to 5.3 for one iteration of gradient descent on the mean cost, in float64.
 
     The iteration is :mod:`torchbp.iteration`'s; the value beside each of its own is of the entries' references, of PyTorch's
     autograd, or of torch.optim.SGD. The network keeps its parameters.
 
     Args:
         network: of any depth, with any activations; not of K networks.
-        x: (B, n0), at least one row.
-        y: (B, nL), within the range that the output takes.
+        x: (B, n0), at least one row; of sequences (B, T, n0), all of T steps.
+        y: (B, nL), within the range that the output takes; for each step (B, T, nL).
         cost: one that goes with the network's output; None for the first that does.
         lr: the learning rate α, positive.
 
@@ -54,10 +56,13 @@ class _Layer(Dense):
     notes: "_Notes"
     number: int
     last: bool
+    above_time = ""  # of a recurrent network, what the last layer sees of the others
 
     @property
     def input(self) -> str:
         """What the layer's input is called."""
+        if self.above_time:
+            return self.above_time
         return f"A{self.number - 1}" if self.number > 1 else "X"
 
     def of_g(self, formula: str) -> str:
@@ -93,23 +98,38 @@ class _Gradients(Collect):
         super().__init__([True] * len(symbols))
         self.notes, self.symbols = notes, symbols
         # By parameter, its layer and what the text calls it.
-        self.places = [(layer, what) for layer in layers for what in ("weights", "biases", *map(greek, layer.g.parameters))]
+        self.places = [(layer, what) for layer in layers for what in (*_words(layer), *map(greek, layer.g.parameters))]
 
     def product(self, slot: int, dzt: Tensor, x: Tensor) -> None:
         super().product(slot, dzt, x)
         layer, _ = self.places[slot]
+        if self._in_time(slot):
+            return
         self._add("3.2d" if layer.last else "3.2f", slot, f"d(Z{layer.number}).T @ {layer.input}")
 
     def rows(self, slot: int, dz: Tensor, dzt: Tensor) -> None:
         super().rows(slot, dz, dzt)
         layer, _ = self.places[slot]
+        if self._in_time(slot):
+            return
         self._add("3.2d" if layer.last else "3.2f", slot, f"rows(d(Z{layer.number}))")
 
     def other(self, slot: int, gradient: Tensor) -> None:
         super().other(slot, gradient)
         layer, _ = self.places[slot]
+        if self._in_time(slot):
+            return
         over = "rows" if gradient.shape[-1] == len(layer.b) > 1 else "total"  # for each unit, or for all
         self._add("4.1", slot, f"{over}(times(d(A{layer.number}), partial(g, {self.symbols[slot]})))")
+
+    def _in_time(self, slot: int) -> bool:
+        """Whether it is a recurrent layer's, which is noted then."""
+        layer: Any = self.places[slot][0]
+        if isinstance(layer, ElmanLayer):
+            number, formula = layer.formula_of(slot - layer.slot)
+            self._add(number, slot, formula)
+            return True
+        return False
 
     def _add(self, number: str, slot: int, formula: str) -> None:
         (layer, what), gradient = self.places[slot], self.gradients[slot]
@@ -124,14 +144,18 @@ class _Notes:
 
     def __init__(self, network: Network, parameters: Mapping[str, Tensor], x: Tensor, y: Tensor, lr: float) -> None:
         self.steps: list[Step] = []
+        y = y.flatten(0, 1) if y.dim() == 3 else y
         self.reference = by_pytorch(network, parameters, x, y, lr)
         self.output, self.m, symbols = network.output, network.output.count(y), list(parameters)
         values = [value.clone() for value in parameters.values()]
         # With autograd on no memory is written twice, and 3.2e is the formula itself; no value asks for a gradient.
         with torch.enable_grad():
-            layers: Any = layers_of(network, values, _Layer)
+            layers: Any = layers_of(network, values, _Layer, ElmanLayer)
             for number, layer in enumerate(layers, 1):
                 layer.notes, layer.number, layer.last = self, number, number == len(layers)
+                layer.steps = x.shape[1]
+            if network.pooling is not None:
+                layers[-1].above_time = input_of_last(network, len(layers) - 1, x.shape[1])
             self.depth, self.section = len(layers), "forward"
             z = forward(layers, x)
             a = self._predict(z)
@@ -226,9 +250,17 @@ def cost_in_words(cost: str) -> str:
     return cost.replace("_", "-" if cost == "cross_entropy" else " ")
 
 
+def _words(layer: Any) -> tuple[str, ...]:
+    """What the text calls a layer's parameters, but for the activation's."""
+    if isinstance(layer, ElmanLayer):
+        return "input weights", "recurrent weights", "input biases", "recurrent biases"
+    return "weights", "biases"
+
+
 def _symbols(network: Network) -> list[str]:
     """W1, b1, those of its activation, W2, ..."""
-    of_layers = [("W", "b", *map(greek, g.parameters)) for g, _ in network.layers]
+    own = ("W", "b") if network.pooling is None else ("Wi", "Wh", "bi", "bh")
+    of_layers = [(*own, *map(greek, g.parameters)) for g in network.hidden] + [("W", "b")]
     return [f"{name}{l}" for l, names in enumerate(of_layers, 1) for name in names]
 
 
@@ -236,6 +268,9 @@ def _check(network: Network, parameters: Sequence[Tensor], x: Tensor, y: Tensor,
     if not (lr > 0 and math.isfinite(lr)):
         raise ValueError(f"lr is {lr:g}; it must be a positive number")
     n_in, n_out = parameters[0].shape[1], len(parameters[-1])
-    if x.dim() != 2 or x.shape[1] != n_in or y.shape != (len(x), n_out) or not len(x):
+    if network.pooling is not None:
+        check_network_of_sequences(network, x, y, parameters)
+        refuse_sequences(network, x)
+    elif x.dim() != 2 or x.shape[1] != n_in or y.shape != (len(x), n_out) or not len(x):
         raise ValueError(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; they must be (B, {n_in}) and (B, {n_out})")
     network.output.check_targets(y)

@@ -26,8 +26,10 @@ def page(trace: Trace, source: str, lang: str = "en") -> str:
         lang: ``"en"`` or ``"zh"``.
 
     Raises:
-        ValueError: an activation whose formula the page cannot compute.
+        ValueError: an activation whose formula the page cannot compute, or a recurrent network.
     """
+    if trace.network.pooling is not None:
+        raise ValueError("html is for networks without recurrent layers; take --markdown")
     # "<" would end the script that the data stand in.
     data = json.dumps(page_data(trace, source, lang), ensure_ascii=False).replace("<", r"\u003c")
     text = _text("page.html")

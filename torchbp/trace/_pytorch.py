@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as TF
 
 from torchbp.iteration import Network, layers_of
+from torchbp.trace._in_time import inner_by_pytorch
 
 
 @torch.enable_grad()
@@ -14,7 +15,10 @@ def by_pytorch(network: Network, parameters: Mapping[str, Tensor], x: Tensor, y:
     """The value of every symbol, parameters as they are after the step."""
     leaves = {symbol: value.clone().requires_grad_() for symbol, value in parameters.items()}
     *hidden, last = layers_of(network, list(leaves.values()))
-    output, depth, inner, a = network.output, len(network.layers), {}, x
+    output, depth, a = network.output, len(network.layers), x
+    inner: dict[str, Tensor] = {}
+    if network.pooling is not None:
+        a, hidden = inner_by_pytorch(hidden, x, inner, network.pooling), []
     for l, layer in enumerate(hidden, 1):
         z = inner[f"Z{l}"] = TF.linear(a, layer.W, layer.b)
         a = inner[f"A{l}"] = layer.g.reference(z, *layer.theta)

@@ -54,7 +54,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Trace:
-    """One iteration on samples ``x`` (B, n0) with targets ``y`` (B, nL).
+    """One iteration on samples ``x`` (B, n0), or (B, T, n0), with targets ``y`` (B, nL), or (B, T, nL).
 
     ``parameters`` are those before it, by symbol: W1, b1, those of the activation, W2, ...
     """
@@ -69,7 +69,8 @@ class Trace:
     @property
     def sizes(self) -> list[int]:
         """[n0, n1, ..., nL]."""
-        return [self.x.shape[1], *(len(self.parameters[f"b{l}"]) for l in range(1, len(self.network.hidden) + 2))]
+        biases = (self.parameters.get(f"bi{l}", self.parameters.get(f"b{l}")) for l in range(1, len(self.network.hidden) + 2))
+        return [self.x.shape[-1], *map(len, biases)]  # type: ignore[arg-type]
 
     @property
     def m(self) -> int:
@@ -79,7 +80,8 @@ class Trace:
     @property
     def given(self) -> dict[str, Tensor]:
         """What the iteration starts from, by symbol."""
-        return {"X": self.x, "Y": self.y, **self.parameters}
+        x = {"X": self.x} if self.x.dim() == 2 else {f"X_{t}": xt for t, xt in enumerate(self.x.unbind(1), 1)}
+        return {**x, "Y": self.y.flatten(0, -2), **self.parameters}
 
     def record(self) -> dict[str, Any]:
         """What was given and every step, tensors as nested lists: for JSON."""

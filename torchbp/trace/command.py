@@ -12,7 +12,7 @@ from torchbp._deferred import deferred
 from torchbp._files import replacing
 from torchbp.activations import ACTIVATIONS, Activation, activation_of, import_activation
 from torchbp.cli import OneLineParser, console
-from torchbp.nn import BPNetwork
+from torchbp.nn import BPNetwork, RecurrentNetwork
 from torchbp.outputs import OUTPUTS
 from torchbp.trace._iteration import trace
 from torchbp.trace._steps import Trace
@@ -58,6 +58,10 @@ def _from_sample(args: list[str]) -> tuple[Trace, str, Any]:
     options = _parser().parse_args(_joined(args))
     x, y = _matrix("x", options.x), _matrix("y", options.y)
     activations = _activations(options.activation)
+    if options.sequences is not None:  # of which x is one, a row a step
+        x, y = x.unsqueeze(0), y.unsqueeze(0) if options.sequences == "each" else y
+        if options.weights is not None:
+            raise ValueError(f"weights is {options.weights}; with --sequences they are drawn by --seed")
     if options.weights is not None:
         if options.hidden_sizes is not None:
             raise ValueError(f"hidden_sizes is {options.hidden_sizes!r}; with --weights it is left out, for the weights say it")
@@ -66,8 +70,9 @@ def _from_sample(args: list[str]) -> tuple[Trace, str, Any]:
         network, source = network_from(options.weights, options.output, activations), f"Weights from {options.weights}."
     else:
         torch.manual_seed(options.seed)
-        sizes = [x.shape[1], *_sizes(options.hidden_sizes or "[2]"), y.shape[1]]
-        network = BPNetwork(sizes, options.output, options.init, activations, dtype=torch.float64)
+        sizes = [x.shape[-1], *_sizes(options.hidden_sizes or "[2]"), y.shape[-1]]
+        kind, how = (BPNetwork, {}) if options.sequences is None else (RecurrentNetwork, {"pooling": options.sequences})
+        network = kind(sizes, options.output, options.init, activations, dtype=torch.float64, **how)
         source = f"Weights drawn by seed {options.seed} ({options.init})."
     return trace(network, x, y, options.cost, options.lr), source, options
 
@@ -81,7 +86,8 @@ def _parser() -> OneLineParser:
         "  torchbp trace --x 0,1 --y 0,0,1 --output softmax\n"
         "  torchbp trace --weights configs/weights/mazur.yaml --x 0.05,0.1 --y 0.01,0.99 --cost squared_error\n"
         "  torchbp trace --config configs/xor.yaml --samples 4 --markdown xor.md\n"
-        "  torchbp trace --x 0,1 --y 1 --html trace.html",
+        "  torchbp trace --x 0,1 --y 1 --html trace.html\n"
+        "  torchbp trace --x '0.5; 0.2; -1' --y 1 --sequences last --activation tanh",
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -97,7 +103,18 @@ def _parser() -> OneLineParser:
     add("--cost", choices=costs, help="(default: the first that goes with the output)")
     add("--output", default="sigmoid", choices=outputs, help="the last layer's activation (default: sigmoid)")
     add("--weights", metavar="FILE", help="JSON or YAML with W1, b1, ... and activations' parameters, such as beta1")
-    add("--init", default="glorot", choices=("glorot", "normal"), help="how the weights are drawn (default: glorot)")
+    places = ("last", "mean", "each")
+    add(
+        "--sequences",
+        choices=places,
+        help="x is one sequence, a row a step, with a target for its last state, its mean, or each",
+    )
+    add(
+        "--init",
+        default="glorot",
+        choices=("glorot", "normal", "orthogonal"),
+        help="how the weights are drawn (default: glorot)",
+    )
     add("--lr", type=float, default=0.5, help="the learning rate α (default: 0.5)")
     add("--seed", type=_seed, default=0, help="of the weights (default: 0)")
     add("--markdown", metavar="FILE", help="write Markdown with LaTeX formulas instead; - for standard output")
