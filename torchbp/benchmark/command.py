@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torchbp.benchmark._rows import Row
 
-PARTS = ("command", "step", "memory", "startup", "table", "training", "recurrent")
+PARTS = ("command", "step", "memory", "startup", "table", "training", "recurrent", "networks")
 
 
 def run(args: Sequence[str]) -> int:
@@ -112,6 +112,10 @@ def _measure(options: Any) -> "tuple[list[Row], Any]":
             with warnings.catch_warnings():
                 be_quiet()
                 rows += training_times(quick, runs, progress)
+        if "networks" in options.only:
+            from torchbp.benchmark._networks import network_times
+
+            rows += network_times(quick, runs, progress)
         if options.plot:
             points = plot(Path(options.plot), quick, rounds, block, options.threads, progress)
     return rows, points

@@ -115,7 +115,7 @@ class BPNetwork(nn.Module):
                 for name, values in drawn.items():
                     values.append(getattr(layer, name).detach().clone())
             for name, values in drawn.items():
-                layer.register_parameter(name, nn.Parameter(torch.stack(values)))
+                layer.register_parameter(name, nn.Parameter(_stacked(values)))
 
     def _draw(self, init: str, output: Output) -> None:
         layer: Any
@@ -208,6 +208,13 @@ def checked_sizes(layer_sizes: Sequence[int], least: int) -> list[int]:
         words = {2: "two", 3: "three"}[least]
         raise ValueError(f"layer_sizes is {sizes}; it must be {words} or more positive integers, such as [30, 16, 1]")
     return sizes
+
+
+def _stacked(values: Sequence[Tensor]) -> Tensor:
+    """The tensors, one after another; on the meta device PyTorch would import SymPy to do so, for seconds."""
+    if values[0].is_meta:
+        return values[0].new_empty((len(values), *values[0].shape))
+    return torch.stack(list(values))
 
 
 def activations_of(activation: str | Activation | Sequence[str | Activation], hidden_layers: int) -> tuple[Activation, ...]:

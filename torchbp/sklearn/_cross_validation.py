@@ -73,9 +73,10 @@ def fit_folds(wholes: Sequence[BPEstimator], X: Any, t: np.ndarray, splits: Sequ
     """
     models, learners = [], []
     for whole in wholes:
+        parameters = whole.get_params()
+        known = {name: value for name, value in whole.__dict__.items() if name not in parameters}
         for train, _ in splits:
             model = clone(whole)
-            known = {name: value for name, value in whole.__dict__.items() if name not in model.get_params()}
             model.__dict__.update(known)
             seed = int(check_random_state(model.random_state).randint(MAX_SEED))
             model._start(X[train], t[train], None, [seed])
