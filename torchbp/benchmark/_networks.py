@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torchbp.benchmark._rows import Progress, Row, compare, interleaved
@@ -24,8 +25,8 @@ def network_times(quick: bool, rounds: int, progress: Progress) -> list[Row]:
             setting = f"{name}, B {batch_size}, {epochs if not quick else 2} epochs"
             epochs = 2 if quick else epochs
             runs: dict[str, Callable[[], Any]] = {
-                OURS: lambda X=X, y=y, b=batch_size, e=epochs: _ours(b, e).fit(X, y),
-                MLP: lambda X=X, y=y, b=batch_size, e=epochs: _peer(b, e).fit(X, y),
+                OURS: partial(_fit, _ours, batch_size, epochs, X, y),
+                MLP: partial(_fit, _peer, batch_size, epochs, X, y),
             }
             rows.append(_compared("fit", setting, OURS, MLP, runs, rounds, progress))
         X, y = _data("breast_cancer", quick)
@@ -67,6 +68,10 @@ def _peer(batch_size: int, epochs: int) -> Any:
         n_iter_no_change=epochs + 1,
         random_state=0,
     )
+
+
+def _fit(kind: Callable[[int, int], Any], batch_size: int, epochs: int, X: Any, y: Any) -> None:
+    kind(batch_size, epochs).fit(X, y)
 
 
 def _compared(

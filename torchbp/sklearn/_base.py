@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torchbp.fitting import Learner, Plan, fit_together, network_of
 from torchbp.nn import BPNetwork
-from torchbp.outputs import output_for
+from torchbp.outputs import output_for, output_of
 from torchbp.sklearn._board import Board
 from torchbp.sklearn._rows import Rows, scaled, scaling_of
 
@@ -414,26 +414,31 @@ class BPEstimator(BaseEstimator, ABC):
         """The weighted inputs of the last layer, (K, N, nL)."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=DTYPES, reset=False)
-        dtype = next(iter(self._states[0].values())).dtype
-        device = self._device()
-        network = self.networks_.to(device)
-        step = max(1, CHUNK // (len(self._states) * max(self._sizes)))
+        return self._weighted_inputs(X, self._states)
+
+    def _weighted_inputs(self, X: Any, states: Sequence[dict[str, Tensor]]) -> Tensor:
+        """The same of networks of these states, whose rows are scaled alike."""
+        dtype, device, many = next(iter(states[0].values())).dtype, self._device(), len(states) > 1
+        network = network_of(self._plan(1, 1), states).to(device)
+        step = max(1, CHUNK // (len(states) * max(self._sizes)))
         parts = []
         for begin in range(0, X.shape[0], step):
             part = X[begin : begin + step]
-            x = torch.from_numpy(scaled(part.toarray() if sp.issparse(part) else part, self._scaling, self.clip)).to(
-                device, dtype
-            )
-            z = network.logits(x.expand(len(self._states), *x.shape) if len(self._states) > 1 else x)
-            parts.append(z.cpu())
+            part = scaled(part.toarray() if sp.issparse(part) else part, self._scaling, self.clip)
+            x = torch.from_numpy(part).to(device, dtype)
+            parts.append(network.logits(x.expand(len(states), *x.shape) if many else x).cpu())
         z = torch.cat(parts, -2)
-        return z if len(self._states) > 1 else z.unsqueeze(0)
+        return z if many else z.unsqueeze(0)
+
+    def _outputs(self, X: Any, states: Sequence[dict[str, Tensor]]) -> Tensor:
+        """The activations of the last layer of networks of these states, (K, N, nL)."""
+        return output_of(self._output[1], self._output[0]).activation(self._weighted_inputs(X, states))
 
 
 def drawn(sizes: Sequence[int], output: str, activation: Any, seed: int, dtype: Any) -> dict[str, Tensor]:
     """The state_dict of a network at its start; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # as torch.manual_seed does on the CPU, in a hundredth of the time
         network = BPNetwork(sizes, output, activation=activation)
     # Drawn in float32, so that both precisions start alike.
     dtypes = {np.dtype(np.float64): torch.float64, np.dtype(np.float32): torch.float32}

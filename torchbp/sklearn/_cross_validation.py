@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torchbp.fitting import Learner, fit_together
 from torchbp.sklearn._base import MAX_SEED, BPEstimator
-from torchbp.sklearn._rows import Rows
+from torchbp.sklearn._rows import Rows, scaled
 
 ALONE = {"early_stopping": False, "warm_start": False, "n_networks": None, "class_weight": None, "callbacks": None}
 
@@ -47,7 +47,10 @@ def cross_validate(
     splitter = check_cv(cv, y, classifier=whole._task() != "regression")
     splits = list(splitter.split(X, y, groups))
     [models] = fit_folds([whole], X, t, splits)
-    scores = scores_of(models, X, y, splits, check_scoring(whole, scoring))
+    if scoring is None:
+        [scores] = own_scores([models], X, t, splits)
+    else:
+        scores = scores_of(models, X, y, splits, check_scoring(whole, scoring))
     indices = {name: [split[number] for split in splits] for number, name in enumerate(("train", "test"))}
     return {"test_score": scores, "estimator": models, "indices": indices}
 
@@ -104,6 +107,25 @@ def scores_of(models: Sequence[BPEstimator], X: Any, y: Any, splits: Sequence[An
             for model, (_, test) in zip(models, splits, strict=True)
         ]
     )
+
+
+@torch.no_grad()
+def own_scores(models: Sequence[Sequence[BPEstimator]], X: Any, t: np.ndarray, splits: Sequence[Any]) -> list[np.ndarray]:
+    """The ``score`` of each estimator's models, as :func:`scores_of` gives it, by one prediction of a split at a time."""
+    scores = np.full((len(models), len(splits)), np.nan)
+    for number, (_, test) in enumerate(splits):
+        of_split = [of_splits[number] for of_splits in models]
+        there = [k for k, model in enumerate(of_split) if model.__sklearn_is_fitted__()]
+        if not there:
+            continue
+        first = of_split[there[0]]
+        a = first._outputs(X[test], [of_split[k]._states[0] for k in there])
+        for k, prediction in zip(there, a, strict=True):
+            model = of_split[k]
+            y = t[test] if model._target_scaling is None else scaled(t[test], model._target_scaling)
+            target = torch.from_numpy(y).to(prediction.dtype)
+            scores[k, number] = model._score_of(prediction, target, target.new_ones(len(target)))
+    return list(scores)
 
 
 def _train(model: BPEstimator, learners: list[Learner], X: Any, t: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from torchbp.sklearn._base import MAX_SEED
-from torchbp.sklearn._cross_validation import encoded, fit_folds, scores_of
+from torchbp.sklearn._cross_validation import encoded, fit_folds, own_scores, scores_of
 
 OWN = ("learning_rate_init", "random_state")  # in which networks side by side may differ
 SPACE: dict[str, Any] = {
@@ -97,7 +97,10 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         base = clone(self.estimator)
-        rows, targets, t = encoded(clone(base), X, y)
+        whole = clone(base)
+        rows, targets, t = encoded(whole, X, y)
+        parameters = whole.get_params()
+        known = {name: value for name, value in whole.__dict__.items() if name not in parameters}
         classes = base._task() != "regression"
         splits = list(check_cv(self.cv, targets, classifier=classes).split(rows, targets, groups))
         self.n_splits_, self.scorer_ = len(splits), check_scoring(base, self.scoring)
@@ -112,7 +115,7 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
             self.study_.sampler = optuna.samplers.TPESampler(seed=(seed + len(self.study_.trials)) % MAX_SEED)
             done: list[tuple[dict[str, Any], np.ndarray, float]] = []
             while len(done) < self.n_trials:
-                done += self._side_by_side(base, rows, targets, t, splits, spaces, self.n_trials - len(done))
+                done += self._side_by_side(base, known, rows, targets, t, splits, spaces, self.n_trials - len(done))
         finally:
             optuna.logging.set_verbosity(quiet)
         self._keep(done)
@@ -121,9 +124,20 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
         return self
 
     def _side_by_side(
-        self, base: Any, X: Any, y: Any, t: np.ndarray, splits: list[Any], spaces: dict[str, "_Space"], most: int
+        self,
+        base: Any,
+        known: dict[str, Any],
+        X: Any,
+        y: Any,
+        t: np.ndarray,
+        splits: list[Any],
+        spaces: dict[str, "_Space"],
+        most: int,
     ) -> list[tuple[dict[str, Any], np.ndarray, float]]:
-        """Candidates of one shape: their parameters, the scores of their splits, and the seconds that each took."""
+        """Candidates of one shape: their parameters, the scores of their splits, and the seconds that each took.
+
+        ``known`` is what an estimator knows of X and y.
+        """
         from optuna.trial import TrialState
 
         trials = [self.study_.ask()]
@@ -141,12 +155,16 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
         begun = perf_counter()
         wholes = [clone(base).set_params(**params) for params in asked]
         for whole in wholes:
-            encoded(whole, X, y)
+            whole._check_parameters()
+            whole.__dict__.update(known)
         fitted = fit_folds(wholes, X, t, splits)
+        if self.scoring is None:
+            scored = own_scores(fitted, X, t, splits)
+        else:
+            scored = [scores_of(models, X, y, splits, self.scorer_) for models in fitted]
         took = (perf_counter() - begun) / len(trials)
         results = []
-        for trial, params, models in zip(trials, asked, fitted, strict=True):
-            scores = scores_of(models, X, y, splits, self.scorer_)
+        for trial, params, scores in zip(trials, asked, scored, strict=True):
             mean = float(scores.mean())
             self.study_.tell(trial, mean if np.isfinite(mean) else None, state=None if np.isfinite(mean) else TrialState.FAIL)
             results.append((params, scores, took))
