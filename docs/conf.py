@@ -1,5 +1,6 @@
 """Sphinx's settings. Formulas become MathML, so that neither making nor reading the pages needs a network."""
 
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from sphinx.application import Sphinx
 import torchbp
 from torchbp.cli import main
 
-ROOT = Path(__file__).parents[1]
 project = "torchbp"
 author = "the torchbp authors"
 version = release = torchbp.__version__
@@ -40,7 +40,7 @@ html_theme_options = {
     "footer_end": [],
     "header_links_before_dropdown": 5,
 }
-html_sidebars = {"index": []}
+html_sidebars = {page: [] for page in ("index", "text", "own_function", "table", "gallery", "api")}  # no pages beneath them
 copyright = author
 
 
@@ -52,7 +52,7 @@ def inline(translator: Any, node: nodes.math) -> None:
 
 def block(translator: Any, node: nodes.math_block) -> None:
     """A formula on a line of its own."""
-    translator.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
+    translator.body.append(f'<div class="equation">{convert(node.astext(), display="block")}</div>')
     raise nodes.SkipNode
 
 
@@ -68,10 +68,11 @@ def as_text(app: Sphinx, what: str, name: str, thing: object, options: object, l
 
 def interactive(app: Sphinx, exception: Exception | None) -> None:
     """The page that text.md shows: the iteration that it works by hand, in English and Chinese."""
-    given = ["--weights", str(ROOT / "configs" / "weights" / "by_hand.yaml"), "--x", "1,0.5", "--y", "1", "--lr", "0.5"]
-    for lang in ("en", "zh"):
-        if main(["trace", *given, "--lang", lang, "--html", str(Path(app.outdir) / f"trace-{lang}.html")]):
-            raise RuntimeError("the page of torchbp trace was not made")
+    given = ["--weights", "configs/weights/by_hand.yaml", "--x", "1,0.5", "--y", "1", "--lr", "0.5"]
+    with chdir(Path(__file__).parents[1]):
+        for lang in ("en", "zh"):
+            if main(["trace", *given, "--lang", lang, "--html", str(Path(app.outdir) / f"trace-{lang}.html")]):
+                raise RuntimeError("the page of torchbp trace was not made")
 
 
 def setup(app: Sphinx) -> None:

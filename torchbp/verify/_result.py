@@ -17,8 +17,8 @@ MAX_DETAILS = 5
 class Row:
     """One check on one device in one dtype.
 
-    ``absolute_error`` is the largest ``|got - expected|``, ``relative_error`` is that divided by the largest ``|expected|`` of
-    its tensor; both are None where nothing was compared. ``detail`` says what was found and where. ``missing`` is the feature
+    ``absolute_error`` is the largest ``|got - expected|``, ``relative_error`` that over the largest ``|expected|`` of its
+    tensor; both are None where nothing was compared. ``detail`` says what was found and where. ``missing`` is the feature
     that the Function lacks where the status is ``unsupported``, empty otherwise.
     """
 
