@@ -120,7 +120,7 @@ CASES = [
     (
         "test --ckpt_path foreign.ckpt",
         1,
-        "foreign.ckpt is no checkpoint of torchbp; one has a state_dict with network.layers.0",
+        "foreign.ckpt is no checkpoint of torchbp; one has a state_dict with input_scaling.mean",
     ),
     (
         "test --ckpt_path loops.ckpt --data.path good.csv",
