@@ -1,0 +1,151 @@
+"""Costs: equations 3.1a to 3.2c, and 4.2."""
+
+import torch
+from torch import Tensor
+
+from torchbp import equations as eq
+from torchbp.functional._calls import cost_call
+from torchbp.functional._checks import checked_cost
+from torchbp.functions import positives_weighted, reduce
+from torchbp.outputs import CROSS_ENTROPY_OF_ACTIVATION, OUTPUTS, Output
+
+_SQUARED_ERROR = OUTPUTS["squared_error", "linear"]
+_SIGMOID = OUTPUTS["cross_entropy", "sigmoid"]
+_SOFTMAX = OUTPUTS["cross_entropy", "softmax"]
+
+
+def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Squared-error cost (a - y)² (equation 3.1a), as ``torch.nn.functional.mse_loss``.
+
+    Args:
+        input: activations or predictions, any shape.
+        target: the same shape as ``input``; unlike PyTorch's, never broadcast.
+        reduction: ``'mean'`` divides by the number of elements, ``'sum'`` adds them, ``'none'`` keeps the shape.
+
+    Returns:
+        A scalar, or the shape of ``input`` for ``'none'``.
+
+    Raises:
+        ValueError: shapes that differ, or another ``reduction``.
+        TypeError: a tensor that is not of a real floating-point type.
+
+    >>> mse_loss(torch.tensor([0.5, 1.0]), torch.tensor([0.0, 1.0]))
+    tensor(0.1250)
+    """
+    return cost_call(_SQUARED_ERROR)(*checked_cost(input, target, reduction))
+
+
+def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy cost of activations (equation 3.1c), as ``torch.nn.functional.binary_cross_entropy``.
+
+    ``input`` and ``target`` lie in [0, 1]; shapes, ``reduction`` and errors as :func:`mse_loss`. Where the activation comes
+    from a sigmoid, :func:`binary_cross_entropy_with_logits` is as exact at saturation, and its gradient never vanishes there.
+
+    >>> binary_cross_entropy(torch.tensor([0.5]), torch.tensor([1.0]))
+    tensor(0.6931)
+    """
+    return cost_call(CROSS_ENTROPY_OF_ACTIVATION)(*checked_cost(input, target, reduction))
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor, target: Tensor, reduction: str = "mean", pos_weight: Tensor | None = None, weight: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy cost of g(z) from the weighted input z (equations 2.4 and 3.1c); its backward is a - y (3.2c).
+
+    As ``torch.nn.functional.binary_cross_entropy_with_logits``, finite for every finite ``input``; ``target`` lies in [0, 1];
+    shapes, ``reduction`` and errors as :func:`mse_loss`. ``pos_weight``, 0 or above and broadcast to ``input``, multiplies the
+    cost's term of the positive class, y ln a; ``weight``, broadcast likewise, multiplies each cost. Both may have gradients.
+
+    >>> binary_cross_entropy_with_logits(torch.tensor([0.0]), torch.tensor([1.0]))
+    tensor(0.6931)
+    """
+    input, target, reduction = checked_cost(input, target, reduction)
+    if pos_weight is None and weight is None:
+        return cost_call(_SIGMOID)(input, target, reduction)
+    costs_weight = 1 if weight is None else weight
+    if pos_weight is not None:
+        u, target = positives_weighted(target.to(input.dtype), pos_weight)
+        costs_weight = costs_weight * u
+    return reduce(costs_weight * cost_call(_SIGMOID)(input, target, "none"), reduction)
+
+
+def cross_entropy(
+    input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy cost of softmax outputs (equation 4.2), as ``torch.nn.functional.cross_entropy``; its backward is a - y.
+
+    Args:
+        input: weighted inputs, finite, (C) or (B, C).
+        target: class indices, () or (B), or probabilities of the shape of ``input``.
+        reduction: ``'mean'`` divides by the number of rows, or for class indices by the sum of their weights; ``'sum'`` adds
+            the rows' costs, ``'none'`` gives one cost a row.
+        weight: (C), what each class's term is multiplied by.
+        label_smoothing: the share of the target, in [0, 1], that is spread evenly over all classes.
+
+    Returns:
+        A scalar, or () or (B) for ``'none'``.
+
+    Raises:
+        ValueError: shapes that do not fit, another ``reduction``, or a ``label_smoothing`` outside [0, 1].
+        TypeError: an ``input`` that is not of a real floating-point type.
+
+    >>> cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+    tensor(0.6931)
+    """
+    if input.dim() not in (1, 2):
+        raise ValueError(f"input has shape {tuple(input.shape)}; cross_entropy takes (C) or (B, C)")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing is {label_smoothing}; it must be from 0 to 1")
+    if weight is not None and weight.shape != input.shape[-1:]:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; it must be one a class, {tuple(input.shape[-1:])}")
+    divisor = None
+    if not (target.is_floating_point() or target.is_complex()):
+        if target.shape != input.shape[:-1]:
+            raise ValueError(
+                f"target has shape {tuple(target.shape)}; class indices for an input of shape {tuple(input.shape)} "
+                f"have shape {tuple(input.shape[:-1])}"
+            )
+        divisor = None if weight is None else weight[target].sum()
+        target = torch.zeros_like(input).scatter(-1, target.long().unsqueeze(-1), 1)  # one-hot, also under vmap
+    input, target, reduction = checked_cost(input, target, reduction)
+    if label_smoothing:
+        target = eq.smoothed(target, label_smoothing)
+    if weight is not None:
+        target = target * weight
+    one_row = input.dim() == 1
+    if one_row:
+        input, target = input.unsqueeze(0), target.unsqueeze(0)
+    if reduction == "none":
+        costs = cost_call(_SOFTMAX)(input, target, "none").squeeze(-1)
+        return costs.squeeze(0) if one_row else costs
+    if reduction == "mean" and divisor is not None:
+        return cost_call(_SOFTMAX)(input, target, "sum") / divisor
+    return cost_call(_SOFTMAX)(input, target, reduction)
+
+
+def output_cost(
+    output: Output,
+    z: Tensor,
+    target: Tensor,
+    reduction: str,
+    weight: Tensor | None,
+    pos_weight: Tensor | None = None,
+    of_networks: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Cost and prediction of the weighted inputs of the last layer."""
+    if pos_weight is not None:
+        u, target = positives_weighted(target, pos_weight)
+        weight = u if weight is None else weight * u
+    prediction = output.activation(z.detach())
+    weighted = weight is not None
+    z, target, reduction = checked_cost(z, target, reduction)
+    if z.dim() == 1:  # one row
+        z, target = z.unsqueeze(0), target.unsqueeze(0)
+    costs = cost_call(output)(z, target, "none" if weighted or of_networks else reduction)
+    if weight is not None:
+        costs = weight * costs
+    if reduction == "none":
+        return (costs.reshape(*prediction.shape[:-1], -1) if z.dim() != prediction.dim() else costs), prediction
+    if of_networks:
+        return (costs.mean((-2, -1)) if reduction == "mean" else costs.sum((-2, -1))), prediction
+    return (reduce(costs, reduction) if weighted else costs), prediction
