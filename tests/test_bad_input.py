@@ -7,15 +7,27 @@ from bad_files import each
 # What it is called with, its exit status, and a telling part of its line.
 CASES = [
     # calls
-    ("train", 2, "'train' is no command; the commands are fit, validate, test, predict, export, gradcheck"),
+    ("train", 2, "'train' is no command; the commands are fit, validate, test, predict, cross-validate"),
     ("fit", 2, "fit needs data; say --data.path FILE --data.target COLUMN, or --config FILE"),
     ("fit --data.path good.csv", 2, "target is null, or is not there; say --data.target COLUMN"),
     ("CSV good.csv --data.target null", 2, "target is null, or is not there; say --data.target COLUMN"),
-    ("fit --data good.csv", 2, "data is good.csv; it must be ArrayDataModule, BuiltinDataModule, TabularDataModule or another"),
-    ("fit --data Nothing --data.path good.csv", 2, "data is Nothing; it must be ArrayDataModule, BuiltinDataModule, Tabular"),
-    ("fit --data os.system", 2, "data is os.system; it must be ArrayDataModule, BuiltinDataModule, TabularDataModule or"),
-    ("fit --data nowhere.Data", 2, "data is nowhere.Data; it must be ArrayDataModule, BuiltinDataModule, TabularDataModule or"),
-    ("fit --data torchbp.data.Nope", 2, "data is torchbp.data.Nope; it must be ArrayDataModule, BuiltinDataModule, Tabular"),
+    ("fit --data good.csv", 2, "data is good.csv; it must be ArrayDataModule, BuiltinDataModule, SequenceDataModule, Tab"),
+    (
+        "fit --data Nothing --data.path good.csv",
+        2,
+        "data is Nothing; it must be ArrayDataModule, BuiltinDataModule, SequenceDataModule, Tab",
+    ),
+    ("fit --data os.system", 2, "data is os.system; it must be ArrayDataModule, BuiltinDataModule, SequenceDataModule, Tab"),
+    (
+        "fit --data nowhere.Data",
+        2,
+        "data is nowhere.Data; it must be ArrayDataModule, BuiltinDataModule, SequenceDataModule, Tab",
+    ),
+    (
+        "fit --data torchbp.data.Nope",
+        2,
+        "data is torchbp.data.Nope; it must be ArrayDataModule, BuiltinDataModule, SequenceDataModule, Tab",
+    ),
     ("fit --data '' --data.path good.csv", 2, "data is empty; it must be ArrayDataModule"),
     ("fit --data RowsDataModule", 1, "RowsDataModule has no rows of its own; take one of its subclasses"),
     ("fit --data BuiltinDataModule", 2, "arguments are required: name"),

@@ -143,6 +143,16 @@ def test_a_run_goes_on_where_it_ended(tmp_path: Path, said: Said) -> None:
         torch.testing.assert_close(ends[1][name], value, rtol=0, atol=0)
 
 
+def test_an_exported_program_takes_sequences_of_other_lengths(tmp_path: Path, said: Said) -> None:
+    _, module = fitted(said, "--data.path", str(ts(tmp_path)))
+    status, _, err = said("export", "--ckpt_path", "best", "--output", "model.pt2")
+    assert status == 0, err
+    program = torch.export.load("model.pt2").module()
+    for x in (padded(), padded()[:3, :4], np.concatenate([X, padded()], 1)):
+        found = program(torch.tensor(x, dtype=torch.float32)).numpy()
+        np.testing.assert_allclose(found, outputs(module, x), rtol=1e-4, atol=1e-6)
+
+
 def refusals(folder: Path) -> list[tuple[list[str], int, str]]:
     path, sun, arrays = str(table(folder)), str(series(folder)), str(npz(folder))
     fit = ["fit", "--data.path", path, "--data.target", "kind"]
