@@ -13,6 +13,7 @@ from measure_sequences import measured
 from test_sequences import ENDED, SUNNY, X, npz, padded, series, table, ts
 
 from torchbp.cli import main
+from torchbp.data import SequenceDataModule
 from torchbp.training import BPModule
 
 FAST = [
@@ -112,8 +113,15 @@ def test_a_prediction_for_each_step(tmp_path: Path, said: Said, bptt: list[str])
     path = table(tmp_path, sums=X.sum(2).cumsum(1))
     options = ["--data.target", "sums", "--data.series", "who", "--data.time", "when", "--data.channels", "[u, v]"]
     _, module = fitted(said, "--data.path", str(path), *options, *bptt)
-    status, _, err = said("test", "--ckpt_path", "best")
+    status, _, err = said("test", "--ckpt_path", "best", "--report", "report.json")
     assert status == 0, err
+    x, y = SequenceDataModule(path, "sums", "who", "when", ["u", "v"]).split_rows("test").all()
+    there = ~y[..., 0].isnan()
+    report = json.loads(Path("report.json").read_text())
+    assert report["rows"] == there.sum()
+    errors = outputs(module, x.numpy())[there] - y[there].numpy()
+    assert report["metrics"]["mse"] == pytest.approx(float((errors**2).mean()), rel=1e-4)
+    assert report["targets"][0]["rmse"] == pytest.approx(float((errors**2).mean() ** 0.5), rel=1e-4)
     found = predicted(said, "--data.path", str(path))
     number, step = (~ENDED).nonzero()
     assert found["who"].to_list() == [f"s{one:02}" for one in number]
