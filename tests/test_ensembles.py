@@ -15,8 +15,9 @@ from training_runs import quiet_trainer, train_rows
 from torchbp.cli import main
 from torchbp.data import BuiltinDataModule
 from torchbp.descent import Descent
+from torchbp.export import export
 from torchbp.nn import BPNetwork
-from torchbp.sklearn import BPClassifier
+from torchbp.sklearn import BPClassifier, BPRegressor
 from torchbp.training import BPModule
 from torchbp.training.checkpoint import load_checkpoint, newest_checkpoint
 
@@ -131,6 +132,41 @@ def test_every_command_has_the_mean_and_predict_the_spread(tmp_path, monkeypatch
     assert main(["fit", "--ckpt_path", newest_checkpoint(None, "last"), "--trainer.max_epochs", "4"]) == 0
     for name, value in load_checkpoint(newest_checkpoint(None, "last"))["state_dict"].items():
         torch.testing.assert_close(value, whole[name], rtol=1e-6, atol=1e-7)
+
+
+def test_a_network_that_diverges_is_left_out_and_ends_none_of_the_others(tmp_path, capfd):
+    data = BuiltinDataModule("sines", batch_size=32)
+    module = BPModule(4, 1, [5], "regression", activation="identity", lr=0.05, engine="fused", networks=3)
+    with torch.no_grad():
+        module.network.layers[1].weight[1] = 1e3  # its steps are far too long for its weights
+    others = [alone(module, k) for k in (0, 2)]
+    trainer = quiet_trainer(max_epochs=2)
+    trainer.fit(module, datamodule=data)
+    assert "torchbp: network 2 of 3 diverged before step" in capfd.readouterr().err
+    loader = BuiltinDataModule("sines", batch_size=32).train_dataloader()
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        for x, y in loader:
+            for network in others:
+                Descent(network, module.cost, 0.05).step(module.input_scaling(x), module.network_target(y))
+    x, y = data.split_rows("val").all()
+    with torch.no_grad():
+        mean = torch.stack([network(module.input_scaling(x)) for network in others]).mean(0)
+        torch.testing.assert_close(module(x), module.target_scaling.inverse(mean), rtol=1e-4, atol=1e-5)
+    assert trainer.callback_metrics["cost/val"].item() == pytest.approx(
+        TF.mse_loss(mean, module.network_target(y)).item(), rel=1e-4
+    )
+    trainer.save_checkpoint(tmp_path / "m.ckpt")
+    again = BPModule.load_from_checkpoint(tmp_path / "m.ckpt")
+    torch.testing.assert_close(again(x), module(x))
+    np.testing.assert_allclose(
+        BPRegressor.from_checkpoint(tmp_path / "m.ckpt").predict(x), again(x).detach().ravel(), rtol=1e-4
+    )
+    export(again, tmp_path / "m.pt2")
+    torch.testing.assert_close(torch.export.load(tmp_path / "m.pt2").module()(x), module(x), rtol=1e-4, atol=1e-5)
+    wild = BPModule(4, 1, [5], "regression", activation="identity", lr=1e6, engine="fused", networks=3)
+    with pytest.raises(FloatingPointError, match="a smaller lr may help"):
+        quiet_trainer(max_epochs=1).fit(wild, datamodule=data)
 
 
 def test_a_checkpoint_that_says_another_number_of_networks_is_refused(tmp_path):

@@ -37,6 +37,8 @@ class Predictor(nn.Module):
     def __init__(self, module: Any, offsets: Sequence[float] = (), target_offsets: Sequence[float] = ()) -> None:
         super().__init__()
         self.input_scaling, self.network, self.target_scaling = module.input_scaling, module.network, module.target_scaling
+        if module.kept is not None and not module.kept.all():
+            self.network = _only(module.network, module.kept > 0)
         self.offsets = torch.tensor(offsets, dtype=torch.float64) if any(offsets) else None
         self.target_offsets = torch.tensor(target_offsets, dtype=torch.float64) if any(target_offsets) else None
 
@@ -58,6 +60,16 @@ class Predictor(nn.Module):
         if self.target_scaling is not None:
             prediction = self.target_scaling.inverse(prediction)
         return prediction if self.target_offsets is None else prediction.double() + self.target_offsets
+
+
+def _only(network: Any, kept: Tensor) -> Any:
+    """A copy of those of K networks that are kept."""
+    network = copy.deepcopy(network)
+    for layer in network.layers:
+        for name, value in list(layer.named_parameters(recurse=False)):
+            layer.register_parameter(name, nn.Parameter(value.detach()[kept]))
+    network.networks = int(kept.sum())
+    return network
 
 
 def export(

@@ -80,8 +80,9 @@ def read(estimator: Any, path: str | Path) -> Any:
     if module.target_scaling is not None:
         estimator._target_scaling = _joined(module.target_scaling, getattr(data, "target_offsets", ()))
     state, networks = module.network.state_dict(), hparams["networks"]
-    estimator._states = [state] if networks is None else [{n: v[k] for n, v in state.items()} for k in range(networks)]
-    estimator._lrs = [None if hparams["lr"] == "auto" else hparams["lr"]] * (networks or 1)
+    kept = [] if module.kept is None else module.kept.nonzero().flatten().tolist()
+    estimator._states = [state] if networks is None else [{n: v[k] for n, v in state.items()} for k in kept]
+    estimator._lrs = [None if hparams["lr"] == "auto" else hparams["lr"]] * len(estimator._states)
     estimator.learning_rate_ = estimator._lrs[0]
     estimator.n_features_in_, estimator.n_outputs_ = estimator._sizes[0], estimator._sizes[-1]
     estimator.n_layers_ = len(estimator._sizes)

@@ -31,15 +31,19 @@ def refuse_networks(networks: int | None, bootstrap: bool, engine: str, cuda_gra
 
 def cost_of_mean(
     network: BPNetwork,
+    kept: Tensor,
     x: Tensor,
     y: Tensor,
     cost: str | None = None,
     pos_weight: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The mean cost of K networks' mean prediction, and that prediction (B, nL); as :meth:`BPNetwork.cost` of one."""
+    """The mean cost of the mean prediction of the networks that are ``kept``, (K) of True and False, and that prediction.
+
+    The rest is as for :meth:`BPNetwork.cost` of one.
+    """
     output = network.output_with(cost)
-    z = output.pooled(network.logits(x))
+    z = output.pooled(network.logits(x)[kept])
     a = output.activation(z)
     u = None
     if pos_weight is not None:

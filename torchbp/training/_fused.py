@@ -1,5 +1,6 @@
 """The fused engine: many iterations of the text in one ``training_step``, and Lightning told of each."""
 
+import sys
 from collections.abc import Sequence
 from math import isfinite
 from operator import mul
@@ -94,11 +95,11 @@ class FusedEngine:
                 w = None if weight is None else self._of_networks(weight[part])
                 if begin == first:
                     self._keep_gradients(a[part], t[part], w)
-                steps = self.descent.steps(a[part], t[part], batch_size, keeps and several, lrs[begin:end], w)
+                own = self._own_rates(lrs[begin:end])
+                steps = self.descent.steps(a[part], t[part], batch_size, keeps and several, own, w)
                 prediction = self.descent.prediction
-                if module.network.networks is not None:
-                    self._take_band(steps)
-                    steps, prediction = steps.mean(0), prediction.mean(0)
+                if module.kept is not None:
+                    steps, prediction = self._of_kept(steps, prediction, before)
                 costs += steps.tolist()
                 predictions.append(prediction)
             if not all(map(isfinite, costs)):
@@ -118,15 +119,37 @@ class FusedEngine:
         """The rows' weights, of K networks (K, B)."""
         return weight.mT if self.module.network.networks is not None and weight.dim() == 2 else weight
 
-    def _take_band(self, costs: Tensor) -> None:
-        """Remember the costs (K, number of batches) of the networks in this epoch."""
+    def _own_rates(self, lrs: Sequence[float]) -> Sequence[float | Tensor]:
+        """Each batch's α, of K networks 0 for those that are left out."""
+        kept = self.module.kept
+        return lrs if kept is None or bool(kept.all()) else [lr * kept for lr in lrs]
+
+    def _of_kept(self, costs: Tensor, prediction: Tensor, before: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The means over the networks that have not diverged, of costs (K, batches) and predictions (K, B, nL).
+
+        One that now has gets its parameters of before, and is left out from then on, unless it is the last.
+        """
+        kept, parameters = self.module.kept, list(self.module.network.parameters())
+        assert kept is not None
+        bad = ~costs.isfinite().all(1)
+        for parameter in parameters:
+            bad |= ~parameter.flatten(1).isfinite().all(1)
+        if bad.any() and ((kept > 0) & ~bad).any():
+            for parameter, old in zip(parameters, before, strict=True):
+                parameter[bad] = old[bad]
+            for k in ((kept > 0) & bad).nonzero().flatten().tolist():
+                what = f"network {k + 1} of {len(kept)} diverged before step {self.trainer.global_step + costs.shape[1]}"
+                print(f"torchbp: {what} and is left out; a smaller lr may help", file=sys.stderr, flush=True)
+            kept[bad] = 0
         self.band.append(costs)
+        return costs[kept > 0].mean(0), prediction[kept > 0].mean(0)
 
     def log_band(self) -> None:
         """Write the epoch's mean cost of the best and of the worst of K networks to the loggers."""
         if not self.band:
             return
-        means = torch.cat(self.band, 1).mean(1)
+        assert self.module.kept is not None
+        means = torch.cat(self.band, 1).mean(1)[self.module.kept > 0]
         self.band.clear()
         values = {"networks/least cost": means.min().item(), "networks/greatest cost": means.max().item()}
         for logger in self.trainer.loggers:

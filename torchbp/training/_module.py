@@ -98,7 +98,7 @@ class BPModule(LightningModule):
             is felt where an epoch takes milliseconds.
         cuda_graph: whether the fused engine replays its step as a CUDA graph.
         networks: so many networks, which differ by their initial weights, are trained side by side by the fused engine; the
-            prediction is the mean of theirs, and the cost that of the prediction. None for one.
+            prediction is the mean of theirs, and the cost that of the prediction. One that diverges is left out. None for one.
         bootstrap: whether each of them has rows of its own, drawn with replacement: a row counts as often as it is drawn.
 
     Raises:
@@ -108,6 +108,7 @@ class BPModule(LightningModule):
 
     pos_weight: Tensor | None
     class_weight: Tensor | None
+    kept: Tensor | None
 
     def __init__(
         self,
@@ -190,6 +191,7 @@ class BPModule(LightningModule):
         self.budget: Budget | None = None
         self.register_buffer("pos_weight", weight_of_each("pos_weight", pos_weight, num_outputs))
         self.register_buffer("class_weight", weight_of_each("class_weight", class_weight, num_outputs))
+        self.register_buffer("kept", None if networks is None else torch.ones(networks))  # 0 for one that has diverged
         sizes = [num_features, *hidden_sizes, num_outputs]
         try:
             how = activation, activation_per_unit, sequences, pooling, bidirectional, networks
@@ -276,11 +278,12 @@ class BPModule(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         prediction = self.members(x)
-        return prediction.mean(0) if self.hparams["networks"] else prediction
+        return prediction if self.kept is None else prediction.mean(0)
 
     def members(self, x: Tensor) -> Tensor:
-        """The predictions of each of K networks, (K, B, num_outputs); of one network (B, num_outputs)."""
+        """The predictions of each of K networks that are kept, (K, B, num_outputs); of one network (B, num_outputs)."""
         prediction = self.network(self.input_scaling(x))
+        prediction = prediction if self.kept is None else prediction[self.kept > 0]
         return prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
     def network_target(self, y: Tensor) -> Tensor:
@@ -297,7 +300,7 @@ class BPModule(LightningModule):
         ``weight`` (B) multiplies each row's cost.
         """
         x, y = self.input_scaling(x), self.network_target(y)
-        cost_of = self.network.cost if self.network.networks is None else partial(cost_of_mean, self.network)
+        cost_of = self.network.cost if self.kept is None else partial(cost_of_mean, self.network, self.kept > 0)
         cost, prediction = cost_of(x, y, self.cost, pos_weight=self.pos_weight, weight=weight)
         return cost, prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
