@@ -1,4 +1,7 @@
-"""The gallery's pictures, docs/gallery/*.png, from runs of the configurations: ``make pictures``, two minutes."""
+"""The gallery's pictures, docs/gallery/*.png, from runs of the configurations: ``make pictures``, five minutes.
+
+``python docs/pictures.py moons`` draws one.
+"""
 
 import io
 import subprocess
@@ -106,14 +109,25 @@ def deep_sigmoid() -> None:
     save("deep_sigmoid", side_by_side("accuracy/val", runs, ylabel="accuracy of validation rows"), by_layer)
 
 
+def one(config: str, *panels: Callable[[Axes, Run], None]) -> Callable[[], None]:
+    return lambda: of_one_run(config, *panels)
+
+
+PICTURES: dict[str, Callable[[], None]] = {
+    "xor": one("xor", costs, image("boundary")),
+    "moons": one("moons", costs, image("boundary")),
+    "breast_cancer": one("breast_cancer", costs, errors),
+    "digits": one("digits", costs, image("W/1/pictures")),
+    "diabetes": one("diabetes", costs, errors),
+    "sines": one("sines", costs, image("g/1")),
+    "watermelon": watermelon,
+    "deep_sigmoid": deep_sigmoid,
+    "adding": one("adding", costs, image("norm/dL_dA_of_t/1")),
+    "sunspots": one("sunspots", costs, image("norm/dL_dA_of_t/1")),
+}
+
 if __name__ == "__main__":
     plt.rcParams.update({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3})
     (ROOT / "docs" / "gallery").mkdir(exist_ok=True)
-    of_one_run("xor", costs, image("boundary"))
-    of_one_run("moons", costs, image("boundary"))
-    of_one_run("breast_cancer", costs, errors)
-    of_one_run("digits", costs, image("W/1/pictures"))
-    of_one_run("diabetes", costs, errors)
-    of_one_run("sines", costs, image("g/1"))
-    watermelon()
-    deep_sigmoid()
+    for picture in sys.argv[1:] or PICTURES:
+        PICTURES[picture]()
