@@ -128,6 +128,7 @@ def test_a_trial_that_diverges_ends_none_of_the_others(capfd):
         (["--data.val_size", "0"], "no row is held out to validate on"),
         (["--space.lr_factor", "[2, 1]"], "space.lr_factor is [2.0, 1.0]; it must be two finite numbers above 0"),
         (["--space.batch_size", "[]"], "space.batch_size is empty; it must have a choice"),
+        (["--space.batch_size", "[16, 0]"], "space.batch_size has 0; it must be 1 or more"),
         (["--output", "best.onnx"], "output is best.onnx; it must be a .ckpt file in a folder that exists"),
         (["--storage", "nosql://x"], "storage is nosql://x; Optuna cannot open it"),
         (["--model.threshold", "f1"], "threshold is f1"),
@@ -139,6 +140,25 @@ def test_what_cannot_be_is_refused_in_a_line(options, message, capfd):
     assert main([*BASE, *options]) != 0
     [line] = capfd.readouterr().err.splitlines()
     assert message in line
+
+
+def test_a_study_of_other_data_or_other_choices_is_not_gone_on_with(capfd):
+    one = ["--trials", "1", "--model.hidden_sizes", "[3]", "--trainer.max_epochs", "2"]
+    assert main([*BASE, *one]) == 0
+    assert main([*BASE, *one]) == 0
+    others = (
+        (["--data.target", "city"], "is of other rows to validate on or of another cost"),
+        (["--data.seed", "5"], "is of other rows to validate on or of another cost"),
+        (["--model.output", "sigmoid"], "is of other rows to validate on or of another cost"),
+        (["--space.batch_size", "[8]"], "chooses batch_size from [16, 32, 64, 128]; say --space.batch_size so, or another"),
+    )
+    capfd.readouterr()
+    for options, message in others:
+        assert main([*BASE, *one, *options]) == 1
+        [line] = capfd.readouterr().err.splitlines()
+        assert f"the study 'torchbp' in {STORAGE} {message}" in line
+    assert len(study().trials) == 2
+    assert main([*BASE, *one, "--data.target", "city", "--study", "city"]) == 0
 
 
 def test_candidates_side_by_side_are_those_of_cross_val_score():

@@ -1,5 +1,6 @@
 """``torchbp search``: networks of other shapes and learning rates, tried side by side, and the best trained again."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ DESCRIPTION = (
     "such as --model.activation tanh, is not searched for."
 )
 RUNGS = 1.3  # trials are compared after epochs that grow by this: a shared study is asked each time
+JUDGED_BY = ("cost", "output", "pos_weight", "class_weight", "label_smoothing")  # what a cost means, beside the rows
 SEARCHED = ("hidden_sizes", "activation", "batch_size", "lr_factor", "init_scale")
 BEST = 10  # trials that are shown
 
@@ -65,6 +67,9 @@ class Space:
         for name in ("hidden_sizes", "activation", "batch_size"):
             if not getattr(self, name):
                 raise ValueError(f"space.{name} is empty; it must have a choice")
+        for name, numbers in (("batch_size", self.batch_size), ("hidden_sizes", list(chain(*self.hidden_sizes)))):
+            if (least := min(numbers, default=1)) < 1:
+                raise ValueError(f"space.{name} has {least}; it must be 1 or more")
         for name in ("lr_factor", "init_scale"):
             low, high = getattr(self, name)
             if not 0 < low <= high < inf:
@@ -176,6 +181,7 @@ class Search:
         if "lr" in said:
             self.said = {*said, "lr_factor"}
         self.study = _study(options)
+        self._refuse_other_study()
         self.waiting: dict[Shape, list[Trial]] = {}
         part_of = torch.full((len(data.rows),), 255, dtype=torch.uint8)
         for part, number in (("train", 0), ("val", 0), ("test", 2)):
@@ -221,18 +227,40 @@ class Search:
             of_shape = zip(SEARCHED, shape, strict=False)
             self.study.enqueue_trial({name: value for name, value in of_shape if name not in self.said})
         trial, space, said = self.study.ask(), self.space, self._said()
-        choices: dict[str, Any] = {
-            "hidden_sizes": [json.dumps(sizes) for sizes in space.hidden_sizes],
-            "activation": [json.dumps(name) for name in space.activation],
-            "batch_size": space.batch_size,
-        }
-        for name, values in choices.items():
+        for name, values in self._choices().items():
             if name not in said:
                 trial.suggest_categorical(name, values)
         for name, ends in (("lr_factor", space.lr_factor), ("init_scale", space.init_scale)):
             if name not in said:
                 trial.suggest_float(name, *ends, log=True)
         return _of(trial, {**said, **trial.params})
+
+    def _choices(self) -> dict[str, list[Any]]:
+        space = self.space
+        return {
+            "hidden_sizes": [json.dumps(sizes) for sizes in space.hidden_sizes],
+            "activation": [json.dumps(name) for name in space.activation],
+            "batch_size": list(space.batch_size),
+        }
+
+    def _refuse_other_study(self) -> None:
+        """Refuse to go on with a study whose costs are of other rows or another cost, or whose choices are others.
+
+        Raises:
+            ValueError: it is such a study.
+        """
+        study, model = self.study, self.options.model
+        where = f"the study {self.options.study!r} in {self.options.storage}"
+        judged = hashlib.sha256(self.data.split_rows("val").only(1).all()[0].numpy().tobytes())
+        judged.update(repr([model[name] for name in JUDGED_BY]).encode())
+        if study.user_attrs.get("judged_on", judged.hexdigest()) != judged.hexdigest():
+            raise ValueError(f"{where} is of other rows to validate on or of another cost; say another --study")
+        for trial in study.get_trials(deepcopy=False):
+            for name, values in self._choices().items():
+                known = getattr(trial.distributions.get(name), "choices", tuple(values))
+                if name not in self.said and known != tuple(values):
+                    raise ValueError(f"{where} chooses {name} from {list(known)}; say --space.{name} so, or another --study")
+        study.set_user_attr("judged_on", judged.hexdigest())
 
     def _said(self) -> dict[str, Any]:
         """What the options say that is not searched for, as the study would have it."""
