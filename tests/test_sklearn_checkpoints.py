@@ -133,3 +133,12 @@ def test_what_a_checkpoint_cannot_hold_is_said():
     assert not Path("m.ckpt").exists()
     with pytest.raises(FileNotFoundError):
         BPClassifier.from_checkpoint("m.ckpt")
+
+
+def test_a_checkpoint_for_sequences_is_no_estimator():
+    x = np.random.default_rng(0).normal(size=(30, 4, 3))
+    np.savez("s.npz", x=x, y=x[:, :, 0].mean(1) > 0)
+    run = ["fit", "--data", "SequenceDataModule", "--data.path", "s.npz", "--model.hidden_sizes", "[3]"]
+    assert main([*run, "--trainer.max_epochs", "1"]) == 0
+    with pytest.raises(ValueError, match=r"the network in .*best.ckpt takes sequences, an estimator rows"):
+        BPClassifier.from_checkpoint(newest_checkpoint(None, "best"))

@@ -61,6 +61,8 @@ def read(estimator: Any, path: str | Path) -> Any:
     checkpoint = load_checkpoint(path)
     module, data = load_module(checkpoint), load_data(checkpoint)
     hparams, names = module.hparams, getattr(data, "feature_names", None)
+    if hparams["sequences"] is not None:
+        raise ValueError(f"the network in {path} takes sequences, an estimator rows; torchbp predict takes sequences")
     estimator._take_task(module.task, _classes(data, module))
     estimator.set_params(
         hidden_layer_sizes=tuple(hparams["hidden_sizes"]),
