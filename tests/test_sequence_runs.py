@@ -99,6 +99,7 @@ def test_a_forecast_goes_on_where_the_file_ends(tmp_path: Path, said: Said) -> N
     longer = np.append(SUNNY, [1.0, 2, 3])
     found = predicted(said, "--data.path", str(series(tmp_path, longer)))
     assert found["year"].to_list() == list(range(1903, 1963))
+    assert found["year"].dtype == pl.Int64  # 1903, as the file has it
     assert found.columns == ["row", "year", "prediction_spots+1", "prediction_spots+2"]
     status, out, err = said("test", "--ckpt_path", "best", "--data.path", "sun.csv")
     assert status == 0, err

@@ -145,6 +145,9 @@ class Reader:
                     allowed = (self.decimal,) if self.decimal else MARKS
                     mark = decimal_of(values.drop_nulls(), allowed, table.file.decimal if table.file else ".")
                     values = values if mark is None else clean(values, self.null_values, mark)
+                if name == self.time and values.dtype.is_float():  # 1709 as the file has it, not 1709.0
+                    whole = values.cast(pl.Int64, strict=False)
+                    values = whole if whole.cast(values.dtype).equals(values) else values
                 known[name] = values
             return known[name]
 
