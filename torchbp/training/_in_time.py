@@ -34,7 +34,7 @@ def network_of(
         ValueError: what only a network for sequences has, of another; sequences without a hidden layer.
     """
     if sequences not in PLACES:
-        raise ValueError(f"sequences is {sequences!r}; it must be last, each or None")
+        raise ValueError(f"sequences is {sequences!r}; it must be last, each or null")
     if pooling not in ("last", "mean"):
         raise ValueError(f"pooling is {pooling!r}; it must be last or mean")
     if pooling == "mean" and sequences != "last":
