@@ -184,7 +184,7 @@ def test_what_cannot_be_is_refused_in_a_line(options, message, capfd):
 def test_sequences_are_refused(capfd):
     table().write_csv("t.csv")
     assert main(["cross-validate", "--data.path", "t.csv", "--data.target", "level", "--data.window", "3"]) == 1
-    assert "the data are sequences; networks side by side take rows" in capfd.readouterr().err
+    assert "the data are sequences, which torchbp fit trains on" in capfd.readouterr().err
 
 
 def test_other_data_have_no_columns_to_split_by():

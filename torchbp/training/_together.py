@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as TF
 
 from torchbp import equations as eq
-from torchbp.data import RowsDataModule, SequenceDataModule, TabularDataModule
+from torchbp.data import RowsDataModule, TabularDataModule
 from torchbp.fitting import Learner, Plan, fit_together
 from torchbp.training._defaults import TABLE_DEFAULTS
 from torchbp.training._jsonargparse import hide
@@ -232,13 +232,11 @@ def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[
 
 
 def refuse_other_splits(data: RowsDataModule, options: Sequence[str]) -> None:
-    """Refuse data that are split already, and sequences.
+    """Refuse data that are split already.
 
     Raises:
         ValueError: they are; it names the option.
     """
-    if isinstance(data, SequenceDataModule):
-        raise ValueError("the data are sequences; networks side by side take rows, torchbp fit takes sequences")
     if isinstance(data, TabularDataModule):
         told = {"split": data.split, "val_path": data.other_paths["val"], "test_path": data.other_paths["test"]}
         for name in options:
