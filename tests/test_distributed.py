@@ -28,7 +28,7 @@ def started(command: Sequence[str], folder: Path, **environment: str) -> subproc
 def ended_well(nodes: Sequence[subprocess.Popen]) -> list[str]:
     """What they wrote."""
     try:
-        outputs = [node.communicate(timeout=120)[0] for node in nodes]
+        outputs = [node.communicate(timeout=300)[0] for node in nodes]
     finally:
         for node in nodes:  # one that waits for another waits long
             node.terminate()
