@@ -159,6 +159,42 @@ def test_more_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     refused(message, series(tmp_path, np.arange(300.0)), target="spots", time="year", window=22)
 
 
+HEAD = "@problemName s\n@timeStamps false\n@univariate false\n@classLabel true 1 2\n@data\n"
+LARGE_TS = {
+    "a long channel beside many": ",".join("1" * 2000) + 20 * ":1" + ":1\n",
+    "a long label beside many": 3 * "1:2\n" + f"1:{20_000 * '1'}\n",
+    "many empty channels": 50 * ":" + "1\n",
+}
+
+
+@pytest.mark.parametrize("kind", LARGE_TS)
+def test_a_small_file_of_series_that_would_take_more_than_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("torchbp.data._sequence_files.most_bytes", lambda: 7 * 10**4)
+    monkeypatch.setattr("sktime.datasets.load_from_tsfile_to_dataframe", None)  # not called
+    (tmp_path / "large.ts").write_text(HEAD + LARGE_TS[kind])
+    refused("characters take ", tmp_path / "large.ts")
+
+
+def test_small_numbers_that_take_more_than_memory_in_float64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchbp.data._sequence_files.most_bytes", lambda: 10**4)
+    np.savez_compressed(tmp_path / "bits.npz", x=np.ones((2, 5000), bool), y=np.arange(2))
+    refused("of shape (2, 5000): its numbers in float64 take 7.45e-05 GiB", tmp_path / "bits.npz")
+
+
+@pytest.mark.parametrize(
+    ("window", "horizon", "message"), [(40, 1, "sequences of 40 steps"), (2, 30, "forecasts of 30 numbers")]
+)
+def test_windows_are_counted_before_they_take_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int, horizon: int, message: str
+) -> None:
+    monkeypatch.setattr("torchbp.data._sequence_files.most_bytes", lambda: 2 * 10**4)
+    monkeypatch.setattr(np, "concatenate", None)  # not called before
+    path = series(tmp_path, np.arange(300.0))
+    refused(message, path, target="spots", time="year", window=window, horizon=horizon)
+
+
 def test_bad_files(tmp_path: Path) -> None:
     refused("gone.npz does not exist", tmp_path / "gone.npz", kind=FileNotFoundError)
     refused("gone.ts does not exist", tmp_path / "gone.ts", kind=FileNotFoundError)

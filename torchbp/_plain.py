@@ -114,7 +114,7 @@ def _refuse_not_plain(value: Any, most: int, size: int) -> None:
 def shown(value: Any) -> str:
     """A value in a message: short, in one line, and without characters that a terminal would obey."""
     try:
-        text = repr(value)
+        text = repr(value).replace("\n", " ")  # a tensor's has rows
     except ValueError:  # an integer of more than 4300 digits
         text = "a number of very many digits"
     return text if len(text) <= 80 else f"{text[:76]} ..."

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from torchbp.data._columns import MISTAKES, refuse_texts, share_of_numbers
-from torchbp.data._sequence_files import Filling, Sequences, padded
+from torchbp.data._sequence_files import Filling, Sequences, padded, refuse_large, refuse_padding
 from torchbp.data._split import PARTS
 from torchbp.data._written import moments, order_of
 from torchbp.data.values import as_text, booleans, is_boolean, is_date, numbers, shown, unsupported
@@ -216,6 +216,10 @@ class Forecast:
             first = np.arange(start, end - ahead - steps + 1) if steps > 0 else firsts[:0]
             firsts, parts = np.append(firsts, first), np.append(parts, np.full(len(first), part))
             lengths = np.append(lengths, np.full(len(first), steps))
+        refuse_padding(lengths, len(channels))
+        outputs = ahead * len(targets)
+        count = len(lengths) if self.window else int(lengths.sum())
+        refuse_large(f"{count:,} forecasts of {outputs:,} numbers", 8 * count * outputs)
         rows = np.concatenate([np.arange(first, first + steps) for first, steps in zip(firsts, lengths, strict=True)])
         last = rows if self.window is None else firsts + self.window - 1  # what is told comes after these
         keys = at.gather(last).to_frame()

@@ -13,6 +13,7 @@ from torchbp.data._parquet import most_bytes
 from torchbp.data.values import FLOAT32_MAX, shown
 
 Filling = Literal["refuse", "previous"]
+SERIES_BYTES = 1500  # that a pandas.Series takes besides its values
 
 
 @dataclass
@@ -110,18 +111,32 @@ def refuse_empty(path: Path, lengths: np.ndarray) -> None:
         raise ValueError(f"{path}: sequence {empty[0] + 1} has no step; each needs one at least")
 
 
+def refuse_large(what: str, size: int) -> None:
+    """Refuse what takes more bytes than there are for it.
+
+    Raises:
+        ValueError: it does.
+    """
+    if size > most_bytes():
+        raise ValueError(
+            f"{what} take {size / GIB:.3g} GiB; with this machine's memory they may take {most_bytes() / GIB:.3g} GiB"
+        )
+
+
+def refuse_padding(lengths: np.ndarray, width: int) -> None:
+    """Refuse sequences that are too large when they are padded to the longest, with ``width`` numbers a step."""
+    longest = int(lengths.max())
+    what = f"{len(lengths):,} sequences of {longest:,} steps, which are as long as the longest,"
+    refuse_large(what, 8 * len(lengths) * longest * width)
+
+
 def padded(steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """The steps of all sequences, (sum of lengths, C), as (N, T, C), NaN after the end of each.
 
     Raises:
         ValueError: that takes more memory than there is for it.
     """
-    size = 8 * len(lengths) * int(lengths.max()) * steps.shape[1]
-    if size > most_bytes():
-        raise ValueError(
-            f"{len(lengths):,} sequences of {int(lengths.max()):,} steps, which are as long as the longest, take "
-            f"{size / GIB:.3g} GiB; with this machine's memory they may take {most_bytes() / GIB:.3g} GiB"
-        )
+    refuse_padding(lengths, steps.shape[1])
     x = np.full((len(lengths), int(lengths.max()), steps.shape[1]), np.nan)
     x[np.arange(x.shape[1]) < lengths[:, None]] = steps
     return x
@@ -146,6 +161,7 @@ def read_npz(path: Path, names: Sequence[str], each: bool | None, targets: bool)
         raise ValueError(
             f"x in {path} has type {x.dtype} and shape {x.shape}; it must be numbers, (N, T, channels) or (N, T), not empty"
         )
+    refuse_large(f"x in {path}, of shape {x.shape}: its numbers in float64", 8 * x.size)
     x = x.reshape(*x.shape[:2], -1).astype(np.float64)
     with np.load(path, allow_pickle=False) as arrays:
         has_lengths = names[2] in arrays.files
@@ -199,8 +215,9 @@ def read_ts(path: Path) -> Sequences:
         from sktime.datasets import load_from_tsfile_to_dataframe
     except ModuleNotFoundError:
         raise ModuleNotFoundError(f"{path} is read by sktime, which is not installed; pip install '.[sequences]'") from None
+    _refuse_large_ts(path)
     try:
-        loaded: Any = load_from_tsfile_to_dataframe(str(path))
+        loaded: Any = load_from_tsfile_to_dataframe(str(path.absolute()))
         frame, y = loaded if isinstance(loaded, tuple) else (loaded, None)
         cases = [_case([frame.iat[number, channel] for channel in range(frame.shape[1])]) for number in range(len(frame))]
     except Exception as error:  # whatever a parser of text may raise
@@ -212,6 +229,31 @@ def read_ts(path: Path) -> Sequences:
     refuse_empty(path, lengths := lengths_of(x))
     targets = {} if y is None else {"target": pl.Series("target", y.astype(str))}
     return Sequences(x[:, : lengths.max()], lengths, [str(name) for name in frame.columns], targets, False, pl.DataFrame())
+
+
+def _refuse_large_ts(path: Path) -> None:
+    """Refuse a file that takes more memory than there is for it: a long channel or label is a size for all others.
+
+    Raises:
+        ValueError: it does.
+    """
+    cases = all_channels = widest = longest = label = padding = 0
+    started = False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if not started:
+                started = line.strip().lower().startswith("@data")
+                label = max([label, *map(len, line.split())])  # the header names them
+                continue
+            channels = line.count(":") + 1
+            steps = max(part.count(",") + 1 for part in line.split(":"))
+            cases, all_channels, padding = cases + 1, all_channels + channels, padding + channels * steps
+            widest, longest = max(widest, channels), max(longest, steps)
+            label = max(label, len(line) - line.rfind(":"))
+    # Each channel of each case is a pandas.Series at first; NumPy gives each text the room of the longest.
+    size = SERIES_BYTES * all_channels + 8 * max(padding, cases * widest * longest) + 4 * cases * label
+    what = f"{path}: {cases:,} cases of up to {widest:,} channels, {longest:,} steps and a label of {label:,} characters"
+    refuse_large(what, size)
 
 
 def _case(channels: Sequence[Any]) -> np.ndarray:
