@@ -17,6 +17,7 @@ import torch
 import yaml
 from bad_files import GOOD, tree
 
+from torchbp._plain import refuse_misfit
 from torchbp.cli import main
 from torchbp.data import TabularDataModule
 from torchbp.training import BPModule
@@ -401,3 +402,8 @@ def test_any_value_in_any_place_is_refused_or_harmless(
     assert refused > 100
     after = {name: content for name, content in tree().items() if not name.startswith(("logs", "o.", "evil.ckpt"))}
     assert after == before
+
+
+def test_a_tensor_in_a_message_is_told_in_one_line() -> None:
+    with pytest.raises(ValueError, match=r"^its x is tensor\(\[\[1\., 0\.\],[ ]+\[0\., 1\.\]\]\); it must be a text$"):
+        refuse_misfit("its x", torch.eye(2), str)
