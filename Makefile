@@ -33,8 +33,8 @@ docs: .venv/ready  ## build the documentation in build/docs; needs Python 3.11
 pictures: .venv/ready  ## draw the gallery's pictures anew, from runs of its configurations
 	OMP_NUM_THREADS=1 $(BIN)/python docs/pictures.py
 
-tables: .venv/ready  ## audit every derivative, and write README's tables of what passed
-	$(BIN)/python tests/readme_tables.py
+tables: .venv/ready  ## audit every derivative, and write the tables of docs/what_passes.md
+	$(BIN)/python tests/table_of_checks.py
 
 study: .venv-study/ready  ## show the faults of published autograd Functions, without the audit
 	OMP_NUM_THREADS=1 .venv-study/bin/python -m pytest tests/published

@@ -1,4 +1,4 @@
-"""The audit of what is right, and of what is right in its first derivative only; and that README's tables say so."""
+"""The audit of what is right, and of what has a right first derivative only; docs/what_passes.md has their tables."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import naive_functions
 import pytest
 import torch
 from devices import DEVICES
-from readme_tables import TABLES, cells, columns_in_readme, function_of
+from table_of_checks import TABLES, cells, columns_of_page, function_of
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
@@ -131,7 +131,7 @@ def test_own_functional_passes(device: str, name: str) -> None:
     assert skipped <= ({"expanded upstream", "noncontiguous upstream"} if name.startswith("network_cost") else set())
     assert {row.device for row in result.rows} == {device}
     if device == "cpu":
-        column = columns_in_readme("torchbp")[function_of(name)]
+        column = columns_of_page("torchbp")[function_of(name)]
         tried = {check: sign for check, sign in cells(result.to_json()).items() if check not in skipped}
         assert {check: column[check] for check in tried} == tried, "out of date: make tables"
         assert column.keys() - skipped == tried.keys()
@@ -140,7 +140,7 @@ def test_own_functional_passes(device: str, name: str) -> None:
 def test_every_public_functional_is_audited() -> None:
     names = list(dict.fromkeys(function_of(sample.name) for sample in verify.own_functionals()))
     assert set(names) == set(functional.__all__)
-    assert [list(columns_in_readme(table)) for table in TABLES] == [names, NAIVE]
+    assert [list(columns_of_page(table)) for table in TABLES] == [names, NAIVE]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_function_of_pytorch_passes_and_is_never_bypassed(function: Callable[...
 @pytest.mark.parametrize("name", NAIVE)
 def test_naive_function_fails_with_a_line_for_each_thing_it_lacks(name: str) -> None:
     (result,) = verify.gradcheck(["cpu"], name, module="naive_functions")
-    assert columns_in_readme("naive")[name] == cells(result.to_json()), "out of date: make tables"
+    assert columns_of_page("naive")[name] == cells(result.to_json()), "out of date: make tables"
     lacking = {
         "needs input grad": ("wasteful", "computed although needs_input_grad says that nobody asked for it"),
         "saved tensors hooks": ("wasteful", "saved_tensors_hooks and save_on_cpu do not see it"),

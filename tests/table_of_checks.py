@@ -1,4 +1,4 @@
-"""The README's tables of what works under which transform: ``make tables`` writes them anew, test_verify finds them stale."""
+"""The tables of docs/what_passes.md: ``make tables`` writes them, and test_verify_passes finds them stale."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ from typing import Any
 from torchbp.cli import main
 from torchbp.verify import STATUSES
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "what_passes.md"
 # What gradcheck is told for the table of this name.
 TABLES = {"torchbp": ["--json"], "naive": ["--json", "--module", "naive_functions"]}
 SIGNS = {"wrong": "✗ wrong", "error": "✗ error", "skipped": "–", "passed": "✓"}
@@ -59,7 +59,7 @@ def table(rows: Rows) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in head + body)
 
 
-def columns_in_readme(name: str) -> dict[str, dict[str, str]]:
+def columns_of_page(name: str) -> dict[str, dict[str, str]]:
     """The table of this name as it stands: by function, the sign for each check."""
     lines = [line for line in _section(name)[1].splitlines() if line.startswith("|")]
     head, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -72,14 +72,14 @@ def columns_in_readme(name: str) -> dict[str, dict[str, str]]:
 
 def write(name: str, rows: Rows) -> None:
     before, _, after = _section(name)
-    README.write_text(f"{before}{table(rows)}\n{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{table(rows)}\n{after}", encoding="utf-8")
 
 
 def _section(name: str) -> tuple[str, str, str]:
-    """README before the table of this name, the table, and README after it."""
-    text = README.read_text(encoding="utf-8")
+    """The page before the table of this name, the table, and the page after it."""
+    text = PAGE.read_text(encoding="utf-8")
     found = re.fullmatch(f"(.*<!-- table: {name} -->\n)(.*?)(<!-- end -->.*)", text, re.DOTALL)
-    assert found, f"{README} has no table {name}"
+    assert found, f"{PAGE} has no table {name}"
     return found[1], found[2], found[3]
 
 
