@@ -1,4 +1,4 @@
-"""The ``torchbp`` command from its first moment on: an interrupt is told in one line while its modules are imported too."""
+"""Starts the ``torchbp`` command: reports an interrupt in one line, also while its modules are imported."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What an import path names, for command lines: ``package.module:name``, the working directory's modules too."""
+"""Imports what a command line names as ``package.module:name``, also from the working directory."""
 
 import importlib
 import os

@@ -1,4 +1,4 @@
-"""Tensors and plain values from files that a stranger may have made, checked before anything is made of them."""
+"""Reads tensors and plain values from files that a stranger may have made, and checks them first."""
 
 import inspect
 import io

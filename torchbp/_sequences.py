@@ -1,4 +1,4 @@
-"""What a recurrent layer refuses: sequences, lengths and weights that do not fit one another."""
+"""Checks sequences, lengths and weights of a recurrent layer, and refuses those that do not fit together."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Text from files and checkpoints, shown."""
+"""Shows text from files and checkpoints, with control characters escaped."""
 
 from unicodedata import category
 

@@ -1,4 +1,4 @@
-"""How many iterations are taken at once where nobody looks in between."""
+"""Chooses how many iterations to take in one block."""
 
 __all__ = ["automatic_steps"]
 

@@ -1,4 +1,4 @@
-"""The ``torchbp`` command: what it is told, and how it says no."""
+"""The ``torchbp`` command: reads arguments, runs a command, reports errors in one line."""
 
 import gc
 import os

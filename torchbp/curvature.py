@@ -1,4 +1,4 @@
-"""A learning rate from the curvature of the cost, where nobody has chosen one."""
+"""Finds a learning rate from the curvature of the cost, if none was given."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice

@@ -1,4 +1,4 @@
-"""The text's iteration, equations 2.1 to 3.2g, in place: no autograd graph, and no tensor made that was there before."""
+"""The text's iteration, equations 2.1 to 3.2g, in place: no autograd graph and no new tensors."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""What a network can be asked to learn."""
+"""The tasks that a network can learn."""
 
 from typing import Literal, get_args
 

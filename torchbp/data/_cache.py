@@ -1,4 +1,4 @@
-"""What was made of a large file, kept on disk for the next run: made once, and gone on with where it was interrupted."""
+"""Keeps what was made of a large file on disk for the next run, and continues it after an interruption."""
 
 import hashlib
 import json

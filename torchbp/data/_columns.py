@@ -1,4 +1,4 @@
-"""From the columns of a table to features, by what was seen of each column in the training rows."""
+"""Makes features from the columns of a table, from what the training rows showed of each column."""
 
 import json
 import shlex

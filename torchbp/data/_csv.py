@@ -1,4 +1,4 @@
-"""CSV files, parsed part by part: no more of the text than a few MiB is in memory, and reading can begin at any row."""
+"""Parses CSV files part by part: holds a few MiB of text, and can begin at any row."""
 
 import atexit
 import codecs

@@ -1,4 +1,4 @@
-"""Features that give the target away."""
+"""Finds features that give the target away."""
 
 import json
 import warnings

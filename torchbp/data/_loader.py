@@ -1,4 +1,4 @@
-"""Rows, handed out in batches by one index operation for many of them."""
+"""Hands out rows in batches, with one index operation for many batches."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypedDict

@@ -1,4 +1,4 @@
-"""Sequences from the rows of a table, a step each; and windows of one series, to forecast what comes next."""
+"""Makes sequences from the rows of a table, one step per row, and windows of one series to forecast."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How a file of sequences is read, by what its options say."""
+"""Reads a file of sequences according to its options."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

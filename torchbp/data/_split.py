@@ -1,4 +1,4 @@
-"""Which rows are to train, to validate and to test on."""
+"""Splits rows into training, validation and test rows."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""From the columns of a table that are to be learned to y, by what was seen of them in the training rows."""
+"""Makes y from the target columns of a table, from what the training rows showed of them."""
 
 import warnings
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Parts that are worked on beside one another."""
+"""Works on several parts in parallel threads."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

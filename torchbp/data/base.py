@@ -1,4 +1,4 @@
-"""What every data module of this package does with its rows: check them, split them, hand them out in batches."""
+"""What all data modules share: check rows, split them, hand them out in batches."""
 
 import copy
 from collections.abc import Mapping, Sequence

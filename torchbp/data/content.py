@@ -1,4 +1,4 @@
-"""Which file it is, whatever it is called and wherever it lies."""
+"""Identifies a file by its content, whatever its name and folder."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Which rows are trained on and which are tested on, fold by fold, by scikit-learn's splitters."""
+"""The training and test rows of each fold, from scikit-learn's splitters."""
 
 import warnings
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A progress bar for what takes a while."""
+"""Progress bars for long work."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What calls the Function of each entry, made once."""
+"""Makes the call of each entry's Function, once."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Checks of arguments, and their casts, that several functionals share."""
+"""Argument checks and casts that several functionals share."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What the estimators share: from rows to trained networks, and from those to outputs."""
+"""What the estimators share: train networks from rows, and compute outputs."""
 
 import warnings
 from abc import ABC, abstractmethod

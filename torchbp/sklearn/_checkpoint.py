@@ -1,4 +1,4 @@
-"""From an estimator to a checkpoint of the command line, and back. Importing this imports Lightning."""
+"""Converts estimators to checkpoints of the command line and back. Importing this imports Lightning."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rows as scikit-learn has them, for networks to be trained on."""
+"""Converts scikit-learn's rows for training."""
 
 from typing import Any
 

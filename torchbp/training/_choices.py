@@ -1,4 +1,4 @@
-"""What a run was left to choose: its engine and its learning rate."""
+"""Chooses what a run leaves open: its engine and its learning rate."""
 
 from collections.abc import Mapping
 from typing import Any

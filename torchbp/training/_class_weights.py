@@ -1,4 +1,4 @@
-"""What each class weighs in the cross-entropy."""
+"""Weights of the classes in the cross-entropy."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a command line, configurations and a checkpoint say together: the settings of a run."""
+"""Joins the settings of command line, configurations and checkpoint into those of a run."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""What a checkpoint may hold: the type and the range of each part."""
+"""Checks the type and range of each part of a checkpoint."""
 
 import os
 import re

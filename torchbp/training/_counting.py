@@ -1,4 +1,4 @@
-"""Lightning's counters, told of the steps that it has not made itself."""
+"""Tells Lightning's counters of steps that it has not made itself."""
 
 from dataclasses import fields
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is wrong with a run that learns nothing, in a line: which layer shows it, and what to try."""
+"""Says in a line why a run does not learn: which layer shows it, and what to try."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Several networks in one module: what they cost together, rows of each one's own, and what cannot be done with them."""
+"""Several networks in one module: their joint cost, their own rows, and what they cannot do."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a network predicts of a split's rows, and what the baseline does."""
+"""Computes the predictions of a network and of the baseline for a split's rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

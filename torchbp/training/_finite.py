@@ -1,4 +1,4 @@
-"""Where in a network numbers are no longer finite."""
+"""Finds where in a network numbers are no longer finite."""
 
 from typing import Any
 

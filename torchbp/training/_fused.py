@@ -1,4 +1,4 @@
-"""The fused engine: many iterations of the text in one ``training_step``, and Lightning told of each."""
+"""The fused engine: many iterations of the text in one ``training_step``, each reported to Lightning."""
 
 import sys
 from collections.abc import Sequence

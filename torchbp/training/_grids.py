@@ -1,4 +1,4 @@
-"""Tables of what a network predicted: scores beside the baseline, each class or target, which class is taken for which."""
+"""Tables of predictions: scores beside the baseline, each class or target, and the confusion of classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

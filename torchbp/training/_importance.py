@@ -1,4 +1,4 @@
-"""Permutation importance: how much worse a network gets where one column of the table is shuffled among the rows."""
+"""Permutation importance: how much worse a network gets when one column of the table is shuffled."""
 
 import math
 from collections.abc import Sequence

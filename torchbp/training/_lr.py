@@ -1,4 +1,4 @@
-"""The learning rate of a run that was given none."""
+"""Chooses the learning rate of a run that was given none."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What Lightning, TensorBoard and Polars are kept from saying."""
+"""Silences messages of Lightning, TensorBoard and Polars."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""What came of an evaluation: scores beside the baseline, each class or target, and for a report what else is in it."""
+"""The results of an evaluation: scores beside the baseline, each class or target, and parts of a report."""
 
 from typing import Any
 

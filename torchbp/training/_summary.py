@@ -1,4 +1,4 @@
-"""What a user is told of the rows before a run, and of what came of them after it."""
+"""Tells the user about the rows before a run, and about the results after it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""How a run went, in one sentence."""
+"""Says in one sentence how a run went."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

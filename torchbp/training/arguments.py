@@ -1,4 +1,4 @@
-"""What a training command is told of checkpoint and data before all is parsed; and a parser that refuses in one line."""
+"""Reads checkpoint and data options before the full parse; its parser refuses in one line."""
 
 import argparse
 import contextlib

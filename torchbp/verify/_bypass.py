@@ -1,4 +1,4 @@
-"""Checks of whose backward runs: where PyTorch transforms or compiles a function, it can bypass the custom backward.
+"""Checks that transforms and compilation do not silently bypass the custom backward.
 
 In each setting the backward is made to return doubled gradients; a setting that does not show them has not run it.
 """

@@ -1,4 +1,4 @@
-"""Finite differences, which derivatives are measured against."""
+"""Finite differences, the reference for derivatives."""
 
 from collections.abc import Callable, Sequence
 
