@@ -84,6 +84,8 @@ def test_nothing_to_fill_by(tmp_path: Path) -> None:
 OF_TABLE: dict[str, Any] = {"target": "kind", "series": "who", "time": "when"}
 TABLES = [
     ({"target": None}, "target is null; of a table it must name a column, or several, each once"),
+    ({"separator": "::"}, "separator is '::'; it must be a single ASCII character, no quote or line break; or tab"),
+    ({"decimal": "x"}, "decimal is 'x'; it must be '.' or ','"),
     (
         {"series": None},
         "series is null; of a table it must name the column that says which sequence a row is of; or say --data.w",

@@ -25,6 +25,7 @@ from torchbp.data.values import begin_with_zero, counted, far, is_number
 
 ROWS = 2**14  # in a part: the allocator gives memory back only after so many parts
 INFERRED = 2_000  # rows that types are judged by
+TAB = {"tab": "\t", "\\t": "\t"}  # as it is typed
 
 Types = Mapping[str, type[pl.DataType]]
 
@@ -46,14 +47,28 @@ class Dialect:
     """How a CSV file is written.
 
     Args:
-        separator: what is between two values.
+        separator: what is between two values, one character or ``tab``; None for a comma, or a tab in ``.tsv``.
         decimal: the decimal mark, ``.`` or ``,``; None for that which the first rows show.
         encoding: of the text, as Python calls it; None for UTF-8, or UTF-16 where the file begins with its mark.
+
+    Raises:
+        ValueError: another separator or decimal mark.
     """
 
-    separator: str = ","
+    separator: str | None = None
     decimal: Mark | None = None
     encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.decimal not in (None, ".", ","):
+            raise ValueError(f"decimal is {self.decimal!r}; it must be '.' or ','")
+        between = TAB.get(self.separator or "", self.separator)
+        if between is not None and (len(between) != 1 or not between.isascii() or between in '"\r\n'):
+            raise ValueError(f"separator is {between!r}; it must be a single ASCII character, no quote or line break; or tab")
+
+    def separator_in(self, path: Path) -> str:
+        """What is between two values of a file."""
+        return TAB.get(self.separator or "", self.separator) or ("\t" if path.suffix.lower() == ".tsv" else ",")
 
 
 class CsvFile:
@@ -72,8 +87,8 @@ class CsvFile:
     """
 
     def __init__(self, path: Path, dialect: Dialect, null_values: Sequence[str]) -> None:
-        self.path, self.dialect = path, [dialect.separator, dialect.encoding]  # plain values
-        self.separator, self.null_values = dialect.separator, list(null_values)
+        self.separator, self.null_values = dialect.separator_in(path), list(null_values)
+        self.path, self.dialect = path, [self.separator, dialect.encoding]  # plain values
         self._text = utf8(path, dialect.encoding)
         # To compare each value with the texts among them takes a sixth of the time: they are looked for once there is one.
         self._looked_for = [value for value in null_values if is_number(value)]

@@ -14,8 +14,7 @@ from torchbp.data._long_tables import Forecast, channels_of, grouped
 from torchbp.data._sequence_files import Filling, Sequences, read_npz, read_ts
 from torchbp.data._table import SUFFIXES as TABLES
 from torchbp.data._table import Table, read, refuse_unknown
-from torchbp.data._tabular import TAB
-from torchbp.data._written import MARKS, Mark, decimal_of
+from torchbp.data._written import MARKS, decimal_of
 from torchbp.data.values import clean, counted, listed
 
 SUFFIXES = (".npz", ".ts", *TABLES)
@@ -38,9 +37,7 @@ class Reader:
     gaps: Filling
     arrays: Sequence[str]
     null_values: list[str]
-    separator: str | None
-    decimal: Mark | None
-    encoding: str | None
+    dialect: Dialect
 
     def check(self, path: Path) -> None:
         """Refuse a file, and options, that do not go together.
@@ -112,10 +109,8 @@ class Reader:
         return found
 
     def _read_table(self, path: Path, told: bool, each: bool | None, channels: list[str] | None) -> Sequences:
-        separator = TAB.get(self.separator or "", self.separator) or ("\t" if path.suffix.lower() == ".tsv" else ",")
         exact = [*self.targets, *([self.series] if self.series else [])]
-        dialect = Dialect(separator, self.decimal, self.encoding)
-        table = read(path, dialect, self.null_values, exact, [], inf, Cache(Path()))  # in memory, whatever its size
+        table = read(path, self.dialect, self.null_values, exact, [], inf, Cache(Path()))  # in memory, whatever its size
         channels = channels or self.channels or (self.targets if self.forecast else None)
         targets = self.targets if told or self.forecast else []
         wanted = [*targets, *(name for name in (self.series, self.time) if name), *(channels or ())]
@@ -142,7 +137,7 @@ class Reader:
             if name not in known:
                 values = clean(table.column(name), self.null_values)
                 if values.dtype == pl.String and name not in (self.series, self.time):
-                    allowed = (self.decimal,) if self.decimal else MARKS
+                    allowed = (self.dialect.decimal,) if self.dialect.decimal else MARKS
                     mark = decimal_of(values.drop_nulls(), allowed, table.file.decimal if table.file else ".")
                     values = values if mark is None else clean(values, self.null_values, mark)
                 if name == self.time and values.dtype.is_float():  # 1709 as the file has it, not 1709.0

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from torchbp._plain import refuse_misfit
+from torchbp.data._csv import Dialect
+from torchbp.data._file import FileDataModule
 from torchbp.data._long_tables import Forecast
 from torchbp.data._sequence_files import Filling, Sequences
 from torchbp.data._sequence_reader import Reader
@@ -18,10 +20,10 @@ from torchbp.data._split import draw_split, sizes_drawn
 from torchbp.data._tabular import NULL_VALUES
 from torchbp.data._target import Target, fit_target
 from torchbp.data._written import Mark
-from torchbp.data.base import EVALUATION_ROWS, BatchSize, Places, RowsDataModule, Split
+from torchbp.data.base import EVALUATION_ROWS, BatchSize, Places, Split
 from torchbp.data.rows import Rows
 from torchbp.data.values import counted, far, listed
-from torchbp.tasks import Task, check_task
+from torchbp.tasks import Task
 
 MOST = 10**5  # steps of a window or a horizon, which a stranger's checkpoint may say
 
@@ -43,7 +45,7 @@ class Layout:
     offsets: list[float] = field(default_factory=list)
 
 
-class SequenceDataModule(RowsDataModule):
+class SequenceDataModule(FileDataModule):
     """Sequences of steps, (N, T, channels), each with a target, or with one a step; or a series, to forecast how it goes on.
 
     What is read depends on the extension. ``.npz``: arrays x (N, T, channels) or (N, T), y, and lengths (N) if NaN does not say
@@ -117,25 +119,20 @@ class SequenceDataModule(RowsDataModule):
         path, null_values, channels = str(path), list(null_values), None if channels is None else list(channels)
         val_path, test_path = (None if other is None else str(other) for other in (val_path, test_path))
         val_size, test_size = sizes_drawn(val_size, test_size, val_path, test_path)
-        super().__init__(batch_size, val_size, test_size, standardize, seed)
-        self.hparams.update(val_size=val_size, test_size=test_size)  # as they turned out
+        super().__init__(path, val_path, test_path, task, batch_size, val_size, test_size, standardize, seed)
         for option, value, allowed in (("gaps", gaps, Filling), ("sequences", sequences or "last", Places)):
             if value not in get_args(allowed):
                 raise ValueError(f"{option} is {value!r}; it must be one of {', '.join(get_args(allowed))}")
         for option, steps in (("window", window), ("horizon", horizon)):
             if steps is not None and not 1 <= steps <= MOST:
                 raise ValueError(f"{option} is {steps}; it must be from 1 to {MOST:,}")
-        if task is not None:
-            check_task(task)
-        self.path: Path = Path(path)
-        self.other_paths = {"val": val_path, "test": test_path}
         self._targets = [target] if isinstance(target, str) else list(target or ())
         self._forecast = Forecast(window, horizon or 1, (val_size, test_size)) if window or horizon else None
         if self._forecast and task not in (None, "regression"):
             raise ValueError(f"task is {task}; a forecast is of numbers, which is regression")
         if self._forecast:
             self.hparams["horizon"] = self._forecast.horizon
-        self._given, self._given_task, self._positive = sequences, task, positive
+        self._given, self._positive = sequences, positive
         self._reader = Reader(
             self._targets,
             series,
@@ -145,18 +142,10 @@ class SequenceDataModule(RowsDataModule):
             gaps,
             (x, y, lengths),
             null_values,
-            separator,
-            decimal,
-            encoding,
+            Dialect(separator, decimal, encoding),
         )
         self._layout: Layout | None = None
-        self._part_of: Tensor | None = None
-        self._others: dict[str, Rows] = {}
         self._words = ""
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        return self.path.stem
 
     @property
     def layout(self) -> Layout:
@@ -171,12 +160,8 @@ class SequenceDataModule(RowsDataModule):
         return self.layout.sequences
 
     @property
-    def task(self) -> Task:  # type: ignore[override]
-        return self.layout.target.task
-
-    @property
-    def class_names(self) -> Sequence[str]:  # type: ignore[override]
-        return self.layout.target.class_names
+    def fitted_target(self) -> Target:  # type: ignore[override]
+        return self.layout.target
 
     @property
     def targets(self) -> list[str]:
@@ -184,31 +169,13 @@ class SequenceDataModule(RowsDataModule):
         return self.layout.target.names
 
     @property
-    def feature_names(self) -> list[str]:
-        """The names of x's channels."""
+    def feature_names(self) -> list[str]:  # type: ignore[override]
         return self.layout.channels
-
-    @property
-    def num_features(self) -> int:
-        return len(self.layout.channels)
-
-    @property
-    def num_outputs(self) -> int:
-        return self.layout.target.num_outputs
 
     @property
     def offsets(self) -> list[float]:
         """What was taken from each channel in float64, 0 but where float32 would lose what differs in them."""
         return self.layout.offsets
-
-    @property
-    def target_offsets(self) -> Sequence[float]:
-        """Likewise of the targets, to be added to predictions; empty where there is none."""
-        return self.layout.target.offsets
-
-    @property
-    def has_validation(self) -> bool:
-        return bool(self.other_paths["val"]) or self.val_size > 0 or (self.test_size == 0 and not self.other_paths["test"])
 
     def load(self) -> Rows:
         for path in (self.path, *self.other_paths.values()):
@@ -220,10 +187,6 @@ class SequenceDataModule(RowsDataModule):
         self._part_of = self._draw(found)
         self._words = self._in_words(found)
         return Rows(self._x(found), self._y(found))
-
-    def part_of(self) -> Tensor | None:
-        _ = self.rows  # it is settled as they are loaded
-        return self._part_of
 
     def split_rows(self, name: Split) -> Rows:
         if (path := self.other_paths.get(name)) is None:

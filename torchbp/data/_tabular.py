@@ -19,6 +19,7 @@ from torchbp._plain import fits
 from torchbp.data._cache import Cache
 from torchbp.data._columns import CoarseError, Column, ColumnType, Dates, Missing, fit_column
 from torchbp.data._csv import Dialect
+from torchbp.data._file import FileDataModule
 from torchbp.data._leak import SAMPLE, warn_of_leaks
 from torchbp.data._schema import Schema
 from torchbp.data._split import PARTS, draw_split, parts_named, sizes_drawn
@@ -26,20 +27,19 @@ from torchbp.data._table import Table, TableInMemory, read, refuse_unknown, stre
 from torchbp.data._target import MissingTarget, RareClasses, Target, fit_target
 from torchbp.data._threads import num_threads
 from torchbp.data._written import MARKS, Mark, decimal_of
-from torchbp.data.base import BatchSize, RowsDataModule, Split
+from torchbp.data.base import BatchSize, Split
 from torchbp.data.rows import Rows, fingerprints, where, with_target
 from torchbp.data.values import clean, listed
-from torchbp.tasks import Task, check_task
+from torchbp.tasks import Task
 
 NULL_VALUES = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "?")
 GIB = 2**30
-TAB = {"tab": "\t", "\\t": "\t"}  # as it is typed
 REMEMBERED = 2**15  # rows trained on that a checkpoint has fingerprints of, the least of them, which are a random part
 Fingerprints = Annotated[str, "16 hexadecimal digits for each row", re.compile(r"([0-9a-f]{16})*").fullmatch]
 DROPPED = 255  # the part of rows that are in none
 
 
-class TabularDataModule(RowsDataModule):
+class TabularDataModule(FileDataModule):
     """The rows of a CSV or Parquet file, encoded as numbers by what their training split holds.
 
     Numeric columns are taken as they are, in float32's seven digits, or where these would not do less their median
@@ -123,10 +123,7 @@ class TabularDataModule(RowsDataModule):
         val_path, test_path = (None if other is None else str(other) for other in (val_path, test_path))
         cache_dir = str(cache_dir)
         val_size, test_size = sizes_drawn(val_size, test_size, val_path, test_path, split)
-        super().__init__(batch_size, val_size, test_size, standardize, seed)
-        self.hparams.update(val_size=val_size, test_size=test_size)  # as they turned out
-        if task is not None:
-            check_task(task)
+        super().__init__(path, val_path, test_path, task, batch_size, val_size, test_size, standardize, seed)
         for option, value, allowed in (
             ("missing", missing, Missing),
             ("missing_target", missing_target, MissingTarget),
@@ -135,34 +132,24 @@ class TabularDataModule(RowsDataModule):
         ):
             if value not in get_args(allowed):
                 raise ValueError(f"{option} is {value!r}; it must be one of {', '.join(get_args(allowed))}")
-        if decimal not in (None, ".", ","):
-            raise ValueError(f"decimal is {decimal!r}; it must be '.' or ','")
-        separator = TAB.get(separator or "", separator)
         if max_categories < 2:
             raise ValueError(f"max_categories is {max_categories}; it must be at least 2")
-        if separator is not None and (len(separator) != 1 or not separator.isascii() or separator in '"\r\n'):
-            raise ValueError(f"separator is {separator!r}; it must be a single ASCII character, no quote or line break; or tab")
         if not memory >= 0:
             raise ValueError(f"memory is {memory}; it must be 0 GiB or more")
         if split is not None and (val_path or test_path):
             raise ValueError(f"split is {split!r}; with a column that names the parts there can be no val_path or test_path")
-        self.path: Path = Path(path)
         self.targets = [target] if isinstance(target, str) else list(target or ())
         self.types: dict[str, ColumnType] = {**types, **dict.fromkeys(ignore, "ignored")}
         self.missing, self.max_categories = missing, max_categories
-        self.split, self.other_paths = split, {"val": val_path, "test": test_path}
-        self.separator, self.decimal, self.encoding = separator, decimal, encoding
+        self.split, self.dialect = split, Dialect(separator, decimal, encoding)
         self.positive, self.missing_target, self.rare_classes, self.dates = positive, missing_target, rare_classes, dates
         self.memory, self.keep_cache = memory, keep_cache
         self._cache = Cache(Path(cache_dir), keep_cache)
         self._null_values = null_values
-        self._given_task = task
         self._exact: set[str] = set()  # columns that float32 is known not to do for
         self._schema: Schema | None = None
-        self._part_of: Tensor | None = None
         self._trained_on: str | None = None  # fingerprints of rows, all those trained on, in hexadecimal digits
         self._trained_before: Tensor | None = None  # and those that a checkpoint has
-        self._others: dict[str, Rows] = {}
         for name, type in self.types.items():
             if type not in get_args(ColumnType):
                 raise ValueError(f"types has {type!r} for {name!r}; it must be one of {', '.join(get_args(ColumnType))}")
@@ -175,10 +162,6 @@ class TabularDataModule(RowsDataModule):
                 raise ValueError(f"column {clash[0]!r} is the target; it can have no place in {what}")
 
     @property
-    def name(self) -> str:  # type: ignore[override]
-        return self.path.stem
-
-    @property
     def schema(self) -> Schema:
         """How the columns are encoded; fitted when first needed, if no checkpoint has told."""
         if self._schema is None:
@@ -187,41 +170,23 @@ class TabularDataModule(RowsDataModule):
         return self._schema
 
     @property
-    def task(self) -> Task:  # type: ignore[override]
-        return self.schema.target.task
+    def fitted_target(self) -> Target:  # type: ignore[override]
+        return self.schema.target
 
     @property
-    def class_names(self) -> Sequence[str]:  # type: ignore[override]
-        return self.schema.target.class_names
-
-    @property
-    def feature_names(self) -> list[str]:
-        """The names of x's columns."""
+    def feature_names(self) -> list[str]:  # type: ignore[override]
         return self.schema.feature_names
-
-    @property
-    def num_features(self) -> int:
-        return len(self.feature_names)
-
-    @property
-    def num_outputs(self) -> int:
-        return self.schema.target.num_outputs
 
     @property
     def has_validation(self) -> bool:
         if self.split:
             return bool((self.part_of() == PARTS.index("val")).any())  # type: ignore[union-attr]
-        return bool(self.other_paths["val"]) or self.val_size > 0 or (self.test_size == 0 and not self.other_paths["test"])
+        return super().has_validation
 
     @property
     def offsets(self) -> list[float]:
         """What was taken from each of x's columns in float64, 0 but where float32 would lose what differs in them."""
         return self.schema.offsets
-
-    @property
-    def target_offsets(self) -> Sequence[float]:
-        """Likewise of the targets, to be added to predictions; empty where there is none."""
-        return self.schema.target.offsets
 
     def load(self) -> Rows:
         while True:
@@ -273,10 +238,6 @@ class TabularDataModule(RowsDataModule):
         refuse_unknown(self.path, [name], [*table.schema])
         return self._cleaned(table, name, dict(self._schema.decimals) if self._schema else {})
 
-    def part_of(self) -> Tensor | None:
-        _ = self.rows  # it is settled as they are loaded
-        return self._part_of
-
     def split_rows(self, name: Split) -> Rows:
         path, schema = self.other_paths.get(name), self.schema
         if path is None:
@@ -314,15 +275,9 @@ class TabularDataModule(RowsDataModule):
         wanted, texts = [*self.targets, *self.types], []
         if self._schema is not None:
             exact, texts, wanted = self._schema.exact, self._schema.texts, [*self._schema.used, *self.targets]
-        table = read(path, self._dialect(path), self._null_values, exact, texts, self.memory * GIB, self._cache)
+        table = read(path, self.dialect, self._null_values, exact, texts, self.memory * GIB, self._cache)
         refuse_unknown(path, [*wanted, *([self.split] if self.split else [])], [*table.schema])
         return table
-
-    def _separator(self, path: Path) -> str:
-        return self.separator or ("\t" if path.suffix.lower() == ".tsv" else ",")
-
-    def _dialect(self, path: Path) -> Dialect:
-        return Dialect(self._separator(path), self.decimal, self.encoding)
 
     def _cleaned(self, table: Table, name: str, decimals: dict[str, Mark]) -> pl.Series:
         """A column's values, with ``decimals`` as for :class:`Schema`, to which this column's is added unless it is settled."""
@@ -331,7 +286,7 @@ class TabularDataModule(RowsDataModule):
             known = clean(values, self._null_values).drop_nulls()
             if (
                 decimal := decimal_of(
-                    known, (self.decimal,) if self.decimal else MARKS, table.file.decimal if table.file else "."
+                    known, (self.dialect.decimal,) if self.dialect.decimal else MARKS, table.file.decimal if table.file else "."
                 )
             ) is not None:
                 decimals[name] = decimal
@@ -450,10 +405,10 @@ class TabularDataModule(RowsDataModule):
             raise ValueError(f"the checkpoint's task is {schema.target.task}, here it is {self._given_task}")
         if self.missing_target == "drop":
             schema.target.missing = "drop"
-        if self.decimal:  # of this file
+        if decimal := self.dialect.decimal:  # of this file
             numbers = [column.name for column in schema.columns if column.type == "numeric"]
             numbers += schema.target.names if schema.target.task == "regression" else []
-            schema.decimals = dict.fromkeys(sorted({*numbers, *schema.decimals}), self.decimal)
+            schema.decimals = dict.fromkeys(sorted({*numbers, *schema.decimals}), decimal)
         if schema != self._schema:
             self._rows, self._parts, self._others = None, {}, {}
             self._schema, self._null_values = schema, schema.null_values
@@ -479,7 +434,7 @@ class _PartsToPredict:
     def __iter__(self) -> Iterator[tuple[Tensor, pl.DataFrame]]:
         data, schema, first = self._data, self._data.schema, 0
         used = {*schema.used, *schema.target.names}
-        for part in stream(data.path, data._dialect(data.path), schema.used):
+        for part in stream(data.path, data.dialect, schema.used):
             rest = part.select(by_name(*(name for name in part.columns if name not in used)))
             yield torch.from_numpy(schema.x(part, first)), rest
             first += len(part)
