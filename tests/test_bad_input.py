@@ -130,6 +130,7 @@ CASES = [
     # arrays
     ("NPZ gone.npz", 1, "the data file gone.npz does not exist"),
     ("NPZ good.csv", 1, "good.csv has the extension '.csv'; it must be one of .npz, .npy"),
+    ("fit --data.path good.npz", 1, "good.npz holds arrays; say --data ArrayDataModule for rows or pictures, --data Sequence"),
     ("NPZ junk.npz", 1, "junk.npz cannot be read as NPZ: it holds no array; Python objects are not loaded"),
     ("NPZ half.npz", 1, "half.npz cannot be read as NPZ: File is not a zip file"),
     ("NPZ flipped.npz", 1, "flipped.npz cannot be read as NPZ: Bad CRC-32 for file 'x.npy'"),

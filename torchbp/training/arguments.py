@@ -21,6 +21,7 @@ from torchbp.training.checkpoint import required
 STAND_IN = "\0"  # which nobody can say on a command line
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".ts", ".xlsx")
+OF_ARRAYS = (".npy", ".npz")
 # The options of sequences that no other file has.
 OF_SEQUENCES = {*inspect.signature(SequenceDataModule).parameters} - {
     *inspect.signature(TabularDataModule).parameters,
@@ -110,11 +111,21 @@ def refuse_file_as_class(parser: ArgumentParser, data: str | None) -> None:
 
 
 def kind_by_default(args: Sequence[str]) -> list[str]:
-    """The option that says of a file what it is where nothing else does: sequences if options are theirs alone, or a table."""
+    """The option that says of a file what it is where nothing else does: sequences if options are theirs alone, or a table.
+
+    Raises:
+        ValueError: a file of arrays, which may be rows, pictures or sequences.
+    """
     said = given(args)
     if not said.path or said.data:
         return []
-    sequences = Path(said.path).suffix.lower() == ".ts" or asked(args, "data") & OF_SEQUENCES
+    suffix = Path(said.path).suffix.lower()
+    sequences = suffix == ".ts" or asked(args, "data") & OF_SEQUENCES
+    if suffix in OF_ARRAYS and not sequences:
+        raise ValueError(
+            f"{said.path} holds arrays; say --data ArrayDataModule for rows or pictures, "
+            "--data SequenceDataModule for sequences"
+        )
     return ["--data", f"torchbp.data.{(SequenceDataModule if sequences else TabularDataModule).__name__}"]
 
 
