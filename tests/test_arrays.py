@@ -207,3 +207,19 @@ def test_a_small_file_of_large_arrays_is_refused_before_it_is_read(tmp_path: Pat
     monkeypatch.setattr("torchbp.data._arrays.most_bytes", lambda: 10**6)
     with pytest.raises(ValueError, match=r"a\.npz cannot be read as NPZ: its arrays take 0.00373 GiB; .* 0.00186 GiB"):
         read(tmp_path / "a.npz", "x")
+
+
+@pytest.mark.parametrize(
+    ("width", "classes", "message"),
+    [
+        (1000, 2, r"x in .*bytes\.npz, of shape \(1000, 1000\): its numbers in float32 take 0.00373 GiB"),
+        (2, 500, r"targets of 1,000 rows with a column for each of 500 classes take 0.00186 GiB"),
+    ],
+)
+def test_bytes_whose_numbers_do_not_fit_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, classes: int, message: str
+) -> None:
+    np.savez(tmp_path / "bytes.npz", x=np.ones((1000, width), np.uint8), y=np.arange(1000) % classes)
+    monkeypatch.setattr("torchbp.data._memory.most_bytes", lambda: 1_100_000)
+    with pytest.raises(ValueError, match=message):
+        _ = ArrayDataModule(tmp_path / "bytes.npz").rows

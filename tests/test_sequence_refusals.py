@@ -154,7 +154,7 @@ def test_bad_forecasts(tmp_path: Path, arguments: dict[str, Any], message: str, 
 
 
 def test_more_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchbp.data._sequence_files.most_bytes", lambda: 10**4)
+    monkeypatch.setattr("torchbp.data._memory.most_bytes", lambda: 10**4)
     message = (
         "234 sequences of 22 steps, which are as long as the longest, take 3.84e-05 GiB; with this machine's memory they may"
     )
@@ -173,14 +173,14 @@ LARGE_TS = {
 def test_a_small_file_of_series_that_would_take_more_than_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr("torchbp.data._sequence_files.most_bytes", lambda: 7 * 10**4)
+    monkeypatch.setattr("torchbp.data._memory.most_bytes", lambda: 7 * 10**4)
     monkeypatch.setattr("sktime.datasets.load_from_tsfile_to_dataframe", None)  # not called
     (tmp_path / "large.ts").write_text(HEAD + LARGE_TS[kind])
     refused("characters take ", tmp_path / "large.ts")
 
 
 def test_small_numbers_that_take_more_than_memory_in_float64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchbp.data._sequence_files.most_bytes", lambda: 10**4)
+    monkeypatch.setattr("torchbp.data._memory.most_bytes", lambda: 10**4)
     np.savez_compressed(tmp_path / "bits.npz", x=np.ones((2, 5000), bool), y=np.arange(2))
     refused("of shape (2, 5000): its numbers in float64 take 7.45e-05 GiB", tmp_path / "bits.npz")
 
@@ -191,7 +191,7 @@ def test_small_numbers_that_take_more_than_memory_in_float64(tmp_path: Path, mon
 def test_windows_are_counted_before_they_take_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int, horizon: int, message: str
 ) -> None:
-    monkeypatch.setattr("torchbp.data._sequence_files.most_bytes", lambda: 2 * 10**4)
+    monkeypatch.setattr("torchbp.data._memory.most_bytes", lambda: 2 * 10**4)
     monkeypatch.setattr(np, "concatenate", None)  # not called before
     path = series(tmp_path, np.arange(300.0))
     refused(message, path, target="spots", time="year", window=window, horizon=horizon)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchbp._plain import refuse_misfit
 from torchbp.data._loader import RowLoader
-from torchbp.data._parquet import most_bytes
+from torchbp.data._memory import GIB, most_bytes, refuse_large, refuse_one_hot
 from torchbp.data.base import BatchSize, RowsDataModule, check_rows
 from torchbp.data.rows import Mapped, Rows
 from torchbp.data.values import counted, listed
@@ -22,7 +22,6 @@ from torchbp.tasks import Task, check_task
 
 SUFFIXES = (".npz", ".npy")
 FEW = 1000  # up to so many distinct integers of y are taken for classes
-GIB = 2**30
 
 
 class ArrayDataModule(RowsDataModule):
@@ -131,6 +130,8 @@ class ArrayDataModule(RowsDataModule):
             raise ValueError(f"x has shape {x.shape}; the network takes {self._target.num_features} values a row")
         if isinstance(x, np.memmap) and x.size * 4 > self._memory * GIB:
             return Mapped(self.path, self._divide_by)
+        if not isinstance(x, np.memmap):  # of a file that is compressed, and whose numbers may be small
+            refuse_large(f"x in {self.path}, of shape {x.shape}: its numbers in float32", 4 * x.size)
         with np.errstate(over="ignore"):  # infinity is refused, where it is used
             rows = torch.from_numpy(x.reshape(len(x), -1).astype(np.float32))
         return rows if self._divide_by == 1 else rows.div_(self._divide_by)
@@ -202,7 +203,10 @@ class ArrayTarget:
         code = np.searchsorted(classes, y).clip(max=len(classes) - 1)
         if len(unknown := np.flatnonzero(classes[code] != y)):
             raise ValueError(f"y holds {y[unknown[0]]} in row {unknown[0]}; the classes are {listed(self.classes)}")
-        return (code[:, None] if self.task == "binary" else np.eye(len(classes), dtype=np.float32)[code]).astype(np.float32)
+        if self.task == "binary":
+            return code[:, None].astype(np.float32)
+        refuse_one_hot(len(y), len(classes))
+        return np.eye(len(classes), dtype=np.float32)[code]
 
 
 def fit_target(y: np.ndarray, task: Task | None, num_features: int) -> ArrayTarget:

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from torchbp.data._columns import MISTAKES, refuse_texts, share_of_numbers
-from torchbp.data._sequence_files import Filling, Sequences, padded, refuse_large, refuse_padding
+from torchbp.data._memory import refuse_large
+from torchbp.data._sequence_files import Filling, Sequences, padded, refuse_padding
 from torchbp.data._split import PARTS
 from torchbp.data._written import moments, order_of
 from torchbp.data.values import as_text, booleans, is_boolean, is_date, numbers, shown, unsupported

@@ -17,13 +17,6 @@ COLUMNS, META_DATA = 1, 3  # of RowGroup and ColumnChunk
 TYPE, PATH, UNCOMPRESSED = 1, 3, 6  # of ColumnMetaData
 
 
-def most_bytes() -> int:
-    """How many bytes one column may take: a quarter of this machine's memory, for what is made of it takes as much again."""
-    if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-    return 2**32
-
-
 def sizes(path: Path) -> tuple[int, Counter[str]]:
     """The number of rows, and of each column of texts the bytes in the row group that has most of them.
 

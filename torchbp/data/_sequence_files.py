@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from torchbp.data._arrays import GIB, read
-from torchbp.data._parquet import most_bytes
+from torchbp.data._arrays import read
+from torchbp.data._memory import refuse_large
 from torchbp.data.values import FLOAT32_MAX, shown
 
 Filling = Literal["refuse", "previous"]
@@ -60,10 +60,12 @@ class Sequences:
         there = self.steps
         missing = np.isnan(self.x) & there[..., None]
         if how == "previous" and missing.any():
-            step = np.where(missing | ~there[..., None], -1, np.arange(self.x.shape[1])[:, None])
-            known = np.maximum.accumulate(step, 1)
-            known = np.where(known < 0, (step >= 0).argmax(1, keepdims=True), known)
-            self.x = np.where(there[..., None], np.take_along_axis(self.x, known, 1), np.nan)
+            # Step by step, without a second array of x's size: forwards from the step before, then backwards.
+            for step in np.flatnonzero(missing.any((0, 2))[1:]) + 1:
+                np.copyto(self.x[:, step], self.x[:, step - 1], where=missing[:, step])
+            missing = np.isnan(self.x) & there[..., None]
+            for step in np.flatnonzero(missing.any((0, 2))[:-1])[::-1]:
+                np.copyto(self.x[:, step], self.x[:, step + 1], where=missing[:, step])
             missing = np.isnan(self.x) & there[..., None]
         bad = missing | (np.abs(self.x) > FLOAT32_MAX)
         if not bad.any():
@@ -109,18 +111,6 @@ def lengths_of(x: np.ndarray) -> np.ndarray:
 def refuse_empty(path: Path, lengths: np.ndarray) -> None:
     if len(empty := np.flatnonzero(lengths < 1)):
         raise ValueError(f"{path}: sequence {empty[0] + 1} has no step; each needs one at least")
-
-
-def refuse_large(what: str, size: int) -> None:
-    """Refuse what takes more bytes than there are for it.
-
-    Raises:
-        ValueError: it does.
-    """
-    if size > most_bytes():
-        raise ValueError(
-            f"{what} take {size / GIB:.3g} GiB; with this machine's memory they may take {most_bytes() / GIB:.3g} GiB"
-        )
 
 
 def refuse_padding(lengths: np.ndarray, width: int) -> None:

@@ -15,7 +15,8 @@ from polars.selectors import by_name  # names as they are, where pl.col takes * 
 from torchbp._files import NotWrittenError
 from torchbp.data._cache import Cache, Source, write_whole
 from torchbp.data._csv import CsvFile, Dialect, NotNumbersError, Types, other_separator, refuse_patterns
-from torchbp.data._parquet import most_bytes, sizes
+from torchbp.data._memory import GIB, most_bytes
+from torchbp.data._parquet import sizes
 from torchbp.data.progress import progress
 from torchbp.data.values import listed, unsupported
 
@@ -28,7 +29,6 @@ NOT_CSV = {
 FILE = 64  # parts of a CSV file that become one file of a cache
 ROWS = 2**16  # in a part of a Parquet file
 TEXT = 2**26  # bytes in one, of texts
-GIB = 2**30
 ENOUGH = 1000  # rows, to tell a place in a file by
 
 

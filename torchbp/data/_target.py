@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from lightning.pytorch.utilities import rank_zero_only
 
+from torchbp.data._memory import refuse_one_hot
 from torchbp.data.values import (
     TRUTHS,
     are_truths,
@@ -101,6 +102,7 @@ class Target:
         """
         if self.classes:
             code = self.codes(table, first)
+            refuse_one_hot(len(code), len(self.classes))
             y = (code[:, None] if self.task == "binary" else code[:, None] == np.arange(len(self.classes))).astype("f4")
             y[code < 0] = np.nan
             return y
