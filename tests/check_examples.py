@@ -1,4 +1,4 @@
-"""The examples of torchbp/verify/checks.md, as they stand there: by check, what is faulty and what is mended."""
+"""The examples of torchbp/verify/checks.md, as they stand there: by check, the faulty Function and the fixed one."""
 
 import linecache
 import re
@@ -16,7 +16,7 @@ TWO_INPUTS = ("Product", "ProductSum", "ProductMean")
 
 class Example(NamedTuple):
     fault: Callable[..., Any]
-    mended: Callable[..., Any]
+    fixed: Callable[..., Any]
     inputs: tuple[Tensor, ...]
     options: dict[str, Any]
 
@@ -38,10 +38,10 @@ def bases() -> dict[str, Any]:
 
 def example(check: str) -> Example:
     section = explanations()[check]
-    faulty, *mended = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    faulty, *fixed = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     names = run(faulty, check, dict(bases()))
-    above = re.search(r"Mended: `(\w+)`", section)
-    right = bases()[above[1]] if above else run(mended[0], f"{check}, mended", dict(bases()))["Mended"]
+    above = re.search(r"Fixed: `(\w+)`", section)
+    right = bases()[above[1]] if above else run(fixed[0], f"{check}, fixed", dict(bases()))["Fixed"]
     base = names["Fault"].__base__.__name__
     options = {key: names[key] for key in ("reference", "surrogate") if key in names}
     return Example(names["Fault"], right, inputs(base), options)

@@ -223,7 +223,7 @@ CASES = [
     ("gradcheck --function planted_faults:WrongSign", 1, "needs inputs: shapes such as '4,3 2,3 2'"),
     ("gradcheck --function planted_faults:WrongSign --inputs two", 1, "inputs is 'two'"),
     ("gradcheck --function planted_faults:WrongSign --inputs 99999999999999999999", 1, "inputs is '99999999999999999999'; it"),
-    ("gradcheck --inputs 4,3", 1, "inputs, reference and surrogate are for a function of your own"),
+    ("gradcheck --inputs 4,3", 1, "inputs, reference and surrogate need a function of your own"),
     ("gradcheck --only backwards", 1, "only has backwards; the checks are accumulation, autocast, backward, "),
     ("benchmark --threads 0", 2, "threads is 0; it must be 1 or more"),
     ("benchmark --only speed", 2, "invalid choice: 'speed'"),

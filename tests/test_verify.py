@@ -67,7 +67,7 @@ def detail(result: Result, check: str) -> str:
         (faults.WrongSign, "backward", "gradient of x: 12 of 12 entries wrong: ", WRONG_GRADIENT),
         (faults.MissingTranspose, "backward", "gradient of W: 6 of 9 entries wrong: ", WRONG_GRADIENT),
         (faults.MissingBiasSum, "gradient shapes", "gradient of b: backward returns shape (4, 3), the input's is (3,)", set()),
-        (faults.ForgottenNeedsInputGrad, "needs input grad", "gradient of x: computed although needs_input_grad", set()),
+        (faults.ForgottenNeedsInputGrad, "needs input grad", "gradient of x: computed although its needs_input_grad", set()),
         (
             faults.SavedTensorChanged,
             "tensors unchanged",
@@ -89,7 +89,7 @@ def detail(result: Result, check: str) -> str:
         (
             faults.PenaltyVanishes,
             "gradient penalty",
-            "gradient penalty, which vanishes without an error, by W: 9 of 9 entries wrong: ",
+            "gradient penalty, which silently vanishes, by W: 9 of 9 entries wrong: ",
             {"double backward", "reverse to order 3", "precision of double backward"},
         ),
     ],
@@ -127,7 +127,7 @@ def test_complex_gradient_that_is_not_conjugated_is_found() -> None:
     positive = [torch.linspace(0.5, 2, 3, dtype=torch.float64).roll(k).requires_grad_() for k in range(3)]
     result = audit(faults.NotConjugated, positive, only={"backward", "complex inputs"})
     assert checks(result.findings) == {"complex inputs"}
-    assert "gradient of z, complex: to be refused, or conjugated as PyTorch does: " in detail(result, "complex inputs")
+    assert "gradient of z, complex: raise an error, or conjugate as PyTorch does: " in detail(result, "complex inputs")
 
 
 def test_gradient_that_pytorch_loses_where_it_bypasses_backward_is_found() -> None:

@@ -1,4 +1,4 @@
-"""The document of the checks: each example's fault is found by its check, and what is mended is clean."""
+"""The document of the checks: each example's fault is found by its check, and the fixed Function is clean."""
 
 import pytest
 from check_examples import bases, example, inputs
@@ -24,11 +24,11 @@ def test_every_check_has_a_section_that_begins_with_what_it_asks() -> None:
 
 @pytest.mark.parametrize("check", NAMES)
 def test_fault_of_an_example_is_found_and_mended(check: str) -> None:
-    fault, mended, given, options = example(check)
+    fault, fixed, given, options = example(check)
     result = audit(fault, given, only={check}, **options)
     assert {row.status for row in result.rows if row.check == check} & FAULTS
-    if mended.__name__ == "Mended":
-        assert audit(mended, given, only={check}, **options).findings == []
+    if fixed.__name__ == "Fixed":
+        assert audit(fixed, given, only={check}, **options).findings == []
 
 
 @pytest.mark.parametrize("name", [name for name, value in bases().items() if getattr(value, "generate_vmap_rule", False)])

@@ -124,7 +124,7 @@ class Stochastic(Sign):
 
 def test_what_is_not_deterministic_is_told_and_nothing_else_is_tried() -> None:
     (row,) = (row for row in audit(Stochastic, (normal(4, 3),)).rows if row.status != "passed")
-    assert row.detail.startswith("not deterministic: the gradient of x is another one each time")
+    assert row.detail.startswith("not deterministic: the gradient of x differs between two calls")
     result = audit(lambda x: F.dropout(x), (normal(9),))
     assert [row.check for row in result.rows if row.status == "error"] == ["deterministic"]
     assert len(result.rows) == 2
@@ -133,7 +133,7 @@ def test_what_is_not_deterministic_is_told_and_nothing_else_is_tried() -> None:
 def test_float32_output_is_told_and_nothing_else_is_tried() -> None:
     result = audit(lambda x: x.float().sin(), (normal(4, 3),))
     assert told(result.findings) == [
-        "wrong output dtype float64: output 0 of float64 inputs is torch.float32: its digits are too few for any other check"
+        "wrong output dtype float64: output 0 of float64 inputs is torch.float32: it has too few digits for any other check"
     ]
     assert len(result.rows) == 2
 

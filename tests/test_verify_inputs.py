@@ -60,19 +60,22 @@ def no_inputs() -> None:
         ),
         (
             {"function": "planted_faults:Layer", "inputs": "test_verify_inputs:a_dict"},
-            "'test_verify_inputs:a_dict' gives dict; it must give a tensor, or a tuple of all inputs",
+            "'test_verify_inputs:a_dict' returns dict; it must return a tensor, or a tuple of all inputs",
         ),
-        ({"function": "planted_faults:Layer", "inputs": "test_verify_inputs:no_inputs"}, "cannot give inputs: KeyError: 'x'"),
-        ({"inputs": "4,3"}, "inputs, reference and surrogate are for a function of your own, package.module:Function"),
+        ({"function": "planted_faults:Layer", "inputs": "test_verify_inputs:no_inputs"}, "cannot be called: KeyError: 'x'"),
+        ({"inputs": "4,3"}, "inputs, reference and surrogate need a function of your own, package.module:Function"),
         (
             {"function": "mse_loss", "reference": "torch.nn.functional:mse_loss"},
-            "inputs, reference and surrogate are for a function of",
+            "inputs, reference and surrogate need a function of",
         ),
         (
             {"function": "test_verify_inputs:in_place", "inputs": "3"},
-            "in-place operation; one that works in place takes a callable that hands it a copy",
+            "in-place operation; if it works in place, audit a callable that passes it a copy",
         ),
-        ({"function": "torch:sin", "inputs": "784,100"}, "inputs have 78400 entries to differentiate by; they may have 10000"),
+        (
+            {"function": "torch:sin", "inputs": "784,100"},
+            "inputs have 78400 entries to differentiate by; they may have at most 10000: ",
+        ),
         (
             {"function": "torch:log", "inputs": "3"},
             "output 0 has NaN or infinity; inputs must lie where the function is finite",

@@ -165,8 +165,8 @@ def test_naive_function_fails_with_a_line_for_each_thing_it_lacks(name: str) -> 
     (result,) = verify.gradcheck(["cpu"], name, module="naive_functions")
     assert columns_of_page("naive")[name] == cells(result.to_json()), "out of date: make tables"
     lacking = {
-        "needs input grad": ("wasteful", "computed although needs_input_grad says that nobody asked for it"),
-        "saved tensors hooks": ("wasteful", "saved_tensors_hooks and save_on_cpu do not see it"),
+        "needs input grad": ("wasteful", "computed although its needs_input_grad is False"),
+        "saved tensors hooks": ("wasteful", "saved_tensors_hooks and save_on_cpu cannot see it"),
         "forward mode": ("unsupported", "You must implement the jvp function"),
         "vmap": ("unsupported", "it must override the setup_context staticmethod"),
         "nested vmap": ("unsupported", "it must override the setup_context staticmethod"),
@@ -177,14 +177,14 @@ def test_naive_function_fails_with_a_line_for_each_thing_it_lacks(name: str) -> 
         lacking |= {
             "overwritten input": ("wrong", "gradient of weight, input overwritten before backward"),
             "autocast": ("wrong", "output 0 under autocast to torch.bfloat16 is torch.float32, expected torch.bfloat16"),
-            "complex inputs": ("wrong", "complex: to be refused"),
+            "complex inputs": ("wrong", "complex: raise an error"),
         }
     else:
         lacking["empty batch"] = ("error", "ZeroDivisionError")
     if name == "sigmoid_linear":
         lacking["memory released"] = ("wasteful", "is not freed")
     if name == "mse_loss":
-        lacking["gradient penalty"] = ("wrong", "gradient penalty, which vanishes without an error, by input")
+        lacking["gradient penalty"] = ("wrong", "gradient penalty, which silently vanishes, by input")
     for check, (status, finding) in lacking.items():
         assert any(finding in row.detail for row in result.with_status(status) if row.check == check)
     assert not {"backward", "reference", "repeated backward", "torch compile"} & checks(result.findings)

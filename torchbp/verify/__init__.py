@@ -1,7 +1,7 @@
-"""Audit of a custom derivative: does an autograd Function do what PyTorch may ask of it?
+"""Audits autograd Functions: checks everything that PyTorch may ask of a custom derivative.
 
-:func:`audit` is for anybody's ``torch.autograd.Function``; :func:`gradcheck` audits torchbp's own functions, or one named by
-its import path.
+:func:`audit` takes any ``torch.autograd.Function``; :func:`gradcheck` audits torchbp's own functions, or one named by its
+import path.
 """
 
 from torchbp.verify._audit import audit

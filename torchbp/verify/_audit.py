@@ -1,4 +1,4 @@
-"""The audit: every check, one row each."""
+"""The audit: runs every check and makes a row of each."""
 
 import logging
 import warnings
@@ -44,7 +44,7 @@ CHECKS: list[Check] = [
     *_bypass.CHECKS,
     *_precision.CHECKS,
 ]
-# What has no meaning where the check that it builds on has found a fault.
+# Checks that have no meaning if the check that they build on has found a fault.
 BUILDS_ON = {
     **dict.fromkeys(("other values", "batch sizes", "ranks", "broadcast inputs", "large inputs", "zero inputs"), "backward"),
     "reverse to order 3": "double backward",
@@ -68,33 +68,33 @@ def audit(
     name: str | None = None,
     only: Collection[str] | None = None,
 ) -> Result:
-    """Try everything that PyTorch may ask of a custom derivative, and measure each answer against an independent one.
+    """Check everything that PyTorch may ask of a custom derivative, each against an independent result.
 
-    First derivatives are measured against central finite differences of the function's own forward, second and third ones
-    against those of its first; every other way through PyTorch (other strides, vmap, torch.compile, autocast ...) against the
-    plain one. The audited function has to be deterministic. ``torch.compile``'s caches are emptied on the way.
+    First derivatives are compared with central finite differences of the function, second and third derivatives with finite
+    differences of its first derivative, and every other setting (other strides, vmap, torch.compile, autocast ...) with a plain
+    call. The function must be deterministic. The audit empties ``torch.compile``'s caches.
 
     Args:
-        function: an ``autograd.Function`` class, an ``nn.Module``, or any callable over tensors. Of a callable, the Functions
-            behind it are found in its graph; it may return a tensor or a tuple. A module's parameters and buffers are inputs
-            like the others. One that works in place is audited through a callable that hands it a copy.
-        inputs: its arguments. float64 tensors that require grad are differentiated; keep them small (some ten entries, a batch
-            of two or more) and away from kinks, for each entry is moved by 1e-6.
-        devices: where it is audited.
-        reference: a callable of the same arguments that PyTorch differentiates by itself, for outputs and gradients to be
-            compared with, and for the dtypes under autocast.
-        surrogate: for a derivative that is meant to be another than forward's, as of a straight-through estimator: a callable
-            of the same arguments whose derivative is meant, or ``"consistency"`` where there is none: then only whether every
-            way through PyTorch gives the same derivative is audited.
-        tolerance: how far off any number may be, absolutely and relatively, where the function is less exact than float64, as
-            one that iterates. 1e-9 to 1e-3 by default, by what the check measures against.
-        name: what the result is called; the function's own name by default.
-        only: the names of the checks to try, such as ``{"backward", "torch compile"}``; all by default.
+        function: an ``autograd.Function`` class, an ``nn.Module``, or any callable that takes tensors and returns a tensor or a
+            tuple. A callable's Functions are found in its graph. A module's parameters and buffers are inputs too. For a
+            Function that works in place, give a callable that passes it a copy.
+        inputs: its arguments. The audit differentiates by the float64 tensors that require grad. Keep them small (about ten
+            entries, a batch of two or more) and away from kinks: finite differences move each entry by 1e-6.
+        devices: where to audit it.
+        reference: a callable with the same arguments that PyTorch differentiates itself. The audit compares outputs, gradients
+            and the dtypes under autocast with it.
+        surrogate: for a derivative that is not meant to be forward's, as in a straight-through estimator: a callable with the
+            same arguments and the meant derivative. ``"consistency"`` if there is none: the audit then only checks that every
+            setting gives the same derivative.
+        tolerance: the largest absolute and relative error allowed, for a function that is less exact than float64, such as an
+            iterative one. By default 1e-9 to 1e-3, depending on what the check compares with.
+        name: the name of the result; the function's own name by default.
+        only: the names of the checks to run, such as ``{"backward", "torch compile"}``; all by default.
 
     Raises:
-        ValueError: inputs that the function cannot be called with, where it is not finite, of which none can be differentiated
-            or which have more than ten thousand entries; outputs that are no dense tensors; a device that is not there; a check
-            that is none.
+        ValueError: the function cannot be called with the inputs, or is not finite there; no input requires grad, or those that
+            do have more than ten thousand entries; an output is not a dense tensor; a device is not there; there is no such
+            check.
 
     >>> from torchbp import functional as F
     >>> prediction, target = (torch.rand(2, 3, dtype=torch.float64).requires_grad_() for _ in range(2))
@@ -119,7 +119,7 @@ def audit(
 
 
 def check_device(device: str) -> None:
-    """ValueError where PyTorch has no such device."""
+    """Raise ValueError if PyTorch has no such device."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -127,7 +127,7 @@ def check_device(device: str) -> None:
 
 
 def name_of(check: Check) -> str:
-    """What a check is called in a row."""
+    """The name of a check in a row."""
     function: Any = check.func if isinstance(check, partial) else check
     return function.__name__.replace("_", " ")
 
@@ -146,8 +146,7 @@ def _rows(subject: Subject, device: str, only: Collection[str] | None) -> list[R
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Meanwhile nothing is warned of or logged: much of it is no fault of the audited function, such as slow batching rules,
-    and what a compiler logs of an error is in the error."""
+    """Silence warnings and logs: many are not the function's fault (slow batching rules), and errors repeat the logs."""
     logged = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -169,6 +168,6 @@ def _row(check: Check, subject: Subject, device: str, basis: Row | None = None) 
             if basis is not None and basis.status in ("wrong", "error"):
                 raise Skipped(f"it builds on {basis.check}, which is {basis.status}")
             comparisons.extend(check(subject))
-        except Exception as error:  # whatever the audited function raises is the row's finding
+        except Exception as error:  # anything that the audited function raises is a finding
             raised = error
     return row_of(name_of(check), device, dtype, comparisons, raised)

@@ -1,6 +1,6 @@
 """Checks that transforms and compilation do not silently bypass the custom backward.
 
-In each setting the backward is made to return doubled gradients; a setting that does not show them has not run it.
+In each setting, backward returns doubled gradients. If the result is not doubled, the setting did not run that backward.
 """
 
 import io
@@ -18,7 +18,7 @@ from torchbp.verify._outcome import Bypassed, Comparison, Skipped, Wrong, agrees
 from torchbp.verify._sizes import NO_BATCH, with_rows
 from torchbp.verify._subject import EXACT, Subject, gradients
 
-# What backward returns is multiplied by this, a tensor, so that what has been compiled with 1 is doubled as well.
+# Multiplies what backward returns. It is a tensor, so that a graph compiled while it was 1 is doubled too.
 FACTOR = torch.tensor(1.0, dtype=torch.float64)
 
 Derivatives = tuple[Sequence[Tensor], Sequence[Tensor]]  # outputs and gradients
@@ -35,7 +35,7 @@ def checkpoint(s: Subject) -> Iterator[Comparison]:
 
 
 def torch_func_grad(s: Subject) -> Iterator[Comparison]:
-    """torch.func.grad gives the same gradients."""
+    """torch.func.grad gives the same gradients as torch.autograd.grad."""
 
     def through_func(tensors: Tensors, upstream: Tensors) -> Derivatives:
         return s.function(*tensors), _func_grad(s, s.call, s.arguments(tensors), upstream)
@@ -108,14 +108,14 @@ def func_grad_in_compile(s: Subject) -> Iterator[Comparison]:
 
 
 def torch_export(s: Subject) -> Iterator[Comparison]:
-    """torch.export, with a batch of any size where there is one, gives the same outputs and gradients."""
+    """torch.export, with a batch dimension of any size if there is one, gives the same outputs and gradients."""
     # A batch of one is a constant to torch.export.
     batch = [i for i in s.batch if s.inputs[i].shape[0] > 1]
     tensors_at = [i for i, value in enumerate(s.inputs) if isinstance(value, Tensor)]
     size = torch.export.Dim("batch")
     shapes = tuple({0: size} if i in batch else None for i in tensors_at)
     example = s.arguments(s.tensors())
-    with redirect_stderr(io.StringIO()):  # where torch.export prints the graph that it could not finish
+    with redirect_stderr(io.StringIO()):  # torch.export prints a graph that it could not finish
         exported = torch.export.export(_OfTensors(s), tuple(example[i] for i in tensors_at), dynamic_shapes=(shapes,)).module()
 
     def program(*arguments: Any) -> Any:
@@ -123,14 +123,14 @@ def torch_export(s: Subject) -> Iterator[Comparison]:
 
     twice = [torch.cat([a, a]) if i in batch else a for i, a in enumerate(s.inputs)]
     yield from s.outputs_agree(
-        s.outputs(s.call(*twice)), s.outputs(program(*twice)), EXACT, " of the exported program, batch twice as large"
+        s.outputs(s.call(*twice)), s.outputs(program(*twice)), EXACT, " of the exported program, with twice the batch"
     )
 
     def through_export(tensors: Tensors, upstream: Tensors) -> Derivatives:
         outputs = s.outputs(program(*s.arguments(tensors)))
         return _derivatives(outputs, tensors, upstream)
 
-    why = "torch.export keeps forward alone: training the exported program runs PyTorch's backward, not the custom one"
+    why = "torch.export keeps only forward: training the exported program runs PyTorch's backward, not the custom one"
     yield from _as_in_eager(s, through_export, why)
 
 
@@ -143,7 +143,7 @@ def _as_in_eager(
     why_bypassed: str,
     eager: Callable[[Tensors, Tensors], Derivatives] | None = None,
 ) -> Iterator[Comparison]:
-    """Outputs and gradients in the setting beside the eager ones, all with a doubled backward."""
+    """Compare outputs and gradients in the setting with the eager ones, all with a doubled backward."""
 
     def in_eager(tensors: Tensors, upstream: Tensors) -> Derivatives:
         return _derivatives(s.function(*tensors), tensors, upstream)
@@ -164,15 +164,15 @@ def _as_in_eager(
             _, got_undoubled = setting(s.tensors(), upstream)
             if all(map(agrees, s.gradients_agree(got_undoubled, got, EXACT))):
                 lost = next(c for c in s.gradients_agree(undoubled, got, EXACT) if not agrees(c))
-                raise Wrong(f"lost: {why_bypassed}, and its gradients are others: {disagreement(lost)}")
+                raise Wrong(f"lost: {why_bypassed}, and the gradients differ: {disagreement(lost)}")
             if len(s.functions) > 1 and not any(map(agrees, s.gradients_agree(got_undoubled, got, EXACT))):
-                # Others of its Functions run here, or in another order, and none of the gradients has gone past them.
+                # The setting runs other Functions, or in another order, but every gradient passes through one.
                 comparisons = list(s.gradients_agree(undoubled, got_undoubled, EXACT))
     yield from comparisons
 
 
 def _derivatives(outputs: Tensors, tensors: Tensors, upstream: Tensors) -> Derivatives:
-    # Outputs as they are before backward.
+    # Copies of the outputs, made before backward.
     return [output.detach().clone() for output in outputs], gradients(outputs, tensors, upstream)
 
 
@@ -195,15 +195,15 @@ def _func_grad(s: Subject, call: Callable[..., Any], arguments: Sequence[Any], u
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    # What was compiled before is no guide to a backward that has changed since, as it has for each audited function.
+    # The audit changes each function's backward, so code compiled earlier is out of date.
     torch.compiler.reset()
-    # Dynamo, which traces forward and backward, is where a custom backward gets lost. What a compiler makes of the trace is
-    # PyTorch's own part, and costs several times as long.
+    # A custom backward gets lost in Dynamo, which traces forward and backward. Compiling the trace is PyTorch's own part, and
+    # takes several times as long.
     return torch.compile(function, fullgraph=True, backend="eager")
 
 
 class _OfTensors(torch.nn.Module):
-    """A module around the function, as torch.export takes it: of tensors alone, the other arguments being constants."""
+    """A module for torch.export that calls the function: its inputs are the tensors, the other arguments are constants."""
 
     def __init__(self, s: Subject) -> None:
         super().__init__()

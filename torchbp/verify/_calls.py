@@ -1,4 +1,4 @@
-"""Checks of several calls: one after the other, one between the other's forward and backward, and two at once."""
+"""Checks of several calls: in sequence, between another call's forward and backward, and in two threads."""
 
 import sys
 import threading
@@ -18,7 +18,7 @@ from torchbp.verify._subject import EXACT, Subject, gradients
 Work = Callable[[], list[Tensor]]
 
 TORCH, OURS = str(Path(torch.__file__).parent), str(Path(__file__).parent)
-# More than any backward here has; a longer one is tried this far.
+# More lines than any backward here has; of a longer one only these are tried.
 MAX_LINES = 200
 
 
@@ -32,7 +32,7 @@ def repeated_backward(s: Subject) -> Iterator[Comparison]:
 
 
 def accumulation(s: Subject) -> Iterator[Comparison]:
-    """Gradients add up in .grad, whether there was one before or not."""
+    """Gradients accumulate in .grad, with and without an existing .grad."""
     upstream = s.upstream()
     once = [g.clone() for g in s.gradients(s.tensors(), upstream)]
     for start in (None, 1.0):
@@ -47,7 +47,7 @@ def accumulation(s: Subject) -> Iterator[Comparison]:
 
 
 def interleaved_calls(s: Subject) -> Iterator[Comparison]:
-    """Calls between forward and backward, with other values, another size and without a graph, do not change gradients."""
+    """Other calls between forward and backward (other values, another batch size, no_grad) do not change gradients."""
     upstream = s.upstream()
     expected = [g.clone() for g in s.gradients(s.tensors(), upstream)]
     others = [with_rows(s, 7)] if s.batch else []
@@ -62,13 +62,13 @@ def interleaved_calls(s: Subject) -> Iterator[Comparison]:
             gradients(results, between, [torch.ones_like(r) for r in results])
             with torch.no_grad():
                 other.function(*between)
-        except Exception:  # whatever a function raises for values or sizes that it refuses
+        except Exception:  # the function rejects these values or this size
             continue
     yield from s.gradients_agree(expected, gradients(outputs, tensors, upstream), EXACT, ", other calls between")
 
 
 def same_tensor_twice(s: Subject) -> Iterator[Comparison]:
-    """One tensor in the place of two inputs has the sum of their gradients."""
+    """A tensor that is passed as two inputs gets the sum of their gradients."""
     for i, j in combinations(range(len(s.names)), 2):
         tensors = list(s.tensors())
         if tensors[i].shape != tensors[j].shape:
@@ -77,7 +77,7 @@ def same_tensor_twice(s: Subject) -> Iterator[Comparison]:
         shared = [tensors[i] if k == j else t for k, t in enumerate(tensors)]
         try:
             upstream = [torch.ones_like(o) for o in s.function(*tensors)]
-        except Exception:  # whatever a function raises for values that it refuses
+        except Exception:  # the function rejects these values
             continue
         apart = s.gradients(tensors, upstream)
         got = gradients(s.function(*shared), [tensors[i]], upstream)
@@ -86,10 +86,10 @@ def same_tensor_twice(s: Subject) -> Iterator[Comparison]:
 
 
 def two_threads(s: Subject) -> Iterator[Comparison]:
-    """Two threads that go backward through one graph at once both get its gradients: one stops at each line in turn, while
-    the other goes all the way.
+    """Two threads that run backward through one graph at the same time both get the right gradients.
 
-    Where one of them frees the graph, either may be refused, in the words of "a second time".
+    One thread stops at each line of backward in turn, while the other runs to the end. If one of them frees the graph, either
+    may raise PyTorch's error about going backward "a second time".
     """
     upstream = s.upstream()
     expected = s.gradients(s.tensors(), upstream)
@@ -102,10 +102,10 @@ def two_threads(s: Subject) -> Iterator[Comparison]:
                 return [g.clone() for g in gradients(outputs, tensors, upstream, retain_graph=retain)]
 
             results = _interrupted(partial(backward, kept[0]), partial(backward, kept[1]), line)
-            freed = "" if all(kept) else ", while one frees the graph"
-            for which, got in zip(("that stops", "that does not stop"), results, strict=False):
+            freed = "" if all(kept) else ", while one thread frees the graph"
+            for which, got in zip(("that stops", "that runs on"), results, strict=False):
                 if not isinstance(got, Exception):
-                    yield from s.gradients_agree(expected, got, EXACT, f", of two threads the one {which}{freed}")
+                    yield from s.gradients_agree(expected, got, EXACT, f", in the thread {which}{freed}")
                 elif all(kept) or "second time" not in str(got):
                     raise got
             if len(results) == 1:
@@ -116,10 +116,12 @@ CHECKS = [repeated_backward, accumulation, interleaved_calls, same_tensor_twice,
 
 
 def _interrupted(first: Work, second: Work, line: int) -> list[list[Tensor] | Exception]:
-    """What ``first`` comes to in a thread that stops where it first reaches its line of this number, until another thread has
-    done ``second``, and what that comes to; the former alone where there are fewer lines.
+    """Run ``first`` in a thread that stops at its line of this number until another thread has run ``second``.
 
-    PyTorch's lines and the audit's are not counted.
+    Lines are counted as they are first reached, without PyTorch's and the audit's.
+
+    Returns:
+        The results of both; of ``first`` alone if it has fewer lines.
     """
     results: list[list[Tensor] | Exception] = []
     seen: set[tuple[str, int]] = set()
@@ -141,7 +143,7 @@ def _interrupted(first: Work, second: Work, line: int) -> list[list[Tensor] | Ex
             seen.add(place)
             if len(seen) == line:
                 other.start()
-                other.join(timeout=1.0)  # it may wait for a lock of PyTorch's that this one holds
+                other.join(timeout=1.0)  # it may wait for a PyTorch lock that this thread holds
         return trace
 
     def traced() -> None:

@@ -9,13 +9,13 @@ from torchbp.verify._outcome import Tolerance
 
 Tensors = Sequence[Tensor]
 
-# Central differences as torch.autograd.gradcheck takes and judges them.
+# The step and tolerances of torch.autograd.gradcheck.
 EPS = 1e-6
 FINITE_DIFFERENCES = Tolerance(1e-5, 1e-3)
 
 
 def numerical_gradient(scalar: Callable[..., Tensor], tensors: Tensors) -> tuple[Tensor, ...]:
-    """Central differences of ``scalar(*tensors)`` in every entry of every tensor."""
+    """Central differences of ``scalar(*tensors)`` by every entry of every tensor."""
     result = []
     for i, tensor in enumerate(tensors):
         gradient = torch.zeros_like(tensor, memory_format=torch.contiguous_format, requires_grad=False)
@@ -37,15 +37,14 @@ def numerical_derivative(
 
 
 def moved(function: Callable[..., Tensors], tensors: Tensors, directions: dict[int, Tensor], step: float) -> list[Tensor]:
-    """The outputs where each tensor i stands ``step`` further along ``directions[i]``."""
+    """The outputs after each tensor i has moved by ``step`` along ``directions[i]``."""
     there = [t.detach() + step * directions[i] if i in directions else t.detach().clone() for i, t in enumerate(tensors)]
     return [output.detach() for output in function(*(t.requires_grad_() for t in there))]
 
 
 def slope_and_doubt(scalar: Callable[..., Tensor], tensors: Tensors, directions: dict[int, Tensor]) -> tuple[Tensor, float]:
-    """The slope along the directions, and how far the differences to either side lie apart: infinite at a pole, large at a
-    kink or a jump."""
-    # Of unequal length, for at a jump even differences of the same length are the same.
+    """The slope along the directions, and how much the one-sided differences disagree: infinitely at a pole, much at a kink."""
+    # Steps of unequal length: at a jump, one-sided differences of equal length can agree.
     ahead, behind = EPS, EPS / 2
     high, low = (moved(lambda *t: (scalar(*t),), tensors, directions, size)[0] for size in (ahead, -behind))
     here = scalar(*(t.detach() for t in tensors)).detach()

@@ -1,4 +1,4 @@
-"""What each check asks, and how a fault that it finds is mended: the sections of checks.md."""
+"""The sections of checks.md: what each check asks, and how to fix a fault that it finds."""
 
 import re
 from pathlib import Path
@@ -14,13 +14,13 @@ def explanations() -> dict[str, str]:
 
 
 def explain(check: str) -> str:
-    """The section of one check, with the function that its example is made from; ValueError where there is no such check."""
+    """The section of one check, with the Function that its example changes; ValueError if there is no such check."""
     every = explanations()
     if check not in every:
         raise ValueError(f"explain is {check!r}; the checks are {', '.join(sorted(every))}")
     section = every[check]
     text = DOCUMENT.read_text(encoding="utf-8")
-    if above := re.search(r"Mended: `(\w+)` .*", section):
+    if above := re.search(r"Fixed: `(\w+)` .*", section):
         code = re.search(rf"class {above[1]}\(.*?(?=\n\n\nclass|\n```)", text, re.DOTALL)
-        section = section.replace(above[0], f"Mended:\n\n```python\n{code[0] if code else above[1]}\n```")
+        section = section.replace(above[0], f"Fixed:\n\n```python\n{code[0] if code else above[1]}\n```")
     return f"### {check}\n\n{section}\n"

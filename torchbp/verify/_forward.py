@@ -12,7 +12,7 @@ from torchbp.verify._subject import Subject
 
 
 def forward_mode(s: Subject) -> Iterator[Comparison]:
-    """The outputs' change along each input, and along all of them, is that of finite differences."""
+    """The outputs' tangents along each input, and along all inputs, agree with finite differences."""
     tensors, directions = s.tensors(), dict(enumerate(s.directions()))
     cases = [(f", along {name}", {i: directions[i]}) for i, name in enumerate(s.names)]
     for note, along in [*cases, (", along all inputs", directions)]:
@@ -24,9 +24,9 @@ CHECKS = [forward_mode]
 
 
 def jvp(function: Callable[..., Tensors], tensors: Tensors, directions: dict[int, Tensor]) -> tuple[Tensor, ...]:
-    """The outputs' tangents as tensor i moves along ``directions[i]``; zeros where an output has none."""
+    """The outputs' tangents for the tangent ``directions[i]`` of tensor i; zeros for an output without one."""
     with fwAD.dual_level():
-        # Copies, for a jvp may write into the tangent that it is given.
+        # Copies: a jvp may write into the tangent that it gets.
         duals = [fwAD.make_dual(t, directions[i].clone()) if i in directions else t for i, t in enumerate(tensors)]
         unpacked = [fwAD.unpack_dual(output) for output in function(*duals)]
         return tuple(torch.zeros_like(u.primal) if u.tangent is None else u.tangent for u in unpacked)

@@ -1,4 +1,4 @@
-"""autograd Functions: which ones stand behind a callable, what they call their arguments, and how to change their backward."""
+"""Finds the autograd Functions behind a callable and the names of their arguments, and changes their backward."""
 
 import functools
 import inspect
@@ -12,7 +12,7 @@ from torch.autograd import Function
 
 
 def parameter_names(function: Callable[..., Any], count: int) -> tuple[str, ...]:
-    """What a function calls its first ``count`` arguments, ctx not counted; 'input 0' where it gives them no name."""
+    """The names of a function's first ``count`` arguments without ctx; 'input 0' for one without a name."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # builtins have no signature
@@ -23,7 +23,7 @@ def parameter_names(function: Callable[..., Any], count: int) -> tuple[str, ...]
 
 
 def nodes_behind(outputs: Sequence[Tensor]) -> Iterator[tuple[type[Function], Any]]:
-    """Each node of an autograd Function written in Python in the outputs' graph, after its Function; it is that call's ctx."""
+    """Each Python Function in the outputs' graph, with its node, which is the ctx of that call."""
     nodes: list[Any] = [output.grad_fn for output in outputs]
     seen = set()
     while nodes:
@@ -37,7 +37,7 @@ def nodes_behind(outputs: Sequence[Tensor]) -> Iterator[tuple[type[Function], An
 
 
 def functions_under(call: Callable[[], Any]) -> tuple[type[Function], ...]:
-    """The Functions that are applied meanwhile; none where ``call`` raises, as for what torch.func refuses."""
+    """The Functions that ``call`` applies; none if it raises."""
     found: dict[type[Function], None] = {}
     own = Function.__dict__["apply"]
 
@@ -48,7 +48,7 @@ def functions_under(call: Callable[[], Any]) -> tuple[type[Function], ...]:
     Function.apply = classmethod(recorded)  # type: ignore[method-assign, assignment]
     try:
         call()
-    except Exception:  # whatever a function raises that torch.func refuses
+    except Exception:  # torch.func rejects the function
         return ()
     finally:
         Function.apply = own  # type: ignore[method-assign]
@@ -57,7 +57,7 @@ def functions_under(call: Callable[[], Any]) -> tuple[type[Function], ...]:
 
 @contextmanager
 def backward_changed(functions: Sequence[type[Function]], change: Callable[..., tuple[Any, ...]]) -> Iterator[None]:
-    """Meanwhile each Function's backward returns ``change(function, ctx, upstream, gradients)``."""
+    """In the block, each Function's backward returns ``change(function, ctx, upstream, gradients)``."""
 
     def changed(function: type[Function], backward: Callable[..., Any]) -> staticmethod:
         def backward_then_change(ctx: Any, *upstream: Any) -> tuple[Any, ...]:
@@ -80,9 +80,11 @@ def backward_changed(functions: Sequence[type[Function]], change: Callable[..., 
                 setattr(function, name, own)
 
 
-def brought_along(function: Any) -> dict[str, bool]:
-    """Tensors and modules that a callable brings along and that are none of its arguments, and whether they are float64: in
-    its closure, its defaults, its module's globals, a partial or the object it is bound to."""
+def captured_tensors(function: Any) -> dict[str, bool]:
+    """Tensors and modules that a callable uses but does not take as arguments, by name, and whether they are float64.
+
+    Looks in its closure, its defaults, its module's globals, a partial's arguments and the object of a bound method.
+    """
     found: dict[str, bool] = {}
     seen: set[int] = set()
 
@@ -108,7 +110,7 @@ def brought_along(function: Any) -> dict[str, bool]:
             for its_name, cell in cells:
                 try:
                     look_at(its_name, cell.cell_contents)
-                except ValueError:  # a cell that is still empty
+                except ValueError:  # an empty cell
                     continue
             look_at(name, list(value.__defaults__ or ()))
             for its_name in value.__code__.co_names:
@@ -119,6 +121,6 @@ def brought_along(function: Any) -> dict[str, bool]:
 
 
 def as_tuple(result: Any) -> tuple[Any, ...]:
-    """A function's outputs, be it one or several."""
-    # A pair, for before 2.10 Dynamo knows no union of types.
+    """A function's output or outputs as a tuple."""
+    # A tuple of types: Dynamo before PyTorch 2.10 has no union of types.
     return tuple(result) if isinstance(result, (tuple, list)) else (result,)

@@ -1,4 +1,4 @@
-"""Checks of the first derivative in reverse mode: what it is, and what it is asked for."""
+"""Checks of the first derivative in reverse mode."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
@@ -13,7 +13,7 @@ from torchbp.verify._functions import backward_changed, parameter_names
 from torchbp.verify._outcome import Comparison, Error, Skipped, Tolerance, Wasteful, Wrong
 from torchbp.verify._subject import EXACT, Subject, gradients
 
-# PyTorch's own operations have constants in float32 here and there, such as hardsigmoid's 1/6.
+# Some of PyTorch's operations have float32 constants, such as hardsigmoid's 1/6.
 AS_REFERENCE = Tolerance(1e-7, 1e-6)
 
 
@@ -23,12 +23,15 @@ def deterministic(s: Subject) -> Iterable[Comparison]:
     first, second = (s.function(*s.tensors()) for _ in range(2))
     for i, a, b in zip(s.output_positions, first, second, strict=True):
         if not torch.allclose(a, b, EXACT.relative, max(EXACT.absolute, s.tolerance), equal_nan=True):
-            raise Error(f"not deterministic: output {i} is another one each time, so nothing else was tried; seed it")
+            raise Error(
+                f"not deterministic: output {i} differs between two calls, so no other check ran; seed its random numbers"
+            )
     first, second = (s.gradients(s.tensors(), upstream) for _ in range(2))
     for name, a, b in zip(s.names, first, second, strict=True):
         if not torch.allclose(a, b, EXACT.relative, max(EXACT.absolute, s.tolerance), equal_nan=True):
             raise Error(
-                f"not deterministic: the gradient of {name} is another one each time, so nothing else was tried; seed it"
+                f"not deterministic: the gradient of {name} differs between two calls, so no other check ran; "
+                "seed its random numbers"
             )
     return ()
 
@@ -37,12 +40,12 @@ def output_dtype(s: Subject) -> Iterable[Comparison]:
     """Outputs of float64 inputs are float64."""
     for i, output in zip(s.output_positions, s.function(*s.tensors()), strict=True):
         if output.dtype not in (torch.float64, torch.complex128):
-            raise Wrong(f"output {i} of float64 inputs is {output.dtype}: its digits are too few for any other check")
+            raise Wrong(f"output {i} of float64 inputs is {output.dtype}: it has too few digits for any other check")
     return ()
 
 
 def backward(s: Subject) -> Iterator[Comparison]:
-    """Gradients are those of finite differences, for upstream gradients that are not uniform."""
+    """Gradients agree with finite differences, for upstream gradients that are not uniform."""
     for seed in range(3):
         upstream = s.upstream(seed)
         expected = s.true_gradients(s.tensors(), upstream)
@@ -50,7 +53,7 @@ def backward(s: Subject) -> Iterator[Comparison]:
 
 
 def other_values(s: Subject) -> Iterator[Comparison]:
-    """The derivative is right for other values of the inputs too: their entries in another order, halved, doubled, negative."""
+    """The derivative is also right for other input values: permuted, halved, doubled, negated, moved towards 1."""
     for note, change in (
         (", entries in another order", lambda t: t.flatten().roll(1).view(t.shape)),
         (", inputs halved", lambda t: t / 2),
@@ -58,13 +61,13 @@ def other_values(s: Subject) -> Iterator[Comparison]:
         (", inputs negative", lambda t: -t),
         (", inputs closer to 1", lambda t: (t + 1) / 2),
     ):
-        # What is no input to differentiate by may be an index or a mask, which has no other values.
+        # Other inputs may be an index or a mask, whose values must stay.
         changed = [change(v.detach()) if i in s.positions else v for i, v in enumerate(s.inputs)]
         yield from s.with_inputs(changed).slopes_agree(note)
 
 
 def reference(s: Subject) -> Iterator[Comparison]:
-    """Outputs and gradients are the reference's."""
+    """Outputs and gradients agree with the reference's."""
     if s.reference is None:
         raise Skipped("no reference was given")
     tensors, upstream = s.tensors(), s.upstream()
@@ -74,15 +77,15 @@ def reference(s: Subject) -> Iterator[Comparison]:
 
 
 def gradient_shapes(s: Subject) -> Iterable[Comparison]:
-    """Each gradient that backward returns has its input's shape and dtype, with nothing left for autograd to sum or cast."""
+    """Each gradient that backward returns has its input's shape and dtype, so that autograd neither sums nor casts it."""
     faults: list[str] = []
 
     def compare_shapes(function: type[Function], ctx: Any, _: Any, returned: tuple[Any, ...]) -> tuple[Any, ...]:
         names = parameter_names(function.forward, len(returned))
         asked = [(name, g) for name, g, needed in zip(names, returned, ctx.needs_input_grad, strict=False) if needed]
-        # The node that takes a gradient knows the input it belongs to.
-        takers = [(node, number) for node, number in ctx.next_functions if node is not None]
-        for (name, gradient), (node, number) in zip(asked, takers, strict=False):  # autograd says if there are too few
+        # The next node knows the shape and dtype of the input that a gradient belongs to.
+        receivers = [(node, number) for node, number in ctx.next_functions if node is not None]
+        for (name, gradient), (node, number) in zip(asked, receivers, strict=False):  # autograd raises if there are too few
             if gradient is not None:
                 of_input = node._input_metadata[number]
                 shape, dtype = tuple(of_input.shape), of_input.dtype
@@ -100,7 +103,7 @@ def gradient_shapes(s: Subject) -> Iterable[Comparison]:
 
 
 def needs_input_grad(s: Subject) -> Iterator[Comparison]:
-    """Whichever inputs require grad, their gradients are the same, and backward computes no other."""
+    """For any choice of inputs that require grad, their gradients are the same, and backward computes no others."""
     upstream = s.upstream()
     every = s.gradients(s.tensors(), upstream)
     faults: dict[str, None] = {}
@@ -108,11 +111,11 @@ def needs_input_grad(s: Subject) -> Iterator[Comparison]:
     def spy(function: type[Function], ctx: Any, upstream: tuple[Any, ...], returned: tuple[Any, ...]) -> tuple[Any, ...]:
         names = parameter_names(function.forward, len(returned))
         asked = [g for g, needed in zip(returned, ctx.needs_input_grad, strict=False) if needed]
-        # What lies in the same memory as an upstream gradient or one that was asked for has cost nothing.
+        # A gradient in the memory of an upstream gradient or of a needed one has cost nothing.
         free = {_memory(g) for g in (*upstream, *asked) if g is not None}
         for name, g, needed in zip(names, returned, ctx.needs_input_grad, strict=False):
             if not needed and g is not None and _memory(g) not in free:
-                faults[f"gradient of {name}: computed although needs_input_grad says that nobody asked for it"] = None
+                faults[f"gradient of {name}: computed although its needs_input_grad is False"] = None
         return returned
 
     for mask in product((False, True), repeat=len(every)):
@@ -128,7 +131,7 @@ def needs_input_grad(s: Subject) -> Iterator[Comparison]:
         raise Wasteful("; ".join(faults))
 
 
-# The first two are looked at first: where one of them fails, no other has a meaning.
+# These two run first: if one fails, no other check has a meaning.
 FIRST: list[Callable[[Subject], Iterable[Comparison]]] = [deterministic, output_dtype]
 CHECKS: list[Callable[[Subject], Iterable[Comparison]]] = [
     backward,

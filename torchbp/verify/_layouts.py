@@ -1,4 +1,4 @@
-"""Checks of how tensors lie in memory: strides, expanded and undefined ones count as their contiguous copies."""
+"""Checks of memory layout: strided, expanded and undefined tensors count as their contiguous copies."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -13,7 +13,7 @@ from torchbp.verify._subject import EXACT, Subject, gradients
 
 
 def expanded_upstream(s: Subject) -> Iterator[Comparison]:
-    """An upstream gradient that is expanded, as sum and mean give it, counts as its contiguous copy."""
+    """An expanded upstream gradient, as from sum or mean, gives the same gradients as its contiguous copy."""
     if all(v.dim() == 0 for v in s.upstream()):
         raise Skipped("the outputs are scalars")
     for dims in ("all dimensions", "the first dimension", "the last dimension"):
@@ -24,7 +24,7 @@ def expanded_upstream(s: Subject) -> Iterator[Comparison]:
 
 
 def noncontiguous_upstream(s: Subject) -> Iterator[Comparison]:
-    """An upstream gradient with other strides counts as its contiguous copy."""
+    """An upstream gradient with other strides gives the same gradients as its contiguous copy."""
     upstream = s.upstream()
     if all(v.dim() == 0 for v in upstream):
         raise Skipped("the outputs are scalars")
@@ -35,7 +35,7 @@ def noncontiguous_upstream(s: Subject) -> Iterator[Comparison]:
 
 
 def undefined_upstream(s: Subject) -> Iterator[Comparison]:
-    """An output that no gradient reaches counts as one that zeros reach, also under set_materialize_grads(False)."""
+    """An output without an upstream gradient counts as one with zeros, also under set_materialize_grads(False)."""
     upstream = s.upstream()
     for mask in product((True, False), repeat=len(upstream)):
         if not all(mask):
@@ -48,7 +48,7 @@ def undefined_upstream(s: Subject) -> Iterator[Comparison]:
 
 
 def noncontiguous_inputs(s: Subject) -> Iterator[Comparison]:
-    """Inputs with other strides count as their contiguous copies."""
+    """Inputs with other strides give the same outputs and gradients as their contiguous copies."""
     for layout, i in product((_transposed, _strided), range(len(s.names))):
         laid_out = list(s.tensors())
         laid_out[i] = layout(laid_out[i].detach()).requires_grad_()
@@ -56,7 +56,7 @@ def noncontiguous_inputs(s: Subject) -> Iterator[Comparison]:
 
 
 def expanded_inputs(s: Subject) -> Iterator[Comparison]:
-    """An expanded input, as broadcasting gives it, counts as its contiguous copy."""
+    """An expanded input, as from broadcasting, gives the same outputs and gradients as its contiguous copy."""
     for i, t in enumerate(s.tensors()):
         for dim in range(t.dim()):
             if t.shape[dim] > 1:
@@ -64,7 +64,7 @@ def expanded_inputs(s: Subject) -> Iterator[Comparison]:
                 expanded[i] = t.detach().narrow(dim, 0, 1).expand(t.shape).requires_grad_()
                 try:
                     finite = all(o.isfinite().all() for o in s.function(*(e.detach().contiguous() for e in expanded)))
-                except Exception:  # whatever a function raises for values that it refuses
+                except Exception:  # the function rejects these values
                     finite = False
                 if finite:
                     yield from _as_contiguous(s, expanded, f", {s.names[i]} expanded along dimension {dim}")
@@ -80,7 +80,7 @@ CHECKS = [
 
 
 class _NoGradient(Function):
-    """The identity; its backward hands on no gradient at all, not even zeros."""
+    """The identity; its backward returns no gradient, not even zeros."""
 
     @staticmethod
     def forward(ctx: Any, t: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Checks of memory: what is overwritten, shared, kept out of sight or kept alive."""
+"""Checks of memory: tensors that are overwritten, shared, hidden from hooks or never freed."""
 
 import gc
 import weakref
@@ -17,7 +17,7 @@ UNCHANGED = Tolerance(0.0, 0.0)
 
 
 def tensors_unchanged(s: Subject) -> Iterator[Comparison]:
-    """Forward leaves its inputs as they are; backward leaves inputs, outputs and upstream gradients."""
+    """Forward does not change its inputs; backward does not change inputs, outputs or upstream gradients."""
     tensors, upstream = s.tensors(), s.upstream()
     tensors_before, upstream_before = s.tensors(), s.upstream()
     outputs = s.function(*tensors)
@@ -34,7 +34,7 @@ def tensors_unchanged(s: Subject) -> Iterator[Comparison]:
 
 
 def overwritten_input(s: Subject) -> Iterator[Comparison]:
-    """An input overwritten between forward and backward is noticed, as save_for_backward notices it, or does no harm."""
+    """If an input is overwritten before backward, backward raises, as ctx.saved_tensors does, or its gradients stay right."""
     for i, name in enumerate(s.names):
         tensors = s.tensors()
         outputs = s.function(*tensors)
@@ -44,17 +44,17 @@ def overwritten_input(s: Subject) -> Iterator[Comparison]:
 
 
 def overwritten_output(s: Subject) -> Iterator[Comparison]:
-    """An output overwritten between forward and backward is noticed, as save_for_backward notices it, or does no harm."""
+    """If an output is overwritten before backward, backward raises, as ctx.saved_tensors does, or its gradients stay right."""
     for k, position in enumerate(s.output_positions):
         tensors = s.tensors()
         outputs = s.function(*tensors)
-        if not _sharing(outputs[k], tensors):  # a view of an input is another check's
+        if not _sharing(outputs[k], tensors):  # output_views checks a view of an input
             outputs[k].detach().mul_(0.5)
             yield from _noticed_or_harmless(s, outputs, tensors, f", output {position} overwritten before backward")
 
 
 def output_views(s: Subject) -> Iterator[Comparison]:
-    """An output in an input's memory is known to PyTorch as its view: writing into it is refused, or differentiated."""
+    """An output that shares an input's memory is its view in autograd: writing into it raises or is differentiated."""
     for k, position in enumerate(s.output_positions):
         tensors = s.tensors()
         if not _sharing(s.function(*tensors)[k], tensors):
@@ -72,12 +72,12 @@ def output_views(s: Subject) -> Iterator[Comparison]:
                 raise
             continue
         expected = numerical_gradient(overwritten, tensors)
-        note = f", output {position} lies in an input's memory and is doubled in place"
+        note = f", output {position} shares an input's memory and is doubled in place"
         yield from s.gradients_agree(expected, gradients((cost,), tensors, (torch.ones_like(cost),)), FINITE_DIFFERENCES, note)
 
 
 def gradient_memory(s: Subject) -> Iterable[Comparison]:
-    """A gradient has memory of its own: not an input's, an output's or another gradient's, which code that follows changes."""
+    """A gradient does not share memory with an input, an output or another gradient, which later code may change."""
     tensors, upstream = s.tensors(), s.upstream()
     outputs = s.function(*tensors)
     torch.autograd.backward(outputs, [torch.ones_like(v) for v in upstream])
@@ -87,19 +87,19 @@ def gradient_memory(s: Subject) -> Iterable[Comparison]:
     for name, t in zip(s.names, tensors, strict=True):
         for other, value in others:
             if isinstance(value, Tensor) and t.grad is not None and value is not t.grad and _sharing(t.grad, [value]):
-                raise Wrong(f"gradient of {name}: lies in the memory of {other}, so that what changes one changes both")
+                raise Wrong(f"gradient of {name}: shares the memory of {other}, so writing to one changes both")
     kept = [v.clone() for v in upstream]
     tensors = s.tensors()
     for _ in range(2):
         torch.autograd.backward(s.function(*tensors), upstream)
     for i, before, after in zip(s.output_positions, kept, upstream, strict=True):
         if not torch.equal(before, after):
-            raise Wrong(f"upstream gradient of output {i}: changed by accumulating into a gradient that lies in its memory")
+            raise Wrong(f"upstream gradient of output {i}: changed by accumulating into a gradient that shares its memory")
     return ()
 
 
 def saved_tensors_hooks(s: Subject) -> Iterator[Comparison]:
-    """Tensors that backward needs go through saved_tensors_hooks, as for save_on_cpu, and none is kept on ctx instead."""
+    """Tensors that backward needs pass through saved_tensors_hooks, as save_on_cpu requires; none is an attribute of ctx."""
     upstream = s.upstream()
     tensors = s.tensors()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach().clone(), lambda t: t):
@@ -113,11 +113,11 @@ def saved_tensors_hooks(s: Subject) -> Iterator[Comparison]:
     }
     yield from s.gradients_agree(s.gradients(s.tensors(), upstream), gradients(outputs, tensors, upstream), EXACT, ", hooked")
     if on_ctx:
-        raise Wasteful(f"{'; '.join(sorted(on_ctx))}: saved_tensors_hooks and save_on_cpu do not see it")
+        raise Wasteful(f"{'; '.join(sorted(on_ctx))}: saved_tensors_hooks and save_on_cpu cannot see it")
 
 
 def memory_released(s: Subject) -> Iterable[Comparison]:
-    """Outputs are freed as soon as nobody holds them, without the garbage collector, which does not see a GPU's memory."""
+    """Outputs are freed with their last reference, without the garbage collector, which does not see a GPU's memory."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -15,7 +15,7 @@ Scalar = Callable[..., Tensor]
 
 
 def double_backward(s: Subject) -> Iterator[Comparison]:
-    """The gradients' own gradients, by inputs and by upstream gradients, are those of finite differences."""
+    """The gradients of the gradients, by inputs and by upstream gradients, agree with finite differences."""
     weights = s.directions()
 
     def weighted(*all_tensors: Tensor, **options: bool) -> Tensor:
@@ -31,7 +31,7 @@ def double_backward(s: Subject) -> Iterator[Comparison]:
 
 
 def gradient_penalty(s: Subject) -> Iterator[Comparison]:
-    """The gradient of Σ |gradient|² of the outputs' plain sum is that of finite differences, and does not vanish unsaid."""
+    """The gradient of a penalty Σ |∂(Σ outputs)/∂input|² agrees with finite differences, and does not silently vanish."""
     upstream = [torch.ones_like(v) for v in s.upstream()]
 
     def penalty(*tensors: Tensor, **options: bool) -> Tensor:
@@ -40,13 +40,13 @@ def gradient_penalty(s: Subject) -> Iterator[Comparison]:
 
     tensors = s.tensors()
     got = penalty(*tensors, create_graph=True)
-    note = "" if got.requires_grad else ", which vanishes without an error,"
+    note = "" if got.requires_grad else ", which silently vanishes,"
     for name, e, g in zip(s.names, numerical_gradient(penalty, tensors), _gradient(got, tensors), strict=True):
         yield s.compare(f"gradient penalty{note} by {name}", e, g, FINITE_DIFFERENCES)
 
 
 def forward_over_backward(s: Subject) -> Iterator[Comparison]:
-    """The gradients' change along each input, in forward mode, is that of finite differences."""
+    """The gradients' tangents along each input agree with finite differences."""
     upstream = s.upstream()
     for i, direction in enumerate(s.directions()):
         tensors = s.tensors()
@@ -56,7 +56,7 @@ def forward_over_backward(s: Subject) -> Iterator[Comparison]:
 
 
 def backward_over_forward(s: Subject) -> Iterator[Comparison]:
-    """The gradients of the outputs' forward-mode change are those of finite differences."""
+    """The gradients of the outputs' tangents agree with finite differences."""
     upstream, directions = s.upstream(), dict(enumerate(s.directions()))
 
     def change(*tensors: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def backward_over_forward(s: Subject) -> Iterator[Comparison]:
 
 
 def forward_over_forward(s: Subject) -> Iterator[Comparison]:
-    """torch.func.jvp of torch.func.jvp, as jacfwd of jacfwd, gives the second derivative along a direction in each input."""
+    """torch.func.jvp of torch.func.jvp (as in jacfwd of jacfwd) gives the second derivative along a direction in each input."""
     directions = s.directions()
     for i, name in enumerate(s.names):
         along = [d if i == k else torch.zeros_like(d) for k, d in enumerate(directions)]
@@ -77,7 +77,7 @@ def forward_over_forward(s: Subject) -> Iterator[Comparison]:
 
 
 def reverse_to_order_3(s: Subject) -> Iterator[Comparison]:
-    """Backward through the graph of the second derivative gives the third."""
+    """Backward through the graph of the second derivative gives the third derivative."""
     directions = _unit(s.directions())
     tensors, upstream = s.tensors(), s.upstream()
     derivative = dot(s.gradients(tensors, upstream, create_graph=True), directions)
@@ -88,7 +88,7 @@ def reverse_to_order_3(s: Subject) -> Iterator[Comparison]:
 
 
 def mixes_to_order_3(s: Subject) -> Iterator[Comparison]:
-    """Every mix of torch.func's forward and reverse mode gives the third derivative of finite differences."""
+    """Every combination of torch.func's forward and reverse mode gives the third derivative of finite differences."""
     directions = _unit(s.directions())
     expected = _third(s, directions)
     for mix in sorted(product("RF", repeat=3), key=lambda mix: mix.count("F")):
@@ -108,7 +108,7 @@ CHECKS = [
 
 
 def _gradient(scalar: Tensor, tensors: Tensors) -> list[Tensor]:
-    """What ``scalar.backward()`` leaves in ``.grad``: unlike torch.autograd.grad it runs into @once_differentiable's error."""
+    """The gradients that ``scalar.backward()`` writes to ``.grad``; only backward() raises @once_differentiable's error."""
     if scalar.requires_grad:
         scalar.backward()
     return [torch.zeros_like(t) if t.grad is None else t.grad for t in tensors]
@@ -131,13 +131,13 @@ def _third(s: Subject, directions: Tensors, step: float = 1e-4) -> Tensor:
 
 
 def _unit(directions: Tensors) -> tuple[Tensor, ...]:
-    """The directions scaled so that all together have length 1."""
+    """The directions, scaled to a total length of 1."""
     length = dot(directions, directions).sqrt()
     return tuple(d / length for d in directions)
 
 
 def _mixed(s: Subject, mix: str, directions: Tensors) -> Tensor:
-    """The derivative along the directions of ... of Σ upstream·output, the innermost mode last: F forward, R reverse."""
+    """The nested derivatives of Σ upstream·output along the directions: F forward, R reverse, the innermost mode last."""
     upstream, directions = s.upstream(), tuple(directions)
     every = tuple(range(len(directions)))
 

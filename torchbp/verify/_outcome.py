@@ -1,4 +1,4 @@
-"""How a check ends: the statuses, and the comparison of what it expects with what it got."""
+"""The statuses of a check, and the comparison of an expected tensor with the one that was computed."""
 
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
@@ -6,22 +6,22 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-# From the worst to the best.
+# From worst to best.
 Status = Literal["wrong", "error", "unsupported", "wasteful", "bypassed", "skipped", "passed"]
 
 STATUSES: dict[Status, str] = {
-    "wrong": "silently: wrong values, lost gradients, a wrong shape or dtype",
-    "error": "raises where it should work",
-    "unsupported": "PyTorch refuses and says why: a feature that the Function lacks",
-    "wasteful": "right, at a cost in time or memory that it need not have",
+    "wrong": "wrong values, lost gradients, a wrong shape or dtype, without an error",
+    "error": "an exception where it should work",
+    "unsupported": "PyTorch refuses and says why: the Function lacks a feature",
+    "wasteful": "right, but it costs time or memory without need",
     "bypassed": "right, but PyTorch differentiated forward itself: the custom backward did not run",
-    "skipped": "not tried, and why",
-    "passed": "as it should be",
+    "skipped": "not run, with the reason",
+    "passed": "right",
 }
 
 
 class Outcome(Exception):
-    """Raised by a check that has found its outcome without comparing numbers."""
+    """Raised by a check whose outcome needs no comparison of numbers."""
 
     status: Status
 
@@ -47,14 +47,14 @@ class Skipped(Outcome):
 
 
 class Tolerance(NamedTuple):
-    """|got - expected| may be at most absolute + relative·|expected|."""
+    """|got - expected| must be at most absolute + relative·|expected|."""
 
     absolute: float
     relative: float
 
 
 class Comparison(NamedTuple):
-    """One tensor that a check expects, beside what it got; ``what`` names it for the reader."""
+    """A tensor that a check expects and the one that it got; ``what`` names it in messages."""
 
     what: str
     expected: Tensor
@@ -63,17 +63,17 @@ class Comparison(NamedTuple):
 
 
 def worst(statuses: Iterable[Status]) -> Status:
-    """The worst of them; passed where there are none."""
+    """The worst status; ``passed`` if there are none."""
     return min(statuses, key=list(STATUSES).index, default="passed")
 
 
 def agrees(c: Comparison) -> bool:
-    """Whether every entry is within the tolerance, NaN and infinity only where they are expected."""
+    """Whether every entry is within the tolerance, with NaN and infinity only where expected."""
     return c.got.shape == c.expected.shape and not bool(_excess(c).gt(0).any())
 
 
 def disagreement(c: Comparison, entries: int = 3) -> str:
-    """Which tensor is wrong, and its worst entries."""
+    """A message that names the tensor and its worst entries."""
     if c.got.shape != c.expected.shape:
         return f"{c.what}: expected shape {tuple(c.expected.shape)}, got {tuple(c.got.shape)}"
     excess = _excess(c).flatten()
@@ -90,7 +90,7 @@ def disagreement(c: Comparison, entries: int = 3) -> str:
 
 
 def errors(c: Comparison) -> tuple[float, float]:
-    """The largest |got - expected|, and that over the largest |expected|."""
+    """The largest |got - expected|, and its quotient by the largest |expected|."""
     if c.got.shape != c.expected.shape:
         return torch.inf, torch.inf
     if not c.expected.numel():
@@ -101,7 +101,7 @@ def errors(c: Comparison) -> tuple[float, float]:
 
 
 def _excess(c: Comparison) -> Tensor:
-    """By how much each entry is further off than it may be; infinite where one is NaN or infinite and the other is not."""
+    """By how much each entry exceeds the tolerance; infinite where only one of the two is NaN or infinite."""
     return _difference(c) - (c.tolerance.absolute + c.tolerance.relative * _wide(c.expected).abs().nan_to_num())
 
 

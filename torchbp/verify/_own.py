@@ -1,4 +1,4 @@
-"""The audit of torchbp's own functionals, and of a function that is named by its import path."""
+"""The audit of torchbp's own functionals, and of a function named by its import path."""
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,11 +16,11 @@ from torchbp.verify._audit import audit
 from torchbp.verify._result import Result, one_line
 from torchbp.verify._subject import CONSISTENCY
 
-HIDDEN = ACTIVATIONS["swish"]  # of hidden layers, since it has a parameter and a slope of z
+HIDDEN = ACTIVATIONS["swish"]  # of hidden layers: it has a parameter, and its slope needs z
 
 
 class Sample(NamedTuple):
-    """A function to audit, its arguments, and the PyTorch function that has the same outputs."""
+    """A function to audit, its arguments, and a PyTorch function with the same outputs."""
 
     name: str
     function: Callable[..., Any]
@@ -29,10 +29,10 @@ class Sample(NamedTuple):
 
 
 def own_functionals(module: ModuleType = functional) -> list[Sample]:
-    """The functions of :mod:`torchbp.functional`, each in every way at once: with and without bias or ``pos_weight``, with
-    every reduction; ``activate`` once for each activation, as ``activate-tanh``, and ``network_cost`` for each output.
+    """The functions of :mod:`torchbp.functional`, or those of the same names in another module, as samples.
 
-    Of another module, its functions of these names.
+    Each sample calls its function in every way at once: with and without bias or ``pos_weight``, with every reduction. There is
+    a sample of ``activate`` for each activation, such as ``activate-tanh``, and one of ``network_cost`` for each output.
     """
     generator = torch.Generator().manual_seed(0)
     x, W, b = _normal((4, 3), generator), _normal((2, 3), generator), _normal((2,), generator)
@@ -43,7 +43,7 @@ def own_functionals(module: ModuleType = functional) -> list[Sample]:
     classes, w = torch.tensor([0, 2, 1, 1]), _normal((3,), generator).detach().exp()
     theta = _parameters(HIDDEN)
     xs, h, U, c = (_normal(shape, generator) for shape in ((4, 3, 3), (4, 2), (2, 2), (2,)))
-    activations = [g for g in ACTIVATIONS.values() if g.name != "identity"]  # which is no Function
+    activations = [g for g in ACTIVATIONS.values() if g.name != "identity"]  # identity has no Function
     nn = torch.nn.functional
     every: list[tuple[str, Callable[..., Any], Callable[..., Any], tuple[Tensor, ...]]] = [
         ("linear", nn.linear, _with_and_without_bias, (x, W, b)),
@@ -77,25 +77,26 @@ def gradcheck(
     surrogate: str | None = None,
     tolerance: float = 0.0,
 ) -> Iterator[Result]:
-    """Audit torchbp's own functions, or one named by its import path, one result at a time.
+    """Audit torchbp's own functions, or one named by its import path; yields one result at a time.
 
     Args:
-        devices: where; :func:`available_devices` gives them all.
-        function: one of torchbp's own, such as ``mse_loss``, ``activate-tanh`` or ``activate``, which is all of these; or
-            ``package.module:Function``, looked for in the working directory as well. All of torchbp's own by default.
-        inputs: for a function with an import path: shapes such as ``"4,3 2,3 2"``, one float64 tensor from N(0, 1) each, a
-            single number for a vector; or the import path of a callable that returns the inputs, for any others.
-        reference: for a function with an import path, that of a PyTorch function to compare it with.
-        module: another module with functions of torchbp.functional's names and arguments, audited in place of torchbp's.
-        only: the names of the checks to try; all by default.
-        surrogate: for a function with an import path, that of a callable whose derivative is meant, or ``"consistency"``.
-        tolerance: how far off any number may be, absolutely and relatively.
+        devices: where to audit; :func:`available_devices` lists all devices.
+        function: one of torchbp's own, such as ``mse_loss`` or ``activate-tanh`` (``activate`` for every activation), or
+            ``package.module:Function``, also from the working directory. All of torchbp's own by default.
+        inputs: for a function with an import path: shapes such as ``"4,3 2,3 2"``, each a float64 tensor from N(0, 1), or the
+            import path of a callable that returns the inputs.
+        reference: for a function with an import path, the import path of a PyTorch function to compare it with.
+        module: another module with functions of torchbp.functional's names and arguments, to audit instead of torchbp's.
+        only: the names of the checks to run; all by default.
+        surrogate: for a function with an import path, the import path of a callable with the meant derivative, or
+            ``"consistency"``.
+        tolerance: the largest absolute and relative error allowed.
 
     Raises:
-        ValueError: what cannot be found, read or called.
+        ValueError: something cannot be found, read or called.
     """
     if (inputs or reference or surrogate) and ":" not in (function or ""):
-        raise ValueError("inputs, reference and surrogate are for a function of your own, package.module:Function")
+        raise ValueError("inputs, reference and surrogate need a function of your own, package.module:Function")
     own = {sample.name: sample for sample in own_functionals(functional if module is None else imported_module(module))}
     if not own:
         raise ValueError(f"{module} has none of {', '.join(functional.__all__)}")
@@ -122,12 +123,12 @@ def gradcheck(
 
 
 def available_devices() -> list[str]:
-    """``cpu``, and ``cuda`` where there is one."""
+    """``cpu``, and ``cuda`` if there is one."""
     return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 def inputs_of(text: str) -> tuple[Any, ...]:
-    """Inputs from shapes, or from the callable whose import path is given; see :func:`gradcheck`.
+    """Inputs from shapes, or from a callable's import path; see :func:`gradcheck`.
 
     >>> [tuple(t.shape) for t in inputs_of("4,3 2,3 2")]
     [(4, 3), (2, 3), (2,)]
@@ -135,20 +136,22 @@ def inputs_of(text: str) -> tuple[Any, ...]:
     if ":" in text:
         try:
             inputs = imported_callable(text)()
-        except Exception as error:  # whatever a callable raises
-            raise ValueError(f"{text!r} cannot give inputs: {type(error).__name__}: {one_line(error)}") from error
+        except Exception as error:  # anything that the callable raises
+            raise ValueError(f"inputs {text!r} cannot be called: {type(error).__name__}: {one_line(error)}") from error
         if not isinstance(inputs, Tensor | tuple | list):
-            raise ValueError(f"{text!r} gives {type(inputs).__name__}; it must give a tensor, or a tuple of all inputs")
+            raise ValueError(
+                f"inputs {text!r} returns {type(inputs).__name__}; it must return a tensor, or a tuple of all inputs"
+            )
         return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     generator = torch.Generator().manual_seed(0)
     try:
         return tuple(_normal([int(size) for size in shape.split(",")], generator) for shape in text.split())
-    except (ValueError, RuntimeError, TypeError):  # the last, of a size beyond int64
+    except (ValueError, RuntimeError, TypeError):  # TypeError: a size beyond int64
         raise ValueError(f"inputs is {text!r}; it must be shapes such as '4,3 2,3 2', or package.module:callable") from None
 
 
 def imported_callable(path: str) -> Callable[..., Any]:
-    """What ``package.module:name`` names, which can be called."""
+    """The callable that ``package.module:name`` names; ValueError if it is not callable."""
     found = imported(path)
     if not callable(found):
         raise ValueError(f"{path!r} is {type(found).__name__}; it must be callable")
@@ -160,11 +163,11 @@ def _normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def _parameters(g: Activation) -> list[Tensor]:
-    """Of an activation, as they start."""
+    """An activation's parameters, with their initial values."""
     return [parameter.start(dtype=torch.float64).requires_grad_() for parameter in g.parameters.values()]
 
 
-# What PyTorch has of the same outputs.
+# PyTorch functions with the same outputs.
 
 
 def _activate(input: Tensor, activation: Activation, *parameters: Tensor) -> Tensor:
@@ -227,7 +230,7 @@ def _network_cost(
     return functions.reduce(end.reference(z, target), reduction), a
 
 
-# Each function in every way at once, the same for torchbp's and for PyTorch's.
+# Each function called in every way at once, the same ways for torchbp's and PyTorch's.
 
 
 def _with_and_without_bias(layer: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
@@ -267,7 +270,7 @@ def _with_activation_and_every_bias(layer: Callable[..., Tensor]) -> Callable[..
 
 
 def _every_sequence(elman: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, ...]]:
-    """Of several lengths and backwards, with bias, initial state and a slope of z; and with nothing of these."""
+    """With lengths, backwards, bias, initial state and a slope that needs z; and without any of these."""
 
     def every(input: Tensor, h: Tensor, Wi: Tensor, Wh: Tensor, bi: Tensor, bh: Tensor, *theta: Tensor) -> tuple[Tensor, ...]:
         lengths = torch.arange(input.shape[0]) % input.shape[1] + 1
@@ -280,7 +283,7 @@ def _every_sequence(elman: Callable[..., tuple[Tensor, Tensor]]) -> Callable[...
 
 
 def _with_output(cost: str, output: str, reduction: str) -> Callable[..., Callable[..., Tensor]]:
-    """The cost alone: the prediction has no gradient."""
+    """The cost only: the prediction has no gradient."""
 
     def of(network_cost: Callable[..., Any]) -> Callable[..., Tensor]:
         def call(input: Tensor, target: Tensor, w: Tensor, *parameters: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torchbp.verify._subject import Subject, check_dtype, gradients
 
 
 def precision(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
-    """Outputs and gradients are those of float64 from the same values, to the digits that the dtype has."""
+    """Outputs and gradients agree with those in float64 from the same values, to the dtype's precision."""
     low = s.to(dtype)
     exact = low.to(torch.float64)
     upstream = low.upstream()
@@ -29,7 +29,7 @@ def precision(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
 
 
 def precision_of_double_backward(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
-    """Second derivatives have the inputs' dtype, and its digits."""
+    """Second derivatives have the inputs' dtype and its precision."""
 
     def second(of: Subject) -> Tensors:
         tensors, weights = of.tensors(), [d.to(dtype).to(t.dtype) for d, t in zip(s.directions(), of.tensors(), strict=True)]
@@ -41,7 +41,7 @@ def precision_of_double_backward(s: Subject, dtype: torch.dtype) -> Iterator[Com
 
 
 def precision_of_forward_mode(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
-    """The outputs' tangents have the outputs' dtype, and its digits."""
+    """The outputs' tangents have the outputs' dtype and its precision."""
 
     def tangents(of: Subject) -> Tensors:
         along = {i: d.to(dtype).to(t.dtype) for i, (d, t) in enumerate(zip(s.directions(), of.tensors(), strict=True))}
@@ -51,7 +51,7 @@ def precision_of_forward_mode(s: Subject, dtype: torch.dtype) -> Iterator[Compar
 
 
 def precision_of_vmap(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
-    """Outputs under vmap have the dtype that they have without it, and its digits."""
+    """Outputs under vmap have the same dtype and precision as without vmap."""
     yield from _digits_agree(
         s,
         dtype,
@@ -61,7 +61,7 @@ def precision_of_vmap(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
 
 
 def autocast(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
-    """Under autocast outputs have the reference's dtype, and backward runs, inside autocast or after it."""
+    """Under autocast, outputs have the reference's dtype, and backward works both inside and after autocast."""
     low, upstream = s.to(torch.float32), s.upstream()
     expected_outputs, expected = s.function(*s.tensors()), s.gradients(s.tensors(), upstream)
     for inside in (False, True):
@@ -79,7 +79,7 @@ def autocast(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
 
 
 def loss_scaling(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
-    """A cost scaled by GradScaler gives, unscaled again, the gradients of the plain cost."""
+    """Gradients of a cost that GradScaler scales are those of the plain cost, once they are unscaled."""
     low = s.to(dtype)
     upstream, tensors = low.upstream(), low.tensors()
     scaler = torch.amp.GradScaler(s.device_type)
@@ -91,17 +91,17 @@ def loss_scaling(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
 
 
 def complex_inputs(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
-    """Complex inputs are refused, or given the gradients of finite differences; never wrong ones."""
+    """Complex inputs raise an error, or their gradients agree with finite differences."""
 
     def turned(t: Tensor) -> Tensor:
-        # By angles of their own, for one phase that all have in common can cancel.
+        # Each entry has its own angle: a common phase can cancel.
         return t * (1j * t).exp() if t.is_complex() else t
 
     values = s.to(dtype).mapped(turned)
     try:
         tensors, upstream = values.tensors(), [turned(v) for v in values.upstream()]
         got = values.gradients(tensors, upstream)
-    except (TypeError, ValueError, RuntimeError):  # refused, in whatever way
+    except (TypeError, ValueError, RuntimeError):  # the function rejects them
         return
 
     def cost(*parts: Tensor) -> Tensor:
@@ -111,19 +111,19 @@ def complex_inputs(s: Subject, dtype: torch.dtype) -> Iterator[Comparison]:
     parts = [part.detach().clone() for t in tensors for part in (t.real, t.imag)]
     expected = numerical_gradient(cost, parts)
     complex_expected = [torch.complex(*pair) for pair in zip(expected[::2], expected[1::2], strict=True)]
-    note = ", complex: to be refused, or conjugated as PyTorch does"
+    note = ", complex: raise an error, or conjugate as PyTorch does"
     yield from s.gradients_agree(complex_expected, got, FINITE_DIFFERENCES, note)
 
 
 def meta(s: Subject) -> Iterable[Comparison]:
-    """On the meta device outputs and gradients have the shapes and dtypes that they have elsewhere."""
+    """On the meta device, outputs have the same shapes and dtypes as on a real device, and backward runs."""
     _check_metadata(s.to(device="meta"), s.function(*s.tensors()))
     return ()
 
 
 def fake(s: Subject) -> Iterable[Comparison]:
-    """As fake tensors, which compilers trace with, outputs and gradients have the shapes, dtypes and devices of real ones."""
-    s.check_nothing_inside(float64=False)
+    """With fake tensors, as compilers use, outputs have the shapes and dtypes of real ones, and backward runs."""
+    s.check_captures_none(float64=False)
     expected = s.function(*s.tensors())
     mode = FakeTensorMode()
     faked = s.mapped(mode.from_tensor)
@@ -148,7 +148,7 @@ CHECKS: list[Callable[..., Iterable[Comparison]]] = [
 
 
 def _digits_of(dtype: torch.dtype, expected: Tensors) -> Tolerance:
-    """Some units in the last place of the largest entry: sums that cancel are no more exact than their terms."""
+    """A few units in the last place of the largest entry: a sum that cancels is only as exact as its terms."""
     relative = 8 * torch.finfo(dtype).eps
     largest = max((t.abs().max().item() for t in expected if t.numel()), default=0.0)
     return Tolerance(relative * max(1.0, largest), relative)
@@ -165,7 +165,7 @@ def _digits_agree(s: Subject, dtype: torch.dtype, derived: Callable[[Subject], T
 
 
 def _reference_dtypes(s: Subject) -> dict[int, torch.dtype]:
-    """What the reference's outputs are; nothing where there is none, or where it refuses, as some costs refuse autocast."""
+    """The dtypes of the reference's outputs; empty if there is no reference or it raises, as some costs do under autocast."""
     if s.reference is None:
         return {}
     try:
@@ -176,7 +176,7 @@ def _reference_dtypes(s: Subject) -> dict[int, torch.dtype]:
 
 
 def _check_metadata(valueless: Subject, expected: Tensors) -> None:
-    """Runs forward and backward without values; Wrong where an output is of another shape or dtype than the real one."""
+    """Run forward and backward without values; Wrong if an output's shape or dtype is not that of the real one."""
     tensors = valueless.tensors()
     outputs = valueless.function(*tensors)
     for i, output, real in zip(valueless.output_positions, outputs, expected, strict=True):

@@ -1,6 +1,6 @@
-"""PyTorch's refusals: what it says when a Function lacks a feature, and what the author can do about it.
+"""PyTorch's errors for a feature that a Function lacks, and how its author can add it.
 
-Each is recognised by PyTorch's own words; test_verify_refusals finds the ones that a new release has changed.
+Each is recognised by PyTorch's own words, which a new release may change.
 """
 
 import re
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Refusal(NamedTuple):
-    """A feature that is missing, what PyTorch says of it (a regular expression), and the remedy."""
+    """A missing feature, PyTorch's words for it (a regular expression), and the remedy."""
 
     missing: str
     words: str
@@ -42,13 +42,13 @@ REFUSALS = [
         "tracing without values",
         r"\.item\(\)|data-dependent|DataDependentOutput|[Cc]annot copy out of meta tensor|data dependent"
         "|Cannot access data pointer|doesn't have storage|FakeTensor|converting .* to a Python",
-        "do not read values in forward or backward (.item(), .numpy(), if x.sum() > 0, own kernels); use torch.where",
+        "do not read values in forward or backward (.item(), .numpy(), if x.sum() > 0, kernels of your own); use torch.where",
     ),
-    Refusal("kernel for this dtype", r"not implemented for \'\w+\'", "cast, or do without the operation in this dtype"),
+    Refusal("kernel for this dtype", r"not implemented for \'\w+\'", "cast, or avoid the operation in this dtype"),
     Refusal(
         "torch.compile",
         "torch\\._dynamo\\.exc|Unsupported|Dynamo|graph break",
-        "write forward and backward in what Dynamo can trace, or register a torch.library.custom_op",
+        "write forward and backward so that Dynamo can trace them, or register a torch.library.custom_op",
     ),
 ]
 
@@ -56,11 +56,11 @@ BY_MISSING = {refusal.missing: refusal for refusal in REFUSALS}
 
 
 def refusal_of(error: BaseException) -> Refusal | None:
-    """The feature whose absence PyTorch refuses with this error; None where the error is no refusal."""
+    """The missing feature that this error is about; None if the error is of another kind."""
     text = f"{type(error).__module__}.{type(error).__name__}: {error}"
     for refusal in REFUSALS:
         if re.search(refusal.words, text):
             return refusal
-    if isinstance(error, NotImplementedError):  # what the author says is not there
+    if isinstance(error, NotImplementedError):  # the Function's author says so
         return Refusal("what raises NotImplementedError", "", "implement it")
     return None

@@ -1,4 +1,4 @@
-"""How results are shown: tables in the terminal, Markdown, and JUnit's XML."""
+"""Shows results as tables in the terminal, Markdown, and JUnit XML."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ STYLES: dict[Status, str] = {
 
 
 def rows_table(result: Result) -> "Table":
-    """Every row of one result, and beneath them what was found."""
+    """A table of every row of one result, with the findings below it."""
     from rich.table import Table
 
     table = Table(title=result.function, caption=_captions([result]), caption_justify="left", caption_style="")
@@ -40,7 +40,7 @@ def rows_table(result: Result) -> "Table":
 
 
 def summary(results: Iterable[Result]) -> "Table":
-    """One line a function: how many checks ended how, and the largest error in float64; beneath them what was found."""
+    """A table with one line per function: counts by status and the largest error in float64; the findings below it."""
     from rich.table import Table
 
     results = list(results)
@@ -57,7 +57,7 @@ def summary(results: Iterable[Result]) -> "Table":
 
 
 def findings(results: Sequence[Result]) -> list[tuple[Status, str]]:
-    """What was found, worst first: checks that say the same thing in one finding, a feature that is missing in one."""
+    """The findings, worst first: checks with the same detail, or the same missing feature, make one finding."""
     several_devices = len({row.device for result in results for row in result.rows}) > 1
     grouped: dict[tuple[Status, str, str], list[str]] = {}
     for result in results:
@@ -66,7 +66,7 @@ def findings(results: Sequence[Result]) -> list[tuple[Status, str]]:
                 check = row.check if row.dtype == "float64" else f"{row.check} {row.dtype}"
                 failed = row.status in ("wrong", "error", "unsupported", "wasteful")
                 check += f" on {row.device}" if several_devices and failed else ""
-                # What PyTorch bypasses, it bypasses in every function alike.
+                # PyTorch bypasses the backward of every function in the same settings.
                 whose = f"{result.function}: " if len(results) > 1 and failed else ""
                 checks = grouped.setdefault((row.status, whose, f"no {row.missing}" if row.missing else row.detail), [])
                 checks += [] if check in checks else [check]
@@ -84,7 +84,7 @@ def _finding(status: Status, whose: str, detail: str, checks: Sequence[str]) -> 
 
 
 def markdown(results: Iterable[Result]) -> str:
-    """A table of counts and the findings, as a job's summary on GitHub takes them."""
+    """A table of counts and the findings in Markdown, for a GitHub job summary."""
     results = list(results)
     head = ["function", *STATUSES]
     lines = [head, ["---", *["--:"] * len(STATUSES)]]
@@ -95,7 +95,7 @@ def markdown(results: Iterable[Result]) -> str:
 
 
 def junit(results: Iterable[Result], fail_on: Status) -> str:
-    """XML as JUnit writes it: a suite a function, a case a check; what is ``fail_on`` or worse is a failure."""
+    """JUnit XML: one suite per function, one case per check; a status of ``fail_on`` or worse is a failure."""
     suites = ElementTree.Element("testsuites")
     for result in results:
         failed = result.at_least(fail_on)
@@ -116,7 +116,7 @@ def junit(results: Iterable[Result], fail_on: Status) -> str:
 
 
 def case_name(row: Row) -> str:
-    """The check with its dtype and device, which together no other row has."""
+    """The check with its device and dtype: unique in a result."""
     return f"{row.check} [{row.device}, {row.dtype}]"
 
 

@@ -1,4 +1,4 @@
-"""What an audit finds: rows, each one check on one device in one dtype, and the result that holds them."""
+"""The result of an audit: a row for each check on one device in one dtype."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,9 +17,9 @@ MAX_DETAILS = 5
 class Row:
     """One check on one device in one dtype.
 
-    ``absolute_error`` is the largest ``|got - expected|``, ``relative_error`` that over the largest ``|expected|`` of its
-    tensor; both are None where nothing was compared. ``detail`` says what was found and where. ``missing`` is the feature
-    that the Function lacks where the status is ``unsupported``, empty otherwise.
+    ``absolute_error`` is the largest ``|got - expected|``; ``relative_error`` divides it by the largest ``|expected|`` of its
+    tensor. Both are None if nothing was compared. ``detail`` says what was found and where. ``missing`` is the feature that the
+    Function lacks if the status is ``unsupported``, else empty.
     """
 
     check: str
@@ -34,24 +34,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """The rows of one audited function."""
+    """The rows of an audited function."""
 
     function: str
     rows: Sequence[Row]
 
     @property
     def passed(self) -> bool:
-        """Whether no row is wrong or an error."""
+        """Whether no row is ``wrong`` or ``error``."""
         return not self.failures
 
     @property
     def failures(self) -> list[Row]:
-        """The rows that are wrong or an error."""
+        """The rows that are ``wrong`` or ``error``."""
         return self.at_least("error")
 
     @property
     def findings(self) -> list[Row]:
-        """The failures, and what is unsupported or wasteful."""
+        """The failures, and the rows that are ``unsupported`` or ``wasteful``."""
         return self.at_least("wasteful")
 
     def at_least(self, status: Status) -> list[Row]:
@@ -64,7 +64,7 @@ class Result:
         return [row for row in self.rows if row.status == status]
 
     def to_json(self) -> list[dict[str, Any]]:
-        """A dict for each row, of strings, finite floats and None; an error that is infinite is the string 'inf'."""
+        """A dict for each row, with strings, finite floats and None; an infinite error is the string 'inf'."""
 
         def finite(value: Any) -> Any:
             return "inf" if value == float("inf") else value
@@ -72,18 +72,18 @@ class Result:
         return [{"function": self.function, **{k: finite(v) for k, v in asdict(row).items()}} for row in self.rows]
 
     def table(self) -> "Table":
-        """Every row, and beneath them what was found, worst first; 100 columns are enough."""
+        """A table of every row, with the findings below it, worst first; it fits in 100 columns."""
         from torchbp.verify._report import rows_table
 
         return rows_table(self)
 
 
 def row_of(check: str, device: str, dtype: str, comparisons: Sequence[Comparison], raised: Exception | None) -> Row:
-    """The row for what a check compared and, where it raised something, for that."""
+    """The row of a check, from its comparisons and from what it raised."""
     measured = [errors(c) for c in comparisons]
     absolute = max((error for error, _ in measured), default=None)
     relative = max((error for _, error in measured), default=None)
-    # A tensor may be compared several times, with several seeds: its first disagreement tells enough.
+    # A check may compare a tensor several times, with several seeds: the first disagreement is enough.
     disagreements: dict[str, str] = {}
     for c in comparisons:
         if c.what not in disagreements and not agrees(c):
@@ -103,8 +103,8 @@ def row_of(check: str, device: str, dtype: str, comparisons: Sequence[Comparison
 
 
 def one_line(error: BaseException) -> str:
-    """What the error says first and, where it goes on to explain that, its explanation."""
+    """The first line of an error, and its explanation if it has one."""
     first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
-    # Dynamo explains itself in a line of its own, torch.export in a list.
+    # Dynamo has a line with an explanation, torch.export a list.
     explanation = next((line for line in rest if line.startswith(("Explanation: ", "- "))), "")
     return " ".join([first, explanation or "".join(rest[:1] if first.endswith(":") else [])]).rstrip()

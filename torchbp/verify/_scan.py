@@ -1,4 +1,4 @@
-"""The autograd Functions of a package, and what is known of each: what an author has not yet audited."""
+"""Lists the autograd Functions of a package, for an author who wants to audit them."""
 
 import importlib
 import inspect
@@ -11,7 +11,7 @@ from torch.autograd import Function
 
 
 class Found(NamedTuple):
-    """A Function by its import path, the arguments of its forward, and what it has beside forward and backward."""
+    """A Function's import path, the arguments of its forward, and what it has besides forward and backward."""
 
     path: str
     arguments: str
@@ -22,7 +22,7 @@ class Found(NamedTuple):
 
 
 def scan(package: ModuleType) -> tuple[list[Found], list[str]]:
-    """The Functions that are written in a package's modules, each of which is imported; and the modules that cannot be."""
+    """Import every module of a package; returns the Functions defined there, and the modules that cannot be imported."""
     found: dict[type[Function], Found] = {}
     failed = []
     for name in _modules(package):
@@ -30,7 +30,7 @@ def scan(package: ModuleType) -> tuple[list[Found], list[str]]:
             module = importlib.import_module(name)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # whatever a module does that is not meant to be imported, such as to exit
+        except BaseException as error:  # a module that is a script may even exit
             failed.append(f"{name}: {type(error).__name__}")
             continue
         for value in vars(module).values():

@@ -1,4 +1,4 @@
-"""Checks of sizes other than the example's: empty, one row, many rows, other ranks, and sizes that broadcast."""
+"""Checks of other sizes than the example's: no row, one row, many rows, other ranks, and sizes that broadcast."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ NO_BATCH = "no batch dimension was found in the inputs"
 
 
 def empty_batch(s: Subject) -> Iterator[Comparison]:
-    """A batch without rows has gradients: empty ones, and zeros for what is no batch."""
+    """A batch without rows has gradients: empty ones for inputs with a batch dimension, zeros for the others."""
     if not s.batch:
         raise Skipped(NO_BATCH)
     empty = of_batch(s, lambda t: t[:0])
@@ -30,7 +30,7 @@ def empty_batch(s: Subject) -> Iterator[Comparison]:
 
 
 def batch_sizes(s: Subject) -> Iterator[Comparison]:
-    """The derivative is right for one row and for seven, after the example's number of rows has been seen."""
+    """The derivative is right for one row and for seven, after a call with the example's number of rows."""
     if not s.batch:
         raise Skipped(NO_BATCH)
     for rows in (1, 7):
@@ -38,7 +38,7 @@ def batch_sizes(s: Subject) -> Iterator[Comparison]:
 
 
 def ranks(s: Subject) -> Iterator[Comparison]:
-    """The derivative is right for inputs with fewer and more dimensions, wherever forward takes them."""
+    """The derivative is right for inputs with fewer or more dimensions, if forward accepts them."""
     leading = s.batch or [i for i, value in enumerate(s.inputs) if isinstance(value, Tensor) and value.dim()]
     for note, change in (
         (", without the first dimension", lambda t: t[0]),
@@ -50,7 +50,7 @@ def ranks(s: Subject) -> Iterator[Comparison]:
 
 
 def broadcast_inputs(s: Subject) -> Iterator[Comparison]:
-    """The gradient of an input that forward broadcasts has the input's shape, and is summed."""
+    """The gradient of an input that forward broadcasts is summed to the input's shape."""
     for i, t in zip(s.positions, s.tensors(), strict=True):
         for dim in range(t.dim()):
             if t.shape[dim] > 1:
@@ -62,12 +62,12 @@ CHECKS = [empty_batch, batch_sizes, ranks, broadcast_inputs]
 
 
 def of_batch(s: Subject, rows: Callable[[Tensor], Tensor]) -> Subject:
-    """The function of some of the batch's rows."""
+    """The same function with the batch's rows changed by ``rows``."""
     return s.with_inputs([rows(v.detach()) if i in s.batch else v for i, v in enumerate(s.inputs)])
 
 
 def with_rows(s: Subject, count: int) -> Subject:
-    """The function of ``count`` rows, those of the batch over and over."""
+    """The same function with ``count`` rows, repeating those of the batch."""
     size = s.inputs[s.batch[0]].shape[0]
     return of_batch(s, lambda t: t[torch.arange(count, device=t.device) % size])
 

@@ -1,4 +1,4 @@
-"""The function under audit: its inputs, what its derivative is measured against, and what cannot be audited."""
+"""The function under audit: its inputs, the reference values of its derivative, and the refusal of what cannot be audited."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,15 +16,15 @@ from torchbp.verify._differences import (
     numerical_gradient,
     slope_and_doubt,
 )
-from torchbp.verify._functions import as_tuple, brought_along, functions_under, nodes_behind, parameter_names
+from torchbp.verify._functions import as_tuple, captured_tensors, functions_under, nodes_behind, parameter_names
 from torchbp.verify._outcome import Comparison, Skipped, Tolerance, Wrong
 from torchbp.verify._result import one_line
 
-# Two ways through the same formulas in float64: rounding alone may tell them apart.
+# Two settings of the same formulas in float64 may differ by rounding only.
 EXACT = Tolerance(1e-10, 1e-9)
-# Some twenty seconds' worth of finite differences, and a Hessian of a gigabyte.
+# About twenty seconds of finite differences, and a Hessian of a gigabyte.
 MAX_ENTRIES = 10_000
-# Far from the seeds that people draw inputs with, lest an upstream gradient be an input over again.
+# Not a seed that people use: an upstream gradient must not equal an input.
 SEED = 31415926
 CONSISTENCY: Literal["consistency"] = "consistency"
 
@@ -33,7 +33,7 @@ Surrogate = Callable[..., Any] | Literal["consistency"] | None
 
 @dataclass(frozen=True)
 class Subject:
-    """``call`` of ``inputs``: float64 tensors that require grad, the ones differentiated, and anything else beside them."""
+    """A function and its inputs: the float64 tensors that require grad are differentiated, the others may be anything."""
 
     call: Callable[..., Any]
     inputs: tuple[Any, ...]
@@ -43,10 +43,10 @@ class Subject:
     reference: Callable[..., Any] | None = None
     surrogate: Surrogate = None
     tolerance: float = 0.0
-    inside: Mapping[str, bool] = field(default_factory=dict)
+    captured: Mapping[str, bool] = field(default_factory=dict)
 
     def with_inputs(self, inputs: Sequence[Any]) -> "Subject":
-        """The same function of other inputs, of which the same require grad."""
+        """The same function of other inputs; the same ones require grad."""
         pairs = zip(inputs, self.inputs, strict=True)
         return replace(
             self,
@@ -61,20 +61,20 @@ class Subject:
         """The same function of inputs on another device, the floating-point ones in another dtype.
 
         Raises:
-            Skipped: another dtype, or the meta device, where the function brings tensors along that stay as they are.
+            Skipped: another dtype or the meta device is asked for, but the function captures tensors, which would not follow.
         """
         if dtype is not None:
-            self.check_nothing_inside(float64=True)
+            self.check_captures_none(float64=True)
         if device == "meta":
-            self.check_nothing_inside(float64=False)
+            self.check_captures_none(float64=False)
         return self.mapped(lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None))
 
-    def check_nothing_inside(self, float64: bool) -> None:
-        """Skipped where the function brings tensors along, or float64 ones, that are no arguments."""
-        if names := [name for name, wide in self.inside.items() if wide or not float64]:
+    def check_captures_none(self, float64: bool) -> None:
+        """Raise Skipped if the function captures tensors (only float64 ones with ``float64``) that are not arguments."""
+        if names := [name for name, wide in self.captured.items() if wide or not float64]:
             raise Skipped(
-                f"it brings {'float64' if float64 else 'tensors'} along that {'is' if float64 else 'are'} no argument "
-                f"({', '.join(names)}): hand them in as inputs, or audit an nn.Module"
+                f"it uses {'float64 tensors' if float64 else 'tensors'} that are not arguments ({', '.join(names)}): "
+                "pass them as inputs, or audit an nn.Module"
             )
 
     @property
@@ -83,12 +83,12 @@ class Subject:
 
     @property
     def positions(self) -> list[int]:
-        """Which of the inputs are differentiated."""
+        """The positions of the differentiated inputs."""
         return [i for i, value in enumerate(self.inputs) if isinstance(value, Tensor) and value.requires_grad]
 
     @property
     def names(self) -> list[str]:
-        """What the differentiated inputs are called."""
+        """The names of the differentiated inputs."""
         return [self.input_names[i] for i in self.positions]
 
     @cached_property
@@ -97,32 +97,32 @@ class Subject:
         return batch_positions(self)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """New copies of the differentiated inputs, which require grad."""
+        """New copies of the differentiated inputs; they require grad."""
         return tuple(self.inputs[i].detach().clone().requires_grad_() for i in self.positions)
 
     def arguments(self, tensors: Tensors) -> list[Any]:
-        """All arguments of ``call``, ``tensors`` standing where the differentiated inputs stand."""
+        """All arguments of ``call``, with ``tensors`` in place of the differentiated inputs."""
         arguments = list(self.inputs)
         for i, tensor in zip(self.positions, tensors, strict=True):
             arguments[i] = tensor
         return arguments
 
     def function(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The differentiable outputs, as a function of the differentiated inputs alone."""
+        """The differentiable outputs, as a function of the differentiated inputs."""
         return self.outputs(self.call(*self.arguments(tensors)))
 
     def measured(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The outputs whose finite differences the first derivative is measured against: the surrogate's, or the function's.
+        """The outputs whose finite differences are the reference of the first derivative: the surrogate's, or the function's.
 
         Raises:
-            Skipped: where consistency alone is audited.
+            Skipped: only consistency is audited.
         """
         if self.surrogate == CONSISTENCY:
-            raise Skipped("the derivative is meant to be another than the function's: only its consistency is audited")
+            raise Skipped("the derivative is not meant to be forward's: the audit only checks its consistency")
         return self.function(*tensors) if self.surrogate is None else self.outputs(self.surrogate(*self.arguments(tensors)))
 
     def outputs(self, result: Any) -> tuple[Tensor, ...]:
-        """The differentiable ones among what ``call`` returned."""
+        """The differentiable outputs in the result of ``call``."""
         results = as_tuple(result)
         return tuple(results[i] for i in self.output_positions)
 
@@ -139,16 +139,18 @@ class Subject:
         return tuple(torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t) for t in self.tensors())
 
     def gradients(self, tensors: Tensors, upstream: Tensors, **options: Any) -> tuple[Tensor, ...]:
-        """Σ upstream·output by each differentiated input, through the function's backward."""
+        """The gradients of Σ upstream·output by the differentiated inputs, from the function's backward."""
         return gradients(self.function(*tensors), tensors, upstream, **options)
 
     def true_gradients(self, tensors: Tensors, upstream: Tensors) -> tuple[Tensor, ...]:
-        """What backward has to give, by finite differences."""
+        """The gradients that backward must return, from finite differences."""
         return numerical_gradient(lambda *t: dot(self.measured(*t), upstream), tensors)
 
     def true_change(self, tensors: Tensors, along: dict[int, Tensor]) -> tuple[Tensor, ...]:
-        """How the outputs change as tensor i moves along ``along[i]``: by finite differences, or by the function's own
-        backward, where its consistency alone is audited."""
+        """The outputs' change as tensor i moves along ``along[i]``, from finite differences.
+
+        If only consistency is audited, it comes from the function's own backward.
+        """
         if self.surrogate != CONSISTENCY:
             return numerical_derivative(self.measured, tensors, along)
         columns = []
@@ -158,7 +160,7 @@ class Subject:
         return tuple(columns)
 
     def compare(self, what: str, expected: Tensor, got: Tensor, tolerance: Tolerance) -> Comparison:
-        """A comparison with at least the tolerance that the author allows."""
+        """A comparison with the given tolerance, or the user's if that is larger."""
         return Comparison(what, expected, got, Tolerance(*(max(t, self.tolerance) for t in tolerance)))
 
     def gradients_agree(self, expected: Tensors, got: Tensors, tolerance: Tolerance, note: str = "") -> Iterator[Comparison]:
@@ -169,13 +171,13 @@ class Subject:
     def outputs_agree(self, expected: Tensors, got: Tensors, tolerance: Tolerance, note: str = "") -> Iterator[Comparison]:
         """A comparison for each output."""
         for i, e, g in zip(self.output_positions, expected, got, strict=True):
-            # Copies, lest a backward that comes later writes into them.
+            # Copies, because a later backward may write into them.
             yield self.compare(f"output {i}{note}", e.detach().clone(), g.detach().clone(), tolerance)
 
     def slopes_agree(self, note: str) -> Iterator[Comparison]:
-        """Along one direction in each input, what backward says the outputs change by is what they do change by.
+        """Compare backward with finite differences along one random direction in each input.
 
-        Nothing is compared where the function refuses the inputs or is not finite, and nothing but finiteness at a kink.
+        If the function rejects the inputs or is not finite, nothing is compared; at a kink, only finiteness is checked.
         """
         tensors = self.tensors()
         try:
@@ -184,7 +186,7 @@ class Subject:
             differences = [self._slope(i, upstream) for i in range(len(tensors))]
         except Skipped:
             raise
-        except Exception:  # whatever a function raises for inputs that it refuses
+        except Exception:  # the function rejects these inputs
             return
         if not all(o.isfinite().all() for o in outputs):
             return
@@ -192,14 +194,14 @@ class Subject:
         for name, (direction, slope, doubt), gradient in zip(self.names, differences, got, strict=True):
             product = gradient * direction
             found, size = product.sum(), product.abs().sum().nan_to_num().item()
-            # Of a difference that cancels, no more digits are left than its terms have.
+            # A difference that cancels is only as exact as its terms.
             rounding = 1e-9 * sum((o * v).abs().sum().item() for o, v in zip(outputs, upstream, strict=True))
             tolerance = Tolerance(1e-5 * max(1.0, size) + rounding, 1e-3)
             if not slope.isfinite() or doubt == torch.inf:
                 continue
             if bad := int(gradient.isfinite().logical_not().sum()):
                 where = f"{bad} of {gradient.numel()} entries are NaN or infinite"
-                raise Wrong(f"gradient of {name}{note}: {where}, where the outputs and their change are finite")
+                raise Wrong(f"gradient of {name}{note}: {where}, but the outputs and their change are finite")
             if doubt <= 1e-5 + rounding + 1e-3 * abs(slope.item()):  # no kink
                 yield self.compare(f"change along {name}{note}", slope, found, tolerance)
 
@@ -218,33 +220,35 @@ def subject_of(
     surrogate: Surrogate = None,
     tolerance: float = 0.0,
 ) -> Subject:
-    """The function with its inputs on ``device``; ValueError where they cannot be audited."""
+    """The function with its inputs on ``device``; ValueError if it cannot be audited."""
     is_class = isinstance(function, type) and issubclass(function, Function)
     call = function.apply if is_class else function  # type: ignore[union-attr]
     names = parameter_names(function.forward if is_class else function, len(inputs))  # type: ignore[union-attr]
-    inside: dict[str, bool] = {}
+    captured: dict[str, bool] = {}
     if isinstance(function, torch.nn.Module):
         names = parameter_names(function.forward, len(inputs))
         call, state = _of_state(function, len(inputs))
         inputs, names = (*inputs, *state.values()), (*names, *state)
     elif not is_class:
-        inside = brought_along(function)
+        captured = captured_tensors(function)
     for name, value in zip(names, inputs, strict=True):
         if isinstance(value, Tensor) and value.requires_grad and value.dtype != torch.float64:
             raise ValueError(f"{name} is {value.dtype}; an input that requires grad must be torch.float64")
         if isinstance(value, Tensor) and value.requires_grad and not value.numel():
             raise ValueError(f"{name} has shape {tuple(value.shape)}; an input that requires grad must have entries")
-    subject = Subject(call, tuple(inputs), names, (), (), reference, surrogate, tolerance, inside).to(device=device)
+    subject = Subject(call, tuple(inputs), names, (), (), reference, surrogate, tolerance, captured).to(device=device)
     if not subject.positions:
         raise ValueError("no input requires grad; at least one float64 tensor must")
     if (entries := sum(t.numel() for t in subject.tensors())) > MAX_ENTRIES:
-        raise ValueError(f"inputs have {entries} entries to differentiate by; they may have {MAX_ENTRIES}: each is moved alone")
+        raise ValueError(
+            f"inputs have {entries} entries to differentiate by; they may have at most {MAX_ENTRIES}: use smaller ones"
+        )
     try:
         returned = call(*subject.arguments(subject.tensors()))
-    except Exception as error:  # whatever a function raises for inputs that do not suit it
+    except Exception as error:  # the function rejects the inputs
         kinds = [f"{tuple(v.shape)} {v.dtype}" if isinstance(v, Tensor) else repr(v) for v in inputs]
         why = one_line(error).rstrip(".")
-        hint = "; one that works in place takes a callable that hands it a copy" if "in-place" in str(error) else ""
+        hint = "; if it works in place, audit a callable that passes it a copy" if "in-place" in str(error) else ""
         raise ValueError(f"the function cannot be called with {', '.join(kinds)}: {why}{hint}") from error
     results = _checked_outputs(returned)
     outputs = [i for i, result in enumerate(results) if isinstance(result, Tensor) and result.requires_grad]
@@ -253,14 +257,14 @@ def subject_of(
     for i in outputs:
         if not results[i].isfinite().all():
             raise ValueError(f"output {i} has NaN or infinity; inputs must lie where the function is finite")
-    # Under torch.func a function may go by other Functions than it goes by elsewhere.
+    # Under torch.func a function may call other Functions than elsewhere.
     under = functions_under(lambda: torch.func.vjp(lambda *t: call(*subject.arguments(t)), *subject.tensors()))
     behind = (f for f, _ in nodes_behind([results[i] for i in outputs]))
     return replace(subject, output_positions=tuple(outputs), functions=tuple(dict.fromkeys((*behind, *under))))
 
 
 def _of_state(module: torch.nn.Module, count: int) -> tuple[Callable[..., Any], dict[str, Tensor]]:
-    """The module as a function of its inputs and, after them, its parameters and buffers; and those by name."""
+    """The module as a function of its inputs, then its parameters and buffers; and these by name."""
     state = dict((*module.named_parameters(), *module.named_buffers()))
 
     def call(*arguments: Any) -> Any:
@@ -270,11 +274,11 @@ def _of_state(module: torch.nn.Module, count: int) -> tuple[Callable[..., Any], 
 
 
 def _checked_outputs(returned: Any) -> tuple[Any, ...]:
-    """What a function returned, as a tuple; ValueError where it is neither a dense tensor nor a tuple with such."""
+    """A function's result as a tuple; ValueError if it is not a dense tensor or a tuple of results."""
     if isinstance(returned, dict | list | set) or not isinstance(returned, Tensor | tuple):
         kind = type(returned).__name__
         raise ValueError(
-            f"the function returns a {kind}; it must return a tensor or a tuple: audit a callable that makes it one"
+            f"the function returns a {kind}; it must return a tensor or a tuple: audit a callable that converts it"
         )
     results = as_tuple(returned)
     for i, result in enumerate(results):
@@ -285,8 +289,8 @@ def _checked_outputs(returned: Any) -> tuple[Any, ...]:
 
 
 def batch_positions(s: Subject) -> list[int]:
-    """The inputs whose first dimension is the batch: with those twice as long the outputs are, and each row can go alone."""
-    s = s.to(device="cpu")  # where an index that is out of range is no more than an error
+    """The inputs whose first dimension is the batch: doubling them doubles the outputs, and each row works alone."""
+    s = s.to(device="cpu")  # on a GPU, an index out of range would break the process
     shaped = [i for i, value in enumerate(s.inputs) if isinstance(value, Tensor) and value.dim()]
     if not shaped:
         return []
@@ -303,13 +307,13 @@ def batch_positions(s: Subject) -> list[int]:
                 shapes(lambda a: a[k : k + 1])  # noqa: B023
             if shapes(lambda a: torch.cat([a, a])) == expected:
                 return positions
-        except Exception:  # whatever a function raises for shapes that do not fit
+        except Exception:  # the function rejects these shapes
             continue
     return []
 
 
 def gradients(outputs: Tensors, tensors: Tensors, upstream: Tensors, **options: Any) -> tuple[Tensor, ...]:
-    """``torch.autograd.grad``, with zeros for what the outputs do not depend on."""
+    """``torch.autograd.grad``, with zeros for tensors that the outputs do not depend on."""
     batch = upstream[0].shape[:1] if options.get("is_grads_batched") else ()
     live = [(output, v) for output, v in zip(outputs, upstream, strict=True) if output.requires_grad]
     outputs, upstream = zip(*live, strict=True) if live else ((), ())

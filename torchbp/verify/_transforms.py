@@ -1,4 +1,4 @@
-"""Checks under vmap and torch.func: a batch of anything is what a loop over it gives."""
+"""Checks of vmap and torch.func: a transform gives the same result as a loop."""
 
 from collections.abc import Iterator
 
@@ -13,9 +13,9 @@ BATCH = 3
 
 
 def vmap(s: Subject) -> Iterator[Comparison]:
-    """Outputs over a batch of each input in turn, and of all, are those of a loop; so are the gradients behind them.
+    """vmap over each input in turn, and over all inputs, gives the outputs and gradients of a loop.
 
-    The batch is the first dimension, the last, one in the middle, and of each input another one.
+    The batch dimension is the first, the last, one in the middle, and a different one for each input.
     """
     every = range(len(s.names))
     dimensions = [t.dim() for t in s.tensors()]
@@ -29,7 +29,7 @@ def vmap(s: Subject) -> Iterator[Comparison]:
 
 
 def nested_vmap(s: Subject) -> Iterator[Comparison]:
-    """vmap of vmap is a loop in a loop: the outer one over the first input, the inner one over all."""
+    """vmap of vmap equals a loop in a loop: the outer one over the first input, the inner one over all inputs."""
     tensors = [_batch_of(t, 0) for t in s.tensors()]
     tensors[0] = _batch_of(tensors[0], 0)
     inner = torch.vmap(s.function)
@@ -43,14 +43,14 @@ def nested_vmap(s: Subject) -> Iterator[Comparison]:
 
 
 def chunked_vmap(s: Subject) -> Iterator[Comparison]:
-    """vmap with a chunk_size, the last chunk being smaller, is a loop."""
+    """vmap with a chunk_size, and a smaller last chunk, equals a loop."""
     tensors = [_batch_of(t, 0) for t in s.tensors()]
     got = torch.vmap(s.function, chunk_size=BATCH - 1)(*tensors)
     yield from s.outputs_agree(_loop(s, tensors, (0,) * len(tensors)), got, EXACT, f", vmap in chunks of {BATCH - 1}")
 
 
 def batched_gradients(s: Subject) -> Iterator[Comparison]:
-    """A batch of upstream gradients in one backward gives what one after the other gives."""
+    """A batch of upstream gradients in one backward (is_grads_batched=True) gives the same gradients as one after another."""
     batches = [s.upstream(seed) for seed in range(BATCH)]
     expected = [torch.stack(g) for g in zip(*(s.gradients(s.tensors(), v) for v in batches), strict=True)]
     upstream = [torch.stack(v) for v in zip(*batches, strict=True)]
@@ -58,7 +58,7 @@ def batched_gradients(s: Subject) -> Iterator[Comparison]:
 
 
 def jacrev(s: Subject) -> Iterator[Comparison]:
-    """torch.func.jacrev gives the Jacobian of one backward after the other."""
+    """torch.func.jacrev gives the same Jacobian as one backward for each entry of the output."""
     tensors = s.tensors()
     got = torch.func.jacrev(s.function, argnums=tuple(range(len(tensors))))(*tensors)
     for k, (output, blocks) in enumerate(zip(s.function(*tensors), got, strict=True)):
@@ -69,7 +69,7 @@ def jacrev(s: Subject) -> Iterator[Comparison]:
 
 
 def jacfwd(s: Subject) -> Iterator[Comparison]:
-    """torch.func.jacfwd gives the Jacobian of finite differences."""
+    """torch.func.jacfwd gives the same Jacobian as finite differences."""
     tensors = s.tensors()
     got = torch.func.jacfwd(s.function, argnums=tuple(range(len(tensors))))(*tensors)
     for i, name in enumerate(s.names):
@@ -80,7 +80,7 @@ def jacfwd(s: Subject) -> Iterator[Comparison]:
 
 
 def hessian(s: Subject) -> Iterator[Comparison]:
-    """torch.func.hessian gives the finite differences of the gradients."""
+    """torch.func.hessian agrees with finite differences of the gradients."""
     tensors, upstream = s.tensors(), s.upstream()
     every = tuple(range(len(tensors)))
     got = torch.func.hessian(lambda *t: dot(s.function(*t), upstream), argnums=every)(*tensors)
@@ -107,7 +107,7 @@ def _as_loop(s: Subject, in_dims: tuple[int | None, ...]) -> Iterator[Comparison
 
 
 def _batch_of(t: Tensor, dim: int) -> Tensor:
-    """A batch along ``dim`` of tensors with the entries of ``t`` in other orders, so that all lie where its own lie."""
+    """A batch along ``dim`` of permutations of ``t``: its values stay in the same range."""
     t = t.detach()
     return torch.stack([t.flatten().roll(k).view(t.shape) for k in range(BATCH)], dim).requires_grad_()
 

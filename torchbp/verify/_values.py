@@ -9,7 +9,7 @@ from torchbp.verify._subject import Subject
 
 
 def large_inputs(s: Subject) -> Iterator[Comparison]:
-    """With an input of 1e2 or 1e4, gradients are finite where the outputs are, and right."""
+    """With inputs of 1e2 or 1e4, gradients are right, and finite where the outputs are."""
     for size in (1e2, 1e4):
         for i in s.positions:
             large = [v.detach() * (size / v.detach().abs().max()) if i == j else v for j, v in enumerate(s.inputs)]
@@ -17,7 +17,7 @@ def large_inputs(s: Subject) -> Iterator[Comparison]:
 
 
 def zero_inputs(s: Subject) -> Iterator[Comparison]:
-    """With an input of zeros, or of the smallest numbers there are, gradients are finite where the outputs are, and right."""
+    """With zero or subnormal inputs, gradients are right, and finite where the outputs are."""
     for note, value in (("zero", 0.0), ("subnormal", 1e-310)):
         for i in s.positions:
             changed = [torch.full_like(v, value) if i == j else v for j, v in enumerate(s.inputs)]
@@ -25,7 +25,7 @@ def zero_inputs(s: Subject) -> Iterator[Comparison]:
 
 
 def infinite_upstream(s: Subject) -> Iterable[Comparison]:
-    """An upstream gradient that is infinite or NaN is seen in the gradients, as GradScaler has to see an overflow."""
+    """An infinite or NaN upstream gradient gives infinite or NaN gradients, so that GradScaler sees an overflow."""
     ones = [torch.ones_like(v) for v in s.upstream()]
     plain = s.gradients(s.tensors(), ones)
     for value in (torch.inf, torch.nan):
@@ -34,8 +34,8 @@ def infinite_upstream(s: Subject) -> Iterable[Comparison]:
             reached = usual != 0
             if reached.any() and g[reached].isfinite().all():
                 raise Wrong(
-                    f"gradient of {name}: finite where the upstream gradient is {value}, so that GradScaler and clipping "
-                    "by norm do not see the overflow"
+                    f"gradient of {name}: finite for an upstream gradient of {value}, so GradScaler and norm clipping cannot "
+                    "see the overflow"
                 )
     return ()
 

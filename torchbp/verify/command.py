@@ -28,7 +28,7 @@ FAIL_ON = ("wrong", "error", "unsupported", "wasteful")
 
 
 def run(args: Sequence[str]) -> int:
-    """Audit, print, and return 1 if a check ended as ``--fail-on`` or worse."""
+    """Run ``torchbp gradcheck``; returns 1 if a check's status is ``--fail-on`` or worse, else 0."""
     options = _parser().parse_args(args)
     if options.explain:
         from rich.markdown import Markdown
@@ -41,7 +41,7 @@ def run(args: Sequence[str]) -> int:
     if options.junit:
         Path(options.junit).write_text(junit(results, options.fail_on), encoding="utf-8")
     if options.markdown:
-        with Path(options.markdown).open("a", encoding="utf-8") as file:  # as a job on GitHub adds to its summary
+        with Path(options.markdown).open("a", encoding="utf-8") as file:  # GitHub jobs append to their summary
             file.write(markdown(results))
     known = _known(options.baseline) if options.baseline else set()
     new = [
@@ -70,33 +70,37 @@ def _parser() -> ArgumentParser:
         "  torchbp gradcheck\n  torchbp gradcheck --function mypackage.layers:MyFunction --inputs '4,3 2,3 2'\n"
         "  torchbp gradcheck --function layers:Embedding --inputs layers:some_inputs --only backward,vmap\n"
         "  torchbp gradcheck --explain 'two threads'\n  torchbp gradcheck --scan mypackage\n\n"
-        "where some_inputs() returns a tuple of all arguments; those to differentiate by are float64 and require grad.\n\n"
-        "How a check can end:\n" + "\n".join(f"  {status:<12}{meaning}" for status, meaning in STATUSES.items()),
+        "some_inputs() returns a tuple of all arguments; tensors to differentiate by are float64 and require grad.\n\n"
+        "The status of a check:\n" + "\n".join(f"  {status:<12}{meaning}" for status, meaning in STATUSES.items()),
         formatter_class=RawDescriptionHelpFormatter,
     )
-    what = parser.add_argument_group("what is audited")
-    what.add_argument("--function", help="one of torchbp's own, or package.module:Function; all of torchbp's own by default")
-    what.add_argument("--inputs", help="for your own: shapes of float64 tensors, or package.module:callable that returns them")
-    what.add_argument("--reference", help="for your own: package.module:callable of PyTorch's with the same outputs")
-    what.add_argument(
-        "--surrogate",
-        help="for a derivative that is meant to be another than forward's: package.module:callable whose derivative is meant, "
-        "or 'consistency', where there is none",
+    audited = parser.add_argument_group("what to audit")
+    audited.add_argument("--function", help="one of torchbp's own, or package.module:Function; all of torchbp's own by default")
+    audited.add_argument(
+        "--inputs", help="for your own: shapes of float64 tensors, or package.module:callable that returns them"
     )
-    what.add_argument("--tolerance", type=float, default=0.0, help="how far off any number may be, absolutely and relatively")
-    what.add_argument("--device", default="cpu", choices=("cpu", "cuda", "all"), help="where; all: on every device there is")
-    what.add_argument("--only", help="the checks to make, such as 'backward,torch compile'; all by default")
-    what.add_argument("--jobs", type=_jobs, default=_cores(), metavar="N", help="processes (default: one for each core)")
-    what.add_argument("--module", help="another module with functions of torchbp.functional's names, audited instead")
-    told = parser.add_argument_group("what is told")
-    told.add_argument("--fail-on", default="error", choices=FAIL_ON, help="exit with 1 for this or worse (default: error)")
-    told.add_argument("--baseline", metavar="FILE", help="known findings, as --json printed them earlier; only others fail")
-    told.add_argument("--verbose", action="store_true", help="a row a check, as for a single function")
-    told.add_argument("--json", action="store_true", help="every row, for machines")
-    told.add_argument("--junit", metavar="FILE", help="write JUnit's XML as well")
-    told.add_argument("--markdown", metavar="FILE", help='append Markdown as well, such as to "$GITHUB_STEP_SUMMARY"')
-    told.add_argument("--explain", metavar="CHECK", help="what a check asks, an example of a fault, and how to mend it")
-    told.add_argument("--scan", metavar="PACKAGE", help="list the autograd Functions of an installed package")
+    audited.add_argument(
+        "--reference", help="for your own: package.module:callable of a PyTorch function with the same outputs"
+    )
+    audited.add_argument(
+        "--surrogate",
+        help="for a derivative that is not meant to be forward's: package.module:callable with the meant derivative, "
+        "or 'consistency' if there is none",
+    )
+    audited.add_argument("--tolerance", type=float, default=0.0, help="the largest absolute and relative error allowed")
+    audited.add_argument("--device", default="cpu", choices=("cpu", "cuda", "all"), help="where to audit; all: on every device")
+    audited.add_argument("--only", help="the checks to run, such as 'backward,torch compile'; all by default")
+    audited.add_argument("--jobs", type=_jobs, default=_cores(), metavar="N", help="processes (default: one for each core)")
+    audited.add_argument("--module", help="another module with functions of torchbp.functional's names, to audit instead")
+    output = parser.add_argument_group("output")
+    output.add_argument("--fail-on", default="error", choices=FAIL_ON, help="exit with 1 for this or worse (default: error)")
+    output.add_argument("--baseline", metavar="FILE", help="known findings, an earlier --json output; only others fail")
+    output.add_argument("--verbose", action="store_true", help="one row per check, as for a single function")
+    output.add_argument("--json", action="store_true", help="print every row as JSON")
+    output.add_argument("--junit", metavar="FILE", help="also write JUnit XML")
+    output.add_argument("--markdown", metavar="FILE", help='also append Markdown, such as to "$GITHUB_STEP_SUMMARY"')
+    output.add_argument("--explain", metavar="CHECK", help="say what a check asks and how to fix a fault, with an example")
+    output.add_argument("--scan", metavar="PACKAGE", help="list the autograd Functions of an installed package")
     return parser
 
 
@@ -106,7 +110,7 @@ def _cores() -> int:
 
 def _jobs(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is no number of processes; it must be 1 or more")
+        raise ArgumentTypeError(f"the number of processes is {text!r}; it must be 1 or more")
     return int(text)
 
 
@@ -132,7 +136,7 @@ def _results(options: Namespace) -> list[Result]:
 
 
 def _in_processes(jobs: int, names: Sequence[str], settings: dict[str, Any]) -> Iterator[Result]:
-    """The audits of torchbp's own functions, in order, some at a time: they are far too small for more than one thread each."""
+    """Audit torchbp's own functions in parallel processes, one thread each; yields the results in order."""
     with ProcessPoolExecutor(jobs, get_context("spawn"), _ignore_interrupts) as pool:
         for results in pool.map(partial(_audits, settings), names):
             yield from results
@@ -144,7 +148,7 @@ def _audits(settings: dict[str, Any], name: str) -> list[Result]:
 
 
 def _ignore_interrupts() -> None:
-    """Ctrl-C ends the process that waits for these, and that one ends them."""
+    """Ctrl-C ends the parent process, which then ends these."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -158,12 +162,12 @@ def _scan(package: str) -> int:
 
 
 def _known(path: str) -> set[tuple[str, ...]]:
-    """Function, check, device, dtype and status of each row of an earlier ``--json``."""
+    """The function, check, device, dtype and status of each row of an earlier ``--json`` output."""
     text = Path(path).read_text(encoding="utf-8")
     try:
         return {tuple(row[key] for key in ("function", "check", "device", "dtype", "status")) for row in json.loads(text)}
     except (ValueError, TypeError, KeyError):
-        raise ValueError(f"{path} is no baseline; it must be what torchbp gradcheck --json prints") from None
+        raise ValueError(f"{path} is not a baseline; it must be the output of torchbp gradcheck --json") from None
 
 
 def _without_known(result: Result, known: set[tuple[str, ...]]) -> Result:

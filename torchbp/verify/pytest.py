@@ -1,4 +1,4 @@
-"""The audit in a test suite: :func:`audited` makes one test a check."""
+"""The audit in a test suite: :func:`audited` makes one test of each check."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -16,11 +16,11 @@ def audited(
 ) -> Callable[[Callable[[], Any]], Callable[[str], None]]:
     """A decorator for a test that returns the Function to audit: it becomes one test for each check.
 
-    A check that ended as ``fail_on`` or worse fails; one that was not tried, or is unsupported all the same, is skipped.
+    A test fails if its check's status is ``fail_on`` or worse; otherwise a ``skipped`` or ``unsupported`` check skips it.
 
     Args:
-        inputs: the Function's arguments: float64 tensors that require grad, and anything else. A string such as ``"4,3"`` is
-            the shape of one drawn from N(0, 1).
+        inputs: the Function's arguments: float64 tensors that require grad, and any others. A string such as ``"4,3"`` is the
+            shape of a tensor drawn from N(0, 1).
         fail_on: ``"wrong"``, ``"error"``, ``"unsupported"`` or ``"wasteful"``.
         only: the names of the checks; all by default.
         options: further arguments of :func:`torchbp.verify.audit`, such as ``reference`` or ``tolerance``.
