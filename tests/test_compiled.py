@@ -105,7 +105,7 @@ def test_no_compiler_is_one_clear_line(
         assert main([*moons, "--data.batch_size", "200"]) == 1
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
     assert line.startswith(
-        "torchbp: error: torch.compile, which compiled iterations need with a C++ compiler such as g++, has failed"
+        "torchbp: error: torch.compile has failed; compiled iterations need it and a C++ compiler such as g++: "
     )
     assert "no_such_compiler" in line or "C++ compiler" in line
 

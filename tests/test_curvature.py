@@ -83,7 +83,7 @@ def test_what_has_no_curvature_is_refused() -> None:
         lr_from_curvature(saturated, [(x, y)])
     with pytest.raises(FloatingPointError, match="the cost is not finite at the start"):
         lr_from_curvature(BPNetwork([2, 1]), [(x / 0, y)])
-    with pytest.raises(ValueError, match="that takes a batch to train on"):
+    with pytest.raises(ValueError, match="there is no batch to find it from"):
         lr_from_curvature(BPNetwork([2, 1]), [])
     with pytest.raises(ValueError, match="lr is fast; it must be 'auto', or a finite number"):
         BPModule(2, 1, lr="fast")  # type: ignore[arg-type]

@@ -192,6 +192,6 @@ def test_what_is_to_be_installed_for_onnx_is_said_in_one_line(
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, f"{package}.reference", raising=False)
     assert main(["export", "--ckpt_path", checkpoint, "--output", "model.onnx"]) == 1
-    message = "torchbp: error: to write ONNX, onnx and onnxscript must be there: pip install 'torchbp[export]'\n"
+    message = "torchbp: error: to write ONNX, install onnx and onnxscript: pip install 'torchbp[export]'\n"
     assert capsys.readouterr().err == message
     assert os.listdir() == ["checkpoints"]

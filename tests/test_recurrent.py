@@ -307,7 +307,7 @@ def test_copies_and_repr() -> None:
             ValueError,
             "input has shape (5, 2, 4), weight_ih (4, 3) and weight_hh (4, 4); they must be",
         ),
-        ({"input": torch.zeros(0, 2, 3)}, ValueError, "input has shape (0, 2, 3); it must have a step or more"),
+        ({"input": torch.zeros(0, 2, 3)}, ValueError, "input has shape (0, 2, 3); it must have at least one step"),
         ({"hx": torch.zeros(3, 4)}, ValueError, "hx has shape (3, 4); here it must be (2, 4)"),
         ({"bias_hh": torch.zeros(3)}, ValueError, "bias_hh has shape (3,); here it must be (4,)"),
         ({"lengths": [1, 6]}, ValueError, "lengths are from 1 to 6; they must be from 1 to 5, the steps of input"),

@@ -195,9 +195,9 @@ def test_shapes_that_do_not_fit_are_refused(shapes, wrong):
 
 
 def test_networks_and_engines_of_the_other_kind_are_refused():
-    with pytest.raises(ValueError, match="RecurrentDescent is for it"):
+    with pytest.raises(ValueError, match=r"use torchbp\.recurrent_descent\.RecurrentDescent"):
         Descent(RecurrentNetwork([3, 4, 2]))
-    with pytest.raises(ValueError, match=r"torchbp\.descent\.Descent is for it"):
+    with pytest.raises(ValueError, match=r"use torchbp\.descent\.Descent"):
         RecurrentDescent(BPNetwork([3, 4, 2]))
     with pytest.raises(ValueError, match="pooling is 'first'"):
         RecurrentNetwork([3, 4, 2], pooling="first")

@@ -1,12 +1,12 @@
 """Backpropagation written out by hand, in PyTorch.
 
-``torchbp.equations`` holds the formulas, ``torchbp.functions`` the autograd Functions, ``torchbp.functional`` and
-``torchbp.nn`` the forms to call. ``torchbp.training`` and ``torchbp.data`` need Lightning and are imported where they are used.
+``torchbp.equations`` has the formulas, ``torchbp.functions`` the autograd Functions, ``torchbp.functional`` and ``torchbp.nn``
+the functions and modules to use. ``torchbp.training`` and ``torchbp.data`` need Lightning; import them by name.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # not typing's: what is imported here is imported before the command can tell of an interrupt
+TYPE_CHECKING = False  # not typing's: imports here run before the command can report an interrupt
 if TYPE_CHECKING:
     from typing import Any
 
@@ -20,7 +20,7 @@ __all__ = ["convert", "equations", "functional", "functions", "nn", "revert"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: the command's help and version need no PyTorch, which takes a second."""
+    """Import a name on first use: PyTorch takes a second, and the command's help and version do not need it."""
     if name in __all__:
         from importlib import import_module
 

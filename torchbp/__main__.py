@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> int:
-    """Run the command that this process was started with; returns its exit status."""
+    """Run the command of this process's arguments; returns its exit status."""
 
     def interrupted(*_: object) -> None:
         os.write(2, b"torchbp: error: interrupted\n")

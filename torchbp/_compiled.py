@@ -1,4 +1,4 @@
-"""Several iterations as one compiled function: the same equations, without a call to PyTorch for each."""
+"""Compiles several iterations to one function: the same equations, without a PyTorch call for each operation."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,18 +8,18 @@ from torch import Tensor
 from torchbp._workspace import Subtract
 from torchbp.iteration import Network, backward, forward, layers_of
 
-MOST = 32  # iterations of one function: with more, compiling takes longer, and a step hardly less
+MOST = 32  # iterations in one function: more take longer to compile, and a step gains little
 
 
 class CompiledBlock:
-    """So many iterations on batches of one size, compiled by PyTorch's Inductor when they are first made.
+    """A fixed number of iterations on batches of one size, compiled by PyTorch's Inductor at the first run.
 
     Args:
-        network: what is iterated.
-        parameters: its parameters, which are updated in place.
-        batch_size: rows of an iteration.
-        count: m of the mean cost of these.
-        steps: how many iterations it is.
+        network: the network to train.
+        parameters: its parameters, updated in place.
+        batch_size: rows in a batch.
+        count: m, the number of costs in a batch's mean.
+        steps: the number of iterations.
     """
 
     def __init__(self, network: Network, parameters: Sequence[Tensor], batch_size: int, count: int, steps: int) -> None:
@@ -32,14 +32,14 @@ class CompiledBlock:
 
         Args:
             x, y: the rows of all batches, (steps * batch_size, n0) and (steps * batch_size, nL).
-            weight: what multiplies each error, broadcast to y; None for nothing.
-            lrs: each iteration's α.
+            weight: factors of the errors, broadcast to y; None for 1.
+            lrs: α of each iteration.
 
         Returns:
             Z of the last layer, (steps * batch_size, nL).
 
         Raises:
-            ValueError: it cannot be compiled; no parameter is changed.
+            ValueError: compiling failed; no parameter is changed.
         """
         alphas = torch.tensor(lrs, dtype=x.dtype, device=x.device).div_(self._count)
         arguments = x, y, alphas.new_ones(()) if weight is None else weight, alphas, *self.parameters
@@ -48,8 +48,8 @@ class CompiledBlock:
         return self._compiled(*arguments)
 
     def _compile(self, *arguments: Tensor) -> Callable[..., Tensor]:
-        # Traced here, to PyTorch's own operations alone: Dynamo would have to follow every entry's Python, and gives up
-        # where too many networks are compiled in one process.
+        # Traced here to PyTorch operations: Dynamo would have to follow each entry's Python code, and gives up after too many
+        # networks in one process.
         from torch.fx.experimental.proxy_tensor import make_fx
 
         traced = make_fx(self._iterate, tracing_mode="fake")(*arguments)
@@ -57,10 +57,10 @@ class CompiledBlock:
         compiled = torch.compile(traced, fullgraph=True, dynamic=False, options=options)
         try:
             compiled(*(argument.clone() for argument in arguments))
-        except Exception as error:  # whatever compiling raises: no compiler, an unsupported Python ...
+        except Exception as error:  # no compiler, an unsupported Python ...
             first = next(iter(str(error).splitlines()), "")
             raise ValueError(
-                f"torch.compile, which compiled iterations need with a C++ compiler such as g++, has failed: "
+                f"torch.compile has failed; compiled iterations need it and a C++ compiler such as g++: "
                 f"{type(error).__name__}: {first}"
             ) from error
         return compiled
@@ -76,6 +76,6 @@ class CompiledBlock:
             z = forward(layers, bx)  # 2.1 to 2.3
             z_of_all.append(z)
             dz = output.error(z, output.activation(z), by)  # 3.2c
-            # The error carries α/m, and with it every gradient: a number would be compiled in.
+            # α/m multiplies the error, and so every gradient: as a Python number it would be compiled in.
             backward(layers, dz * (w * alpha), subtract)  # 3.2d to 3.2g
         return torch.cat(z_of_all)

@@ -1,16 +1,16 @@
-"""Libraries that Lightning and torchmetrics import, though a run of the command seldom uses them: imported at their first use.
+"""Defers imports of libraries that Lightning and torchmetrics import but a command seldom uses, until their first use.
 
 =============== =============================== =====================================================================
-deferred        imported by                     what for
+deferred        imported by                     for
 =============== =============================== =====================================================================
 torch._dynamo   lightning.fabric.wrappers       ``isinstance(_, OptimizedModule)``, which only torch.compile makes
 torch._dynamo   torch._compile, torch.optim     ``disable`` and ``graph_break``, which do nothing while nothing is compiled
-scipy.signal    torchmetrics                    to give it the name ``hamming``, which a package of audio metrics wants
-matplotlib      torchmetrics.utilities.plot     ``Metric.plot``: types of its arguments, and the style of its functions
+scipy.signal    torchmetrics                    to add the name ``hamming``, for a package of audio metrics
+matplotlib      torchmetrics.utilities.plot     ``Metric.plot``: its argument types, and the style of its functions
 =============== =============================== =====================================================================
 
-A stand-in takes the module's place in ``sys.modules`` and answers what these ask. Asked for anything else, it gives its place
-back to the module and passes the question on. Only the command line defers; ``import torchbp`` does not.
+A stand-in takes the module's place in ``sys.modules`` and has the attributes that these imports need. Any other attribute
+imports the real module, which then replaces the stand-in. Only the command line defers; ``import torchbp`` does not.
 """
 
 import importlib
@@ -29,13 +29,13 @@ _lock = RLock()
 
 
 class Deferred(ModuleType):
-    """Stands in for a module until it is asked for something that it does not hold.
+    """A stand-in for a module, until an attribute is needed that it does not have.
 
     Args:
-        name: the module's.
-        holds: what it can answer by itself.
-        family: the stand-ins, this one among them, whose modules are imported together.
-        then: called once they are.
+        name: the module's name.
+        holds: the attributes that the stand-in has.
+        family: the stand-ins whose modules are imported together; this one is added.
+        then: called after that import.
     """
 
     def __init__(self, name: str, family: list["Deferred"], then: Callable[[], None] = lambda: None, **holds: Any) -> None:
@@ -47,7 +47,7 @@ class Deferred(ModuleType):
         vars(self).update(holds)
 
     def __getattr__(self, name: str) -> Any:
-        # Whoever looks through sys.modules, as inspect does, is after no use of it.
+        # Code that looks through sys.modules, such as inspect, does not need the module.
         if name.startswith("__") and name not in ("__version__", "__all__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return getattr(self._real(), name)
@@ -65,7 +65,7 @@ class Deferred(ModuleType):
 
 
 class _Submodules(MetaPathFinder, Loader):
-    """Imports the real package where a submodule of a stand-in is imported."""
+    """Imports the real package when a submodule of a stand-in is imported."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
         package = sys.modules.get(fullname.rpartition(".")[0])
@@ -82,7 +82,7 @@ class _Submodules(MetaPathFinder, Loader):
 
 
 class _ClassLater(type):
-    """The type of a class that stands in for a module's: before that module is imported, nothing is an instance of it."""
+    """The type of a stand-in class: nothing is an instance of it before the real module is imported."""
 
     module: str
 
@@ -147,7 +147,7 @@ def _scipy_signal() -> None:
 
 def _matplotlib() -> None:
     class Style(ContextDecorator):
-        """``plt.style.context``, which torchmetrics decorates its functions with: opened when they are called."""
+        """``plt.style.context``, which decorates torchmetrics' functions: opened only when they are called."""
 
         def __init__(self, style: Any) -> None:
             self.style = style
@@ -177,9 +177,9 @@ def _install(*modules: Deferred) -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Defer what is listed above, where it is installed and not imported yet, while Lightning is imported in the block.
+    """Defer the libraries above in the block, which imports Lightning, if they are installed and not imported yet.
 
-    From then on matplotlib is deferred for torchmetrics alone, the others for the whole process.
+    After the block, matplotlib is deferred only for torchmetrics, the others for the whole process.
     """
     if not any(isinstance(finder, _Submodules) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Submodules())

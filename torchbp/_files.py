@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writes files atomically: whole or not at all."""
 
 import glob
 import os
@@ -11,26 +11,26 @@ from pathlib import Path
 
 
 class NotWrittenError(OSError):
-    """A file that cannot be written: the message says which, and why."""
+    """A file cannot be written; the message names it and the reason."""
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A new, empty file beside ``path``, to be written in the block; at its end it takes the place of ``path``.
+    """Yield a new, empty file beside ``path``, which replaces ``path`` at the end of the block.
 
-    Whatever ends the block early leaves ``path`` as it was. Only a process that is killed leaves something; the next one that
-    writes ``path`` removes it. What others may have put beside ``path`` is never written to.
+    If the block fails, ``path`` stays as it was. Only a killed process leaves its new file behind; the next process that writes
+    ``path`` removes it. No other existing file is written to.
 
     Raises:
         NotWrittenError: ``path`` is a folder, or cannot be written.
     """
     path = Path(path)
     if path.is_dir():
-        raise NotWrittenError(f"{path} is a folder; a file can be written")
+        raise NotWrittenError(f"{path} is a folder; it must be a file")
     for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial*"):
         found = re.fullmatch(r"\.(\d+)\.\w+\.partial(\.\w+)?", left.name[len(path.name) :])
         if found and not _is_alive(int(found[1])):
-            with suppress(OSError):  # another user's
+            with suppress(OSError):  # another user's file
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
     partial = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(8)}.partial")
     try:
@@ -38,7 +38,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield partial
         _sync(partial)
         os.replace(partial, path)
-        if os.name == "posix":  # the name is on disk when its folder is
+        if os.name == "posix":  # the new name is on disk once its folder is
             _sync(path.parent)
     except OSError as error:
         if error.errno and (error.filename is None or Path(error.filename).name.startswith(partial.name)):
@@ -51,15 +51,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def asking_why(partial: Path, kind: type[Exception]) -> Iterator[None]:
-    """Where a library that writes ``partial`` does not say why it cannot, ask the system, by writing there: a disk may be full.
+    """If a library cannot write ``partial``, append bytes to it to learn the system's error, such as a full disk.
 
     Args:
-        partial: what :func:`replacing` gave.
-        kind: of the library's errors.
+        partial: the file from :func:`replacing`.
+        kind: the type of the library's errors.
 
     Raises:
-        OSError: the system's, if it has one.
-        NotWrittenError: else, with what the library said.
+        OSError: the system's error.
+        NotWrittenError: the library's message, if the system has no error.
     """
     try:
         yield
@@ -71,13 +71,13 @@ def asking_why(partial: Path, kind: type[Exception]) -> Iterator[None]:
 
 
 def _is_alive(process: int) -> bool:
-    """Whether there is such a process on this machine; elsewhere than on POSIX systems one cannot ask, so there may be."""
+    """Whether this process runs on this machine; always True except on POSIX systems, where this can be asked."""
     try:
         if os.name == "posix":
             os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # it is another user's
+    except PermissionError:  # another user's process
         pass
     return True
 

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def imported_module(path: str) -> ModuleType:
-    """The module of this name; those of the working directory are found too.
+    """Import the module of this name, also from the working directory.
 
     Raises:
         ValueError: it cannot be imported.
@@ -16,7 +16,7 @@ def imported_module(path: str) -> ModuleType:
     sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(path)
-    except Exception as error:  # whatever a module raises
+    except Exception as error:  # anything that the module raises
         kind = "" if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"{path!r} cannot be imported: {kind}{error}") from error
     finally:
@@ -24,7 +24,7 @@ def imported_module(path: str) -> ModuleType:
 
 
 def imported(path: str) -> Any:
-    """What ``package.module:name`` names.
+    """Import the object that ``package.module:name`` names.
 
     Raises:
         ValueError: it cannot be imported, or there is no such name.

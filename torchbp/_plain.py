@@ -18,21 +18,21 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import torch
 from torch import Tensor
 
-# What torch.save names in a file of tensors and plain values.
+# The names in a file that torch.save wrote of tensors and plain values.
 GLOBALS = re.compile(r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch [A-Z][A-Za-z0-9]*Storage")
-PICKLE = "data.pkl"  # what it calls the pickle
-DEEPEST = 100  # lists and dicts in one another
-LARGEST = 2**53  # up to which a float holds every integer
+PICKLE = "data.pkl"  # torch.save's name of the pickle
+DEEPEST = 100  # levels of nested lists and dicts
+LARGEST = 2**53  # a float holds every integer up to this
 
 Count = Annotated[int, "an integer of 0 or more", lambda value: value >= 0]
 
 
 def read_plain(path: str | Path) -> Any:
-    """What :func:`torch.save` wrote, on the CPU: tensors and plain values.
+    """Read tensors and plain values that :func:`torch.save` wrote, to the CPU.
 
     Raises:
         PermissionError: the file cannot be read.
-        ValueError: it is damaged, holds anything else, or would take more memory than it has bytes.
+        ValueError: the file is damaged, has other values, or would take more memory than its size.
     """
     try:
         archive, most = _checked(path)
@@ -51,9 +51,10 @@ def read_plain(path: str | Path) -> Any:
 
 
 def _checked(path: str | Path) -> tuple[io.BytesIO, int]:
-    """The archive anew, for PyTorch to read nothing but what was looked at here, and the size of its pickle.
+    """Check an archive; returns a new archive of the entries that were checked, and the size of its pickle.
 
-    PyTorch and Python's zipfile may see two archives in one file, for they look for the list of entries in different places.
+    PyTorch must not read the file itself: it looks for the list of entries in another place than Python's zipfile, so the two
+    may see different archives in one file.
     """
     size = os.path.getsize(path)
     with zipfile.ZipFile(path) as archive:
@@ -70,13 +71,13 @@ def _checked(path: str | Path) -> tuple[io.BytesIO, int]:
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w") as anew:
             for name, entry in names.items():
-                anew.writestr(f"archive/{name}", archive.read(entry))  # which compares checksums
+                anew.writestr(f"archive/{name}", archive.read(entry))  # read() compares checksums
     content.seek(0)
     return content, len(data)
 
 
 def _refuse_pickle(data: bytes) -> None:
-    """Refuse a pickle that names anything else than tensors, or has integers that are so large that many have one hash."""
+    """Refuse a pickle that names anything but tensors, or has integers so large that many share a hash."""
     for operation, argument, _ in pickletools.genops(data):
         if operation.name in ("STACK_GLOBAL", "INST") or (operation.name == "GLOBAL" and not GLOBALS.fullmatch(str(argument))):
             raise ValueError(f"it names {shown(argument)}")
@@ -92,7 +93,7 @@ def _refuse_not_plain(value: Any, most: int, size: int) -> None:
         for value in level:
             seen += 1
             if type(value) is OrderedDict:
-                vars(value).clear()  # attributes, which may stand before its methods
+                vars(value).clear()  # attributes could hide its methods
             if type(value) in (dict, OrderedDict):
                 below += [*value.keys(), *value.values()]
             elif type(value) in (list, tuple):
@@ -103,7 +104,7 @@ def _refuse_not_plain(value: Any, most: int, size: int) -> None:
                     raise ValueError("it has a tensor that is not contiguous")
             elif value is not None and type(value) not in (str, int, float, bool):
                 raise ValueError(f"it has a {type(value).__name__}")
-            # A value takes a byte of the pickle at least, unless it is there more than once.
+            # A value takes at least one byte of the pickle, unless it is repeated.
             if seen + len(below) > most or bytes_held > size:
                 raise ValueError("it declares more than it holds")
         level = below
@@ -112,11 +113,11 @@ def _refuse_not_plain(value: Any, most: int, size: int) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value in a message: short, in one line, and without characters that a terminal would obey."""
+    """A value for a message: short, in one line, without terminal control characters."""
     try:
-        text = repr(value).replace("\n", " ")  # a tensor's has rows
+        text = repr(value).replace("\n", " ")  # a tensor's repr has several lines
     except ValueError:  # an integer of more than 4300 digits
-        text = "a number of very many digits"
+        text = "a number with too many digits to show"
     return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
@@ -131,10 +132,10 @@ def refuse_misfit(name: str, value: Any, annotation: Any) -> None:
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a plain value is of the annotated type, all the way down.
+    """Whether a plain value has the annotated type, including all nested values.
 
-    A dataclass or TypedDict stands for a dict of its fields, ``Annotated[T, text, holds]`` for a T of which ``holds`` is true.
-    Numbers are finite, and integers no larger than 2^53; True and False are no numbers.
+    A dataclass or TypedDict means a dict of its fields; ``Annotated[T, text, holds]`` means a T for which ``holds`` is true.
+    Numbers must be finite, and integers at most 2^53 in size; True and False are not numbers.
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
@@ -173,7 +174,7 @@ def _fits_fields(value: Any, annotation: Any) -> bool:
 
 
 def described(annotation: Any) -> str:
-    """What :func:`fits` asks for, in words."""
+    """The annotated type in words, for a message."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return str(arguments[1])
@@ -190,7 +191,7 @@ def described(annotation: Any) -> str:
 
 
 def is_plain(annotation: Any) -> bool:
-    """Whether the annotation allows plain values alone: no class, no function, no path."""
+    """Whether the annotation allows only plain values: no class, function or path."""
     if get_origin(annotation) is Literal:
         return True
     parts = get_args(annotation)
@@ -198,13 +199,13 @@ def is_plain(annotation: Any) -> bool:
 
 
 def plain_arguments(function: Callable[..., Any], saved: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Those of the saved values that are arguments of ``function`` by plain values, checked against its annotations.
+    """The saved values that are plain arguments of ``function``, checked against its annotations.
 
     Args:
-        name: what the values are called in messages.
+        name: a prefix for the values' names in messages.
 
     Raises:
-        ValueError: one of another type than its annotation.
+        ValueError: a value does not have its annotated type.
     """
     hints, known = get_type_hints(function), inspect.signature(function).parameters
     arguments = {key: value for key, value in saved.items() if key in known and is_plain(hints.get(key))}

@@ -20,11 +20,11 @@ def check_sequences(
     bias_hh: Tensor | None,
     batch_first: bool,
 ) -> None:
-    """The arguments of :func:`torchbp.functional.elman`.
+    """Check the arguments of :func:`torchbp.functional.elman`.
 
     Raises:
-        ValueError: shapes that do not fit, or no step.
-        TypeError: a tensor that is not of a real floating-point type.
+        ValueError: shapes do not fit, or there is no step.
+        TypeError: a tensor does not have a real floating-point type.
     """
     m = weight_ih.shape[0] if weight_ih.dim() else 0
     if input.dim() not in (2, 3) or weight_ih.shape != (m, input.shape[-1]) or weight_hh.shape != (m, m):
@@ -34,7 +34,7 @@ def check_sequences(
         )
     steps = int(batch_first and input.dim() == 3)
     if input.shape[steps] == 0:
-        raise ValueError(f"input has shape {tuple(input.shape)}; it must have a step or more")
+        raise ValueError(f"input has shape {tuple(input.shape)}; it must have at least one step")
     state = (*(() if input.dim() == 2 else (input.shape[1 - steps],)), m)
     for name, tensor, shape in (("hx", hx, state), ("bias_ih", bias_ih, (m,)), ("bias_hh", bias_hh, (m,))):
         if tensor is not None and tensor.shape != shape:
@@ -46,11 +46,11 @@ def check_sequences(
 
 
 def checked_lengths(lengths: Tensor | Sequence[int], x: Tensor) -> Tensor:
-    """Lengths of sequences (T, B, n), as a tensor (B) beside them.
+    """Check the lengths of sequences (T, B, n); returns them as a tensor (B) on the same device.
 
     Raises:
-        ValueError: not one for each sequence, or one that is not from 1 to T.
-        TypeError: lengths that are not integers.
+        ValueError: there is not one for each sequence, or one is not from 1 to T.
+        TypeError: they are not integers.
     """
     found = torch.as_tensor(lengths)
     if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
@@ -58,7 +58,7 @@ def checked_lengths(lengths: Tensor | Sequence[int], x: Tensor) -> Tensor:
     steps, batch = x.shape[:2]
     if found.shape != (batch,):
         raise ValueError(f"lengths have shape {tuple(found.shape)}; for this input they must be ({batch},)")
-    # Under torch.func, torch.compile and on a meta device there are no values to look at.
+    # Under torch.func and torch.compile and on the meta device, values cannot be read.
     if batch and not (_pytorch.transformed() or type(found) is not Tensor or found.is_meta):
         low, high = found.min().item(), found.max().item()
         if low < 1 or high > steps:
@@ -67,16 +67,16 @@ def checked_lengths(lengths: Tensor | Sequence[int], x: Tensor) -> Tensor:
 
 
 def check_network_of_sequences(network: Network, input: Tensor, target: Tensor, parameters: Sequence[Tensor]) -> None:
-    """Sequences and targets of a recurrent network.
+    """Check the sequences and targets of a recurrent network.
 
     Raises:
-        ValueError: shapes that do not fit, or no step.
+        ValueError: shapes do not fit, or there is no step.
     """
     n_in, n_out = parameters[0].shape[-1], parameters[-1].shape[-1]
     leading = input.shape[: 2 if network.pooling == "each" else 1]
     if input.dim() != 3 or input.shape[-1] != n_in or not input.shape[1] or target.shape != (*leading, n_out):
         wanted = f"(B, T, {n_out})" if network.pooling == "each" else f"(B, {n_out})"
         raise ValueError(
-            f"input has shape {tuple(input.shape)} and target {tuple(target.shape)}; they must be (B, T, {n_in}), with a step "
-            f"or more, and {wanted}"
+            f"input has shape {tuple(input.shape)} and target {tuple(target.shape)}; they must be (B, T, {n_in}), T above 0, "
+            f"and {wanted}"
         )

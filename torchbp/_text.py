@@ -4,11 +4,11 @@ from unicodedata import category
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text, each character that a terminal would act on or not show as its escape, such as ``\\x1b``.
+    """The text with each control or invisible character escaped, such as ``\\x1b``.
 
     Args:
-        text: any; it may hold what is no Unicode, as file names may.
-        keep: characters that stay as they are, though they are such.
+        text: any text; it may have invalid Unicode, as in file names.
+        keep: characters that are not escaped.
     """
     if text.isprintable():
         return text
@@ -21,7 +21,7 @@ def _escape(character: str) -> str:
 
 
 def digits(value: float) -> str:
-    """A number to be read: three digits that count, without an exponent from 0.001 to a million."""
+    """A number with three significant digits, without an exponent from 0.001 to a million."""
     size = abs(value)
     if size >= 1e6 or 0 < size < 1e-3:
         return f"{value:.2e}"

@@ -1,4 +1,4 @@
-"""The memory of an iteration in place: one workspace, and layers bound to its first rows for batches of each size."""
+"""The memory of an in-place iteration: one workspace, and for each batch size the layers bound to its first rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from torchbp.iteration import Network, layers_of
 
 
 class Subtract:
-    """Gradient descent as gradients are made: W ← W - α/m dZᵀ X. Equation 3.2g.
+    """Subtracts each gradient as it is computed: W ← W - α/m dZᵀ X. Equation 3.2g.
 
     Args:
-        parameters: of all layers, by their numbers.
-        ones: a one for each row of a batch.
+        parameters: the parameters of all layers, in order.
+        ones: as many ones as a batch has rows.
     """
 
     __slots__ = ("alpha", "ones", "parameters")
@@ -38,11 +38,11 @@ class Subtract:
 
 
 class SubtractInTime(Subtract):
-    """The same where gradients are of many steps: 5.3 and 3.2g.
+    """The same for gradients over several time steps. Equations 5.3 and 3.2g.
 
     Args:
-        parameters: of all layers, by their numbers.
-        ones: by a number of rows as many ones.
+        parameters: the parameters of all layers, in order.
+        ones: maps a number of rows to that many ones.
     """
 
     __slots__ = ("ones_of",)
@@ -57,20 +57,20 @@ class SubtractInTime(Subtract):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What an iteration on batches of one size works with: layers with memory, the error's memory, where gradients go."""
+    """An iteration's objects for one batch size: layers with memory, memory for the error, and the sink of gradients."""
 
     layers: list[Any]
     dz: Tensor
     subtract: Subtract
-    count: int  # m, the number of costs whose mean the cost is
+    count: int  # m, the number of costs in the mean
 
 
 class Workspace:
-    """What an iteration on a network's parameters needs beside them, for the largest batch so far.
+    """The memory of an iteration on a network's parameters, for the largest batch so far.
 
     Attributes:
-        rows: how many that batch had.
-        bound: what was bound so far, by the number of rows; :meth:`bind` binds others.
+        rows: the number of rows of that batch.
+        bound: a :class:`Bound` for each number of rows so far; :meth:`bind` adds others.
     """
 
     def __init__(self, network: Network, parameters: Sequence[Tensor]) -> None:
@@ -80,7 +80,7 @@ class Workspace:
         self._reserve(0)
 
     def bind(self, rows: int) -> Bound:
-        """The layers for batches of so many rows; the memory is made anew where it is too small for them."""
+        """The layers for batches of this many rows; allocates more memory if it is too small."""
         if rows > self.rows:
             self._reserve(rows)
         with torch.no_grad():
@@ -106,27 +106,27 @@ class Workspace:
         self.rows = rows
         self.bound.clear()
         self._A = [W.new_empty(*leading, rows, n) for n in self.widths]
-        # Where the slope is of a, z is written over by it.
+        # If the slope needs only a, a overwrites z.
         self._Z = [a if g.keeps == "a" else torch.empty_like(a) for a, (g, _) in zip(self._A, self.network.layers, strict=True)]
         self._dA = W.new_empty(leading.numel() * rows * max(self.widths[:-1], default=0))
         self._ones = W.new_ones(rows) if not leading else W.new_ones(*leading, 1, rows)
 
 
 class SequenceWorkspace:
-    """What an iteration on a recurrent network's parameters needs beside them, for batches of each size of late.
+    """The memory of an iteration on a recurrent network's parameters, for the latest few batch sizes.
 
     Attributes:
-        bound: what was bound so far, by the numbers of sequences and steps; :meth:`bind` binds others.
+        bound: a :class:`Bound` for each number of sequences and steps that is kept; :meth:`bind` adds others.
     """
 
-    MOST = 4  # sizes that are kept: where sequences of every length come in turn, not the memory for all of them
+    MOST = 4  # sizes that are kept: sequences may have many lengths, too many to keep memory for each
 
     def __init__(self, network: Network, parameters: Sequence[Tensor]) -> None:
         self.network, self.parameters = network, parameters
         self.bound: dict[tuple[int, int], Bound] = {}
 
     def bind(self, sequences: int, steps: int) -> Bound:
-        """The layers for batches of so many sequences, with memory."""
+        """The layers for batches of this many sequences and steps, with memory."""
         if len(self.bound) == self.MOST:
             del self.bound[next(iter(self.bound))]
         with torch.no_grad():

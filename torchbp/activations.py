@@ -1,7 +1,7 @@
-"""Activations g(z; θ): one entry each, from which Functions, modules, both engines, trace, audit and tests are made.
+"""Activations g(z; θ), one entry each: Functions, modules, both engines, trace, audit and tests are made from the entries.
 
-A new activation is one more entry in ``ACTIVATIONS``. One of your own is an :class:`Activation` in a file of yours, named by
-its import path: ``--model.activation mypackage.acts:mine``.
+To add an activation, add an entry to ``ACTIVATIONS``. To use one of your own, make an :class:`Activation` in your package and
+give its import path: ``--model.activation mypackage.acts:mine``.
 """
 
 import math
@@ -20,18 +20,18 @@ from torchbp._imports import imported
 __all__ = ["ACTIVATIONS", "Activation", "Parameter", "activation_of", "elementwise", "import_activation"]
 
 
-# Names in formulas and of a layer's own parameters.
+# Names that formulas or a layer's own parameters use.
 TAKEN = ("a", "b", "m", "y", "z", "A", "L", "W", "X", "Y", "Z", "α", "weight", "bias", "activation", "activation_parameters")
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A learnable parameter θ of an activation, of shape (C, 1) for a layer or (C, n) for each unit of its own.
+    """A learnable parameter θ of an activation: (C, 1), shared by a layer's units, or (C, n), one per unit.
 
     Attributes:
-        initial: its C values at the start.
-        tangent: (dθ, z, θ...) -> the change of g(z; θ) when θ changes by dθ, the shape of z.
-        gradient: (da, z, θ...) -> ∂L/∂θ before it is summed over whatever θ was broadcast along.
+        initial: its C initial values.
+        tangent: (dθ, z, θ...) -> the change of g(z; θ) when θ changes by dθ; the shape of z.
+        gradient: (da, z, θ...) -> ∂L/∂θ, not yet summed over the dimensions that θ was broadcast along.
     """
 
     initial: tuple[float, ...]
@@ -44,7 +44,7 @@ class Parameter:
 
 
 def elementwise(initial: float, derivative: Callable[..., Tensor]) -> Parameter:
-    """A parameter of one value whose derivative ∂g/∂θ is a function of (z, θ...), the shape of z."""
+    """A parameter with one value; ``derivative`` is ∂g/∂θ, a function of (z, θ...) with the shape of z."""
     return Parameter(
         (initial,),
         tangent=lambda dtheta, z, *theta: dtheta * derivative(z, *theta),
@@ -57,19 +57,19 @@ class Activation:
     """An activation g and what backpropagation needs of it.
 
     Attributes:
-        name: what options call it.
-        formula: g(z) as SymPy reads it, of ``z`` and the parameters' names: for trace, documentation and the symbolic proof.
-        slope_formula: g'(z) likewise, of ``a`` and ``z``.
+        name: its name in options.
+        formula: g(z) in SymPy's syntax, with ``z`` and the parameters' names: for trace, documentation and the symbolic proof.
+        slope_formula: g'(z) in the same syntax, with ``a`` and ``z``.
         value: (z, θ..., out=None) -> a, the shape of z. ``out`` may be z.
         slope: (a or z, θ...) -> g'(z).
         reference: PyTorch's own differentiable form of ``value``, (z, θ...) -> a.
-        keeps: whether ``slope`` is of ``a`` or of ``z``. With parameters it is ``z``.
-        kernel: PyTorch's (da, a or z, out=None) -> da * g'(z) in one pass over memory, where there is one.
-        parameters: the learnable ones, by name, in the order of the arguments.
-        gain: what initial weights are multiplied by in a layer that is fed by another.
-        init: ``glorot`` or ``he``, how initial weights are drawn.
-        error: (da, a or z, θ..., out=None) -> dZ = dA * g'(Z) (equation 3.2e), by the kernel where there is one and no graph is
-            made. ``out`` may be any of the arguments but θ. Made from ``slope`` and ``kernel``.
+        keeps: the argument of ``slope``, ``a`` or ``z``. With parameters it is ``z``.
+        kernel: PyTorch's fused kernel (da, a or z, out=None) -> da * g'(z), or None.
+        parameters: the learnable parameters by name, in the order of the arguments.
+        gain: the factor of initial weights in a layer above another layer.
+        init: how initial weights are drawn, ``glorot`` or ``he``.
+        error: (da, a or z, θ..., out=None) -> dZ = dA * g'(Z) (equation 3.2e). ``out`` may be any argument but θ. Made from
+            ``slope`` and ``kernel``; uses the kernel if there is one and no graph is needed.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Activation:
             raise ValueError(f"activation {self.name} keeps {self.keeps!r}; with parameters it must keep 'z'")
         for name in self.parameters:
             if name in TAKEN:
-                raise ValueError(f"activation {self.name} has a parameter {name!r}; that is the name of something else")
+                raise ValueError(f"activation {self.name} has a parameter {name!r}; it must not be one of {', '.join(TAKEN)}")
 
     def __deepcopy__(self, memo: object) -> "Activation":
         return self
@@ -104,7 +104,7 @@ class Activation:
 
 
 def _error_of(slope: Callable[..., Tensor], kernel: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
-    """``Activation.error`` as a function by itself: Dynamo follows no entry into a backward."""
+    """Makes ``Activation.error``, a plain function: Dynamo cannot follow an entry's method into a backward."""
 
     def error(da: Tensor, kept: Tensor, *theta: Tensor, out: Tensor | None = None) -> Tensor:
         if kernel is not None and not torch.is_grad_enabled():
@@ -115,28 +115,28 @@ def _error_of(slope: Callable[..., Tensor], kernel: Callable[..., Tensor] | None
 
 
 def activation_of(name: "str | Activation") -> Activation:
-    """The activation of a name, or of an import path that :func:`import_activation` has imported.
+    """The activation with this name, or with an import path that :func:`import_activation` has imported.
 
-    Nothing is imported here: a name may come from a checkpoint.
+    This imports nothing, because the name may come from a checkpoint.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such activation.
     """
     if isinstance(name, Activation):
         return name
     found = ACTIVATIONS.get(name) or _imported.get(name)
     if found is None and ":" in str(name):
-        raise ValueError(f"activation is {name!r}, code that was not asked for; to run it, name it: --model.activation {name}")
+        raise ValueError(f"activation is {name!r}, which is not imported unasked; to allow it, give --model.activation {name}")
     if found is None:
         raise ValueError(f"activation is {name!r}; it must be one of {', '.join(ACTIVATIONS)}, or package.module:name")
     return found
 
 
 def import_activation(path: str) -> Activation:
-    """Import the activation that ``package.module:name`` names; from then on :func:`activation_of` knows the path.
+    """Import the activation that ``package.module:name`` names; afterwards :func:`activation_of` accepts the path.
 
     Raises:
-        ValueError: it cannot be imported, or is no :class:`Activation`.
+        ValueError: it cannot be imported, or is not an :class:`Activation`.
     """
     found = imported(path)
     if not isinstance(found, Activation):
@@ -174,7 +174,7 @@ def _gelu_kernel(approximate: str) -> Callable[..., Tensor]:
 
 
 def _into(out: Tensor | None, a: Tensor) -> Tensor:
-    """What ``out=`` does, for PyTorch's functions that have none."""
+    """Copy ``a`` to ``out``, for PyTorch functions without ``out=``."""
     return a if out is None else out.copy_(a)
 
 
@@ -221,10 +221,10 @@ _LEAKY_RELU = Activation(
     f"Max(z, {_LEAK}*z)",
     f"Piecewise((1, a > 0), ({_LEAK}, True))",
     value=lambda z, out=None: torch.maximum(z, _LEAK * z, out=out),
-    slope=lambda a: torch.where(a > 0, torch.ones_like(a), _LEAK),  # in its own precision, unlike two numbers
+    slope=lambda a: torch.where(a > 0, torch.ones_like(a), _LEAK),  # ones_like keeps the dtype; two numbers would not
     reference=TF.leaky_relu,
     keeps="a",
-    kernel=_kernel("leaky_relu_backward", _LEAK, True),  # of the activation, whose sign is that of z
+    kernel=_kernel("leaky_relu_backward", _LEAK, True),  # takes a, which has the sign of z
     gain=math.sqrt(2),
     init="he",
 )
@@ -310,9 +310,9 @@ _GELU_CUBE = 0.044715
 
 
 def _gelu_tanh_inner(z: Tensor) -> tuple[Tensor, Tensor]:
-    """2u = 2√(2/π) (z + 0.044715 z³), of which (1 + tanh u)/2 is the sigmoid, and its derivative by z.
+    """2u = 2√(2/π) (z + 0.044715 z³) and its derivative by z; (1 + tanh u)/2 is the sigmoid of 2u.
 
-    Beyond |z| = 22 the sigmoid is 0 or 1 in every precision: the limit keeps the derivative finite.
+    z is clamped to |z| ≤ 22, where the sigmoid is 0 or 1 in every precision: this keeps the derivative finite.
     """
     z = z.clamp(min=-22.0, max=22.0)
     c = 2 * math.sqrt(2 / math.pi)
@@ -342,7 +342,7 @@ _GELU_TANH = Activation(
     init="he",
 )
 
-# --- With parameters that are learned: equation 4.1.
+# --- With learnable parameters: equation 4.1.
 
 
 def _scaled_slope(z: Tensor, beta: Tensor, theta: Tensor) -> Tensor:
@@ -388,15 +388,15 @@ _PRELU = Activation(
     init="he",
 )
 
-# The unknown g is a straight line between its values at fixed knots. The values are what is learned.
+# The unknown g is piecewise linear between fixed knots. Its values at the knots are learned.
 _STEP, _FIRST, _LAST = 0.5, -16, 16
 KNOTS = tuple(k * _STEP for k in range(_FIRST, _LAST + 1))
 
 
 def _cell(z: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For each z the number of the knot to its left, its place between that knot and the next, and each unit's own values.
+    """For each z: the index of the knot to its left, its position from that knot to the next, and each unit's values.
 
-    Beyond the outermost knots the outermost line goes on. The place is exact: z is not moved before the knot is taken off.
+    Beyond the outermost knots, the outermost line continues. The position is exact: the knot is subtracted from z itself.
     """
     steps = z / _STEP
     left = steps.detach().floor().nan_to_num(0.0).clamp(_FIRST, _LAST - 1)
@@ -404,8 +404,8 @@ def _cell(z: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _unknown(z: Tensor, values: Tensor, out: Tensor | None = None) -> Tensor:
-    left, place, values = _cell(z, values)
-    return torch.lerp(values.gather(-2, left), values.gather(-2, left + 1), place, out=out)
+    left, position, values = _cell(z, values)
+    return torch.lerp(values.gather(-2, left), values.gather(-2, left + 1), position, out=out)
 
 
 def _unknown_slope(z: Tensor, values: Tensor) -> Tensor:
@@ -414,14 +414,14 @@ def _unknown_slope(z: Tensor, values: Tensor) -> Tensor:
 
 
 def _unknown_gradient(da: Tensor, z: Tensor, values: Tensor) -> Tensor:
-    """∂L/∂values: each dA is shared out between the two knots beside its z, (C, n)."""
-    left, place, each = _cell(z, values)
+    """∂L/∂values, (C, n): each dA is divided between the two knots next to its z."""
+    left, position, each = _cell(z, values)
     gradient = torch.zeros_like(each) if each.is_contiguous() else each.new_zeros(each.shape)
-    return gradient.scatter_add(-2, left, da * (1 - place)).scatter_add(-2, left + 1, da * place)
+    return gradient.scatter_add(-2, left, da * (1 - position)).scatter_add(-2, left + 1, da * position)
 
 
 def _unknown_reference(z: Tensor, values: Tensor) -> Tensor:
-    """Σ_k values_k φ_k(z) with the hats φ_k, and straight lines beyond the outermost knots."""
+    """Σ_k values_k φ_k(z) with hat functions φ_k, and straight lines beyond the outermost knots."""
     knots = torch.tensor(KNOTS, dtype=z.dtype, device=z.device)
     hats = torch.relu(1 - (z.clamp(KNOTS[0], KNOTS[-1]).unsqueeze(-1) - knots).abs() / _STEP)
     below, above = (z - KNOTS[0]).clamp(max=0), (z - KNOTS[-1]).clamp(min=0)
@@ -432,13 +432,13 @@ def _unknown_reference(z: Tensor, values: Tensor) -> Tensor:
 _UNKNOWN = Activation(
     "unknown",
     "Sum(values_k * Max(0, 1 - Abs(z - knot_k) / step), k)",
-    "(values_right - values_left) / step",  # of the knots to the right and to the left of z
+    "(values_right - values_left) / step",  # the values at the knots to the right and left of z
     value=_unknown,
     slope=_unknown_slope,
     reference=_unknown_reference,
     parameters={
         "values": Parameter(
-            tuple(1 / (1 + math.exp(-knot)) for knot in KNOTS),  # where the sigmoid is
+            tuple(1 / (1 + math.exp(-knot)) for knot in KNOTS),  # it starts as the sigmoid
             tangent=lambda dvalues, z, values: _unknown(z, dvalues),
             gradient=_unknown_gradient,
         )

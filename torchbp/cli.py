@@ -20,7 +20,7 @@ from torchbp._text import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-STARTED = monotonic()  # when the command did, but for the interpreter
+STARTED = monotonic()  # the command's start, without the interpreter's
 
 HELP = """usage: torchbp COMMAND [options]
 
@@ -46,7 +46,7 @@ torchbp COMMAND --help lists a command's options; TORCHBP_TRACEBACK=1 shows the 
 
 WHITESPACE = "\n\r\t"
 TRAINING = ("fit", "validate", "test", "predict")
-# Where each command is, and the first words of its options, such as model of --model.lr.
+# The module of each command, and the first words of its options, such as model in --model.lr.
 MODULES = {
     **dict.fromkeys(TRAINING, "torchbp.training.command"),
     "cross-validate": "torchbp.training.cross_validation",
@@ -73,7 +73,7 @@ OPTIONS = {
     "benchmark": "threads only rounds quick json plot help",
 }
 
-# What jsonargparse says of a class that is none, and what may be named.
+# jsonargparse's messages about a wrong class, and the allowed classes.
 NO_CLASS = (
     "Expected a dot import path|Import path does not"
     "|Problem with given class_path .*(No module|no attrib|not allowed)|Type typing"
@@ -97,21 +97,21 @@ TYPES = {
 
 
 class OneLine:
-    """Makes a parser of argparse or jsonargparse refuse in one line."""
+    """Makes a parser of argparse or jsonargparse report an error in one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         sys.exit(refuse(message, 2))
 
 
 class OneLineParser(OneLine, ArgumentParser):
-    """argparse's parser, refusing in one line."""
+    """argparse's parser, with errors in one line."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one command, by default the one that this process was started with.
+    """Run one command, by default that of this process's arguments.
 
     Returns:
-        The exit status: 0, 1 for a run that failed, 2 for a call that cannot be run, 130 and 143 for one that was stopped.
+        The exit status: 0, 1 for a failed run, 2 for wrong arguments, 130 after SIGINT, 143 after SIGTERM.
     """
     alone = args is None
     args = list(sys.argv[1:] if args is None else args)
@@ -121,13 +121,13 @@ def main(args: Sequence[str] | None = None) -> int:
         return _run(args, alone)
     except KeyboardInterrupt:
         return refuse("interrupted", 130)
-    except BrokenPipeError:  # whoever read the output has seen enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (it is written to until the process ends)
+    except BrokenPipeError:  # the reader of the output has ended
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (open until the process ends)
         return refuse("standard output was closed, which has ended the run", 1) if args[:1] == ["fit"] else 0
     except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # how Lightning ends an interrupted run
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning ends an interrupted run so
             return refuse("interrupted", 130)
-        if type(stop).__name__ == "SIGTERMException":  # Lightning's too
+        if type(stop).__name__ == "SIGTERMException":  # Lightning's
             return refuse("terminated", 143)
         return stop.code if isinstance(stop.code, int) else 1
     except Exception as error:
@@ -156,7 +156,7 @@ def _run(args: list[str], alone: bool) -> int:
 
 
 def _unknown_option(args: list[str]) -> str | None:
-    """An option, with its value, that the command's parser is sure to refuse, but takes a second to import."""
+    """An unknown option with its value: found without the command's parser, which takes a second to import."""
     for position, arg in enumerate(args):
         if arg in ("--help", "-h", "--"):
             break
@@ -168,10 +168,10 @@ def _unknown_option(args: list[str]) -> str | None:
 
 @contextmanager
 def _importing(alone: bool) -> Iterator[None]:
-    """While modules are imported, an interrupt ends the process at once: some modules would make another error of it, or none.
+    """While modules are imported, an interrupt ends the process at once: some modules would hide it or raise another error.
 
     Args:
-        alone: whether nothing else was done in this process. Then what is imported is never garbage, and not searched for it.
+        alone: whether this process did nothing else before. Then garbage collection skips the imported objects.
     """
     usual = signal.default_int_handler
     mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is usual
@@ -190,13 +190,13 @@ def _importing(alone: bool) -> Iterator[None]:
 
 
 def refuse(message: str, status: int) -> int:
-    """Say in one line on standard error why not; returns ``status``."""
+    """Print an error in one line on standard error; returns ``status``."""
     print(f"torchbp: error: {in_short(printable(message, keep=WHITESPACE))}", file=sys.stderr)
     return status
 
 
 def in_short(message: str) -> str:
-    """A message in one line; what jsonargparse says, of an argument once for each type that it might be of, in own words."""
+    """A message in one line. jsonargparse's messages, which repeat an error for each possible type, are reworded."""
     message = " ".join(message.split())
     several = re.fullmatch(r'(?:Parser key "(.*?)":)?.*? Errors: - (.*) Given value type: .*? Given value: ?(.*)', message)
     found = several or re.fullmatch(r'Parser key "(.*?)": (.*)\. Got value: ?(.*)', message)
@@ -216,7 +216,7 @@ def in_short(message: str) -> str:
 
 
 def _type(error: str) -> str:
-    """The type that an argument is not of: a list of its values, or its name."""
+    """The type that an argument must have: a list of its values, or its name."""
     found = re.match(r"Expected a typing\.Literal\[(.*?)\]|.*?<class '(?:[\w.]+\.)?(\w+)'>|Not of type (\w+)", error)
     if found is None:
         return "a class's name"
@@ -226,7 +226,7 @@ def _type(error: str) -> str:
 
 
 def console() -> "Console":
-    """Standard output: a terminal in its own width, anything else in 100 columns."""
+    """A console on standard output: as wide as the terminal, or 100 columns if it is not one."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 100)
@@ -236,7 +236,7 @@ def _one_line(error: Exception) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file cannot be written'}: {error.strerror}"
-    # An error that was raised on purpose says all there is to say; any other is more use with its type.
+    # The message of an error raised on purpose is complete; other errors need their type.
     kinds = ValueError | OSError | FloatingPointError | MemoryError | ModuleNotFoundError
     meant = isinstance(error, kinds) or type(error).__name__ == "MisconfigurationException"
     return text if text and meant else f"{type(error).__name__}: {text}"

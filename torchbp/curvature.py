@@ -11,28 +11,28 @@ from torchbp.nn import BPNetwork
 __all__ = ["largest_eigenvalue", "lr_from_curvature", "lrs_from_curvature"]
 
 BATCHES = 8
-ROWS = 1024  # of a batch that count: of more the curvature hardly changes
+ROWS = 1024  # at most, of each batch: the curvature hardly changes with more
 PRODUCTS = 12
-GROWTH = 1.01  # a product that makes the eigenvalue grow by less is the last
+GROWTH = 1.01  # the iteration stops when a product makes the eigenvalue grow by less
 
 
 def lr_from_curvature(
     network: BPNetwork, batches: Iterable[Sequence[Tensor]], cost: str | None = None, pos_weight: Tensor | None = None
 ) -> float:
-    """The learning rate 1/λ, λ the mean over the first 8 batches of the largest eigenvalue of the cost's Hessian.
+    """The learning rate 1/λ, where λ is the largest eigenvalue of the cost's Hessian, averaged over the first 8 batches.
 
-    After LeCun, Simard and Pearlmutter (1993). Steps of less than 2/λ descend on a cost of that curvature. Small batches are
-    curved more than all rows together, so that the batches are to be of the size that is trained with. Nothing is changed, and
-    no global random number is drawn.
+    After LeCun, Simard and Pearlmutter (1993). With this curvature, a learning rate below 2/λ makes the cost fall. Batches must
+    have the size that is used in training: the cost of a small batch has more curvature than that of all rows. The network is
+    not changed, and no global random number is drawn.
 
     Args:
-        network: with the parameters at the start.
-        batches: ``(x, y)``, x (B, n0) and y (B, nL) as the network's cost takes them, or ``(x, y, weight)``, weight (B).
+        network: with its initial parameters.
+        batches: ``(x, y)``, with x (B, n0) and y (B, nL) as the network's cost takes them, or ``(x, y, weight)``, weight (B).
         cost, pos_weight: as for :meth:`torchbp.nn.BPNetwork.cost`.
 
     Raises:
-        ValueError: no batch, or a cost without curvature, such as that of saturated units.
-        FloatingPointError: a cost that is not finite.
+        ValueError: there is no batch, or the cost has no curvature (saturated units).
+        FloatingPointError: the cost is not finite.
 
     >>> x = torch.tensor([[1.0], [3.0]])
     >>> round(lr_from_curvature(BPNetwork([1, 1], "linear"), [(x, 2 * x)]), 3)  # the Hessian is [[10, 4], [4, 2]]
@@ -44,27 +44,27 @@ def lr_from_curvature(
 def lrs_from_curvature(
     network: BPNetwork, batches: Iterable[Sequence[Tensor]], cost: str | None = None, pos_weight: Tensor | None = None
 ) -> Tensor:
-    """:func:`lr_from_curvature` of each of K networks side by side, (K), float64; of one network (1).
+    """:func:`lr_from_curvature` for each of K networks side by side: (K), float64; (1) for one network.
 
-    Batches are (K, B, n), the weight (K, B).
+    Batches are (K, B, n), weights (K, B).
 
     Raises:
-        ValueError, FloatingPointError: as there, of any of the networks.
+        ValueError, FloatingPointError: as there, for any of the networks.
     """
     direction = _start(network)
     eigenvalues, counts = [], []
     for x, y, *weight in islice(batches, BATCHES):
         w = weight[0][..., :ROWS] if weight and weight[0] is not None else None
         x, y = (t[:ROWS] if network.networks is None else t[..., :ROWS, :] for t in (x, y))
-        # From the last batch's direction, which is near this one's, few products are needed.
+        # Starting from the last batch's direction, which is near this one's, takes few products.
         eigenvalue, direction = _power_iteration(network, x, y, direction, cost, pos_weight, w)
         if not eigenvalue.isfinite().all():
-            raise FloatingPointError("the cost is not finite at the start: x, y or the network's weights are not, or too large")
+            raise FloatingPointError("the cost is not finite at the start: x, y or the weights are not finite, or too large")
         eigenvalues.append(eigenvalue)
-        # A batch without a row that counts, where other networks have more rows, says nothing of the cost.
+        # A network with fewer rows than others has batches without a row that counts: they say nothing about its cost.
         counts.append(torch.ones_like(eigenvalue) if w is None else (w > 0).any(-1).to(eigenvalue).expand_as(eigenvalue))
     if not eigenvalues:
-        raise ValueError("lr is 'auto'; that takes a batch to train on, or give lr a number")
+        raise ValueError("lr is 'auto', but there is no batch to find it from; give lr a number")
     mean = torch.stack(eigenvalues).sum(0) / torch.stack(counts).sum(0)
     if not (mean > 0).all():
         raise ValueError("lr is 'auto', but the cost has no curvature at the start; give lr a number")
@@ -82,7 +82,7 @@ def largest_eigenvalue(
     """The magnitude of the largest eigenvalue of the mean cost's Hessian by all parameters, by power iteration.
 
     Args:
-        network: whose parameters are trained, those that require a gradient.
+        network: the Hessian is by its parameters that require a gradient.
         x, y, cost, pos_weight, weight: as for :meth:`torchbp.nn.BPNetwork.cost`.
     """
     return _power_iteration(network, x, y, _start(network), cost, pos_weight, weight)[0].item()
@@ -98,18 +98,18 @@ def _power_iteration(
     pos_weight: Tensor | None,
     weight: Tensor | None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Each network's eigenvalue, (K) or (1), and the unit vector that belongs to it."""
+    """Each network's largest eigenvalue, (K) or (1), and its eigenvector of length 1."""
     parameters, k = _trained(network), network.networks or 1
     if network.networks is None:
         value, _ = network.cost(x, y, cost, pos_weight=pos_weight, weight=weight)
-    else:  # no network's cost is of another's parameters, so that the Hessian of their sum is one block each
+    else:  # each cost depends only on its network's parameters, so the Hessian of the sum has one block per network
         value = network.cost(x, y, cost, "none", pos_weight, weight)[0].mean((-2, -1)).sum()
     gradients = torch.autograd.grad(value, parameters, create_graph=True)
     eigenvalue = x.new_zeros(k, dtype=torch.float64)
     going = torch.ones_like(eigenvalue, dtype=torch.bool)
     for _ in range(PRODUCTS):
         product = torch.autograd.grad(gradients, parameters, direction, retain_graph=True, materialize_grads=True)
-        # In float64, where the squares of what float32 holds do not overflow.
+        # In float64, squares of float32 numbers do not overflow.
         length = torch.stack([p.reshape(k, -1).norm(dim=1, dtype=torch.float64) for p in product]).norm(dim=0)
         before, eigenvalue = eigenvalue, torch.where(going, length, eigenvalue)
         going &= length.isfinite() & (length > 0)
@@ -123,14 +123,14 @@ def _power_iteration(
 
 
 def _along(values: Tensor, parameter: Tensor) -> Tensor:
-    """Each network's value (K), to be multiplied by its part of a parameter (K, ...); one network's (1) as it is."""
+    """Each network's value (K), shaped to broadcast over a parameter (K, ...); one network's value (1) stays (1)."""
     return values.to(parameter.dtype if values.is_floating_point() else values.dtype).view(
         -1, *[1] * (parameter.dim() - 1 if len(values) > 1 else 0)
     )
 
 
 def _start(network: BPNetwork) -> list[Tensor]:
-    """A random unit vector, the same on every device and for each of K networks."""
+    """A random vector of length 1, the same on every device and for each of K networks."""
     generator = torch.Generator().manual_seed(0)
     own = 0 if network.networks is None else 1
     drawn = [torch.randn(p.shape[own:], generator=generator) for p in _trained(network)]

@@ -21,35 +21,35 @@ __all__ = ["Descent"]
 class Descent:
     """Gradient descent on a network: every :meth:`step` is one full iteration of the text.
 
-    A step equals ``torch.optim.SGD``'s on the gradient of the mean cost, at a fraction of the overhead and with no gradient
-    in memory: dW = dZᵀ A is subtracted from W as it is made, and dZ is written over A. Beyond the parameters there are one
-    activation a layer (two where the slope is of z) and another of the widest, kept from step to step for the largest batch so
-    far; smaller batches use their first rows.
+    A step equals one of ``torch.optim.SGD`` on the gradient of the mean cost, with less overhead and without gradients in
+    memory: dW = dZᵀ A is subtracted from W as it is computed, and dZ overwrites A. Besides the parameters, memory holds one
+    activation per layer (two if the slope needs z) and one more of the widest layer, for the largest batch so far; smaller
+    batches use its first rows.
 
-    K networks side by side (``BPNetwork(..., networks=K)``) take rows (K, B, n), or (B, n) that all share; each descends by its
-    own rows and its own learning rate, as K single descents would.
+    K networks side by side (``BPNetwork(..., networks=K)``) take rows (K, B, n), or shared rows (B, n). Each network descends
+    with its own rows and learning rate, as K single descents would.
 
     Args:
-        network: every parameter is updated. Parameters may be changed in place, loaded or moved (``network.to``) between
-            steps; one that is replaced by another Parameter object needs a new Descent.
-        cost: a cost that goes with the network's output, such as ``'cross_entropy'`` (3.1c, 4.2) or ``'squared_error'`` (3.1a);
-            None for the first that does. The mean is over all elements, for softmax over the rows.
-        lr: the learning rate α, of K networks also (K); the attribute ``lr`` may be set between steps.
-        reduce: called once a step with all gradients as one flat tensor, before the parameters are updated: makes it, in
-            place, the mean over processes. Without it no gradient is made.
-        cuda_graph: capture the second step on batches of a size as a CUDA graph and replay it from then on, until ``lr`` or the
-            largest batch changes. Nothing in a step waits for the device or depends on values.
-        compile: whether up to 32 full batches at a time are one function that PyTorch's Inductor has compiled, which takes some
-            ten seconds the first time and needs a C++ compiler. The same equations, to rounding.
+        network: every parameter is updated. Between steps, parameters may be changed in place, loaded or moved
+            (``network.to``). If one is replaced by another Parameter object, make a new Descent.
+        cost: a cost for the network's output, such as ``'cross_entropy'`` (3.1c, 4.2) or ``'squared_error'`` (3.1a); None for
+            the first that fits. The mean is over all elements, for softmax over the rows.
+        lr: the learning rate α, or (K) for K networks; the attribute ``lr`` may be set between steps.
+        reduce: called once per step with all gradients in one flat tensor, before the update: averages it over processes, in
+            place. Without it no gradient is stored.
+        cuda_graph: capture the second step for each batch size as a CUDA graph and replay it, until ``lr`` or the largest batch
+            changes. A step never waits for the device or depends on values.
+        compile: run up to 32 full batches in one function compiled by PyTorch's Inductor. Compiling takes about ten seconds
+            the first time and needs a C++ compiler. The results are the same up to rounding.
         pos_weight: multiplies the cost's term of the positive class, as in
             :func:`torchbp.functional.binary_cross_entropy_with_logits`; the attribute may be set between steps.
-        clip_norm: the most that the norm of all gradients together may be; a longer gradient is made as short. With it every
-            gradient is made, and ``norms`` has each step's norm as it was.
+        clip_norm: the largest norm of all gradients together; larger gradients are scaled down to it. Every gradient is then
+            stored, and ``norms`` has each step's norm before clipping.
 
     Raises:
-        ValueError: a ``cost`` that does not go with the network's output, an ``lr`` below zero, a ``cuda_graph`` of a network
-            that is not on a CUDA device, or together with ``reduce`` or K networks, ``compile`` together with one of these,
-            ``clip_norm`` with another than ``reduce``, a ``pos_weight`` of another output than sigmoid with cross-entropy.
+        ValueError: ``cost`` does not fit the network's output; ``lr`` is below 0; ``cuda_graph`` without a CUDA device, or with
+            ``reduce`` or K networks; ``compile`` with any of these; ``clip_norm`` with any of these but ``reduce``;
+            ``pos_weight`` for an output other than sigmoid with cross-entropy.
 
     >>> network = BPNetwork([2, 3, 1])
     >>> x, y = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0], [1.0], [1.0], [0.0]])
@@ -82,9 +82,7 @@ class Descent:
         if compile and (cuda_graph or reduce is not None or network.networks is not None):
             raise ValueError("compile is True; it is for one network in one process, and without cuda_graph")
         if clip_norm is not None and (cuda_graph or compile or network.networks is not None or not clip_norm > 0):
-            raise ValueError(
-                f"clip_norm is {clip_norm}; it must be above 0, of one network, and without cuda_graph and compile"
-            )
+            raise ValueError(f"clip_norm is {clip_norm}; it must be above 0, for one network, without cuda_graph and compile")
         if pos_weight is not None:
             self._output.check_pos_weight()
         self.lr, self.pos_weight = lr, pos_weight
@@ -101,23 +99,23 @@ class Descent:
 
     @property
     def prediction(self) -> Tensor:
-        """The network's prediction for each row of the latest step or steps, (B, nL), as it was before that row's update."""
+        """The prediction for each row of the latest step or steps, (B, nL), from before that row's update."""
         return self._prediction
 
     def step(self, x: Tensor, y: Tensor, keep_gradients: bool = False, weight: Tensor | None = None) -> Tensor:
         """One iteration on a batch; an empty batch changes nothing.
 
         Args:
-            x: (B, n0), of the network's type and on its device, and without a graph.
-            y: (B, nL), within the range that the output takes.
-            keep_gradients: leave each ∂L/∂W and ∂L/∂b in the parameters' ``.grad``, as autograd would; else that is untouched.
-            weight: (B), what multiplies each row's cost.
+            x: (B, n0), with the network's dtype and device, and without a graph.
+            y: (B, nL), in the output's range of targets.
+            keep_gradients: write each ∂L/∂W and ∂L/∂b to the parameters' ``.grad``, as autograd does; else it is untouched.
+            weight: (B), the factor of each row's cost.
 
         Returns:
-            The batch's cost before the update, a scalar tensor (NaN for an empty batch); of K networks (K).
+            The batch's cost before the update, a scalar tensor (NaN for an empty batch); (K) for K networks.
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes do not fit.
         """
         rows = y.shape[-2] if y.dim() > 1 else 1
         costs = self.steps(x, y, max(rows, 1), keep_gradients, weight=weight)
@@ -133,19 +131,19 @@ class Descent:
         lrs: Iterable[float | Tensor] | None = None,
         weight: Tensor | None = None,
     ) -> Tensor:
-        """One iteration after another, on each ``batch_size`` rows in turn; the last batch may be smaller.
+        """One iteration on each batch of ``batch_size`` rows in turn; the last batch may be smaller.
 
         Args:
             x, y, weight: the rows of all batches, as for :meth:`step`.
-            batch_size: how many rows each iteration takes.
-            keep_gradients: of the last iteration, as for :meth:`step`.
-            lrs: each iteration's learning rate, one for each batch, in place of ``lr``.
+            batch_size: the number of rows in a batch.
+            keep_gradients: as for :meth:`step`, for the last iteration.
+            lrs: a learning rate for each batch, instead of ``lr``.
 
         Returns:
-            Each batch's cost before its update, (number of batches); of K networks (K, number of batches).
+            Each batch's cost before its update, (number of batches); (K, number of batches) for K networks.
 
         Raises:
-            ValueError: shapes that do not fit, a ``batch_size`` below 1, or another number of ``lrs``.
+            ValueError: shapes do not fit, ``batch_size`` is below 1, or there are not as many ``lrs`` as batches.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
@@ -192,7 +190,7 @@ class Descent:
         lrs: Sequence[float | Tensor],
         but_the_last: bool,
     ) -> int:
-        """Descend on full batches by compiled blocks; returns how many these were."""
+        """Descend on full batches in compiled blocks; returns the number of batches done."""
         assert self._blocks is not None
         full = (y.shape[-2] - but_the_last) // batch_size
         block = self._blocks.get(batch_size)
@@ -213,10 +211,10 @@ class Descent:
 
     def _check_kind(self, network: BPNetwork) -> None:
         if self._network.pooling is not None:
-            raise ValueError(f"the network is a {type(network).__name__}; torchbp.recurrent_descent.RecurrentDescent is for it")
+            raise ValueError(f"the network is a {type(network).__name__}; use torchbp.recurrent_descent.RecurrentDescent")
 
     def _split_inputs(self, x: Tensor, rows: int) -> Sequence[Tensor]:
-        """What each batch of so many rows of y is predicted from."""
+        """The inputs of each batch that has this many rows of y."""
         return x.split(rows, -2)
 
     def _iteration_in_use(self) -> Callable[..., None]:
@@ -227,16 +225,16 @@ class Descent:
     def _iterate(
         self, x: Tensor, y: Tensor, z: Tensor, a: Tensor, weight: Tensor | None, lr: float | Tensor, bound: Bound
     ) -> None:
-        """From x to the new parameters."""
+        """One iteration: forward, backward and update."""
         dz = self._error(x, y, z, a, weight, bound)
         if self._networks is not None and isinstance(lr, Tensor):
-            dz.mul_(lr.view(-1, 1, 1))  # the error carries each network's α, and with it every gradient
+            dz.mul_(lr.view(-1, 1, 1))  # each network's α multiplies the error, and so every gradient
             lr = 1.0
         bound.subtract.alpha = lr / bound.count  # type: ignore[assignment]
         backward(bound.layers, dz, bound.subtract)  # 3.2d to 3.2g
 
     def _error(self, x: Tensor, y: Tensor, z: Tensor, a: Tensor, weight: Tensor | None, bound: Bound) -> Tensor:
-        """From x to the output's error."""
+        """The forward pass and the error of the output layer."""
         bound.layers[-1].z_memory = z
         forward(bound.layers, x)  # 2.1 to 2.3
         output = self._output
@@ -247,7 +245,7 @@ class Descent:
     def _iterate_by_gradients(
         self, x: Tensor, y: Tensor, z: Tensor, a: Tensor, weight: Tensor | None, lr: float | Tensor, bound: Bound
     ) -> None:
-        """The same with every gradient in memory: for ``.grad``, and to be reduced over processes."""
+        """One iteration with every gradient in memory: for ``.grad``, ``reduce`` and ``clip_norm``."""
         sizes = [parameter.numel() for parameter in self._parameters]
         flat = self._values[0].new_empty(sum(sizes))
         for parameter, part in zip(self._parameters, flat.split(sizes), strict=True):
@@ -267,7 +265,7 @@ class Descent:
     def _replay(
         self, x: Tensor, y: Tensor, z: Tensor, a: Tensor, weight: Tensor | None, lr: float | Tensor, bound: Bound
     ) -> None:
-        """One iteration by the graph of this size's earlier batches."""
+        """One iteration by replaying the CUDA graph for this batch size."""
         assert self._graphs is not None
         assert not isinstance(lr, Tensor)
         if (lr, weight is None) != self._graphs_of:
@@ -275,7 +273,7 @@ class Descent:
             self._graphs.clear()
         rows = len(x)
         if rows not in self._graphs:
-            self._graphs[rows] = None  # libraries set themselves up in a first step, which must not be captured
+            self._graphs[rows] = None  # libraries initialise in a first step, which must not be captured
             self._iterate(x, y, z, a, weight, lr, bound)
             return
         graph = self._graphs[rows]
@@ -284,7 +282,7 @@ class Descent:
         graph.replay(x, y, z, a, weight)
 
     def _weighted(self, y: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The targets, and what multiplies each cost: by its row, and where it is of a positive class."""
+        """The targets, and the factor of each cost, from ``weight`` and ``pos_weight``."""
         w = None if weight is None else weight.unsqueeze(-1)
         if self.pos_weight is None:
             return y, w
@@ -292,7 +290,7 @@ class Descent:
         return y, u if w is None else u * w
 
     def _checked(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows; of K networks each its own view of rows that all share."""
+        """Check the rows; for K networks, shared rows become a view for each."""
         n_in, n_out = self._values[0].shape[-1], self._values[-1].shape[-1]
         k = self._networks
         if k is not None:
@@ -301,18 +299,18 @@ class Descent:
         if x.shape[:-2] != leading or x.shape[-1:] != (n_in,) or y.shape != (*x.shape[:-1], n_out) or x.dim() < 2:
             of = f"({k}, B, " if k else "(B, "
             raise ValueError(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; they must be {of}{n_in}) and {of}{n_out})")
-        self._take_hold()
+        self._rebind_if_moved()
         return x, y
 
-    def _take_hold(self) -> None:
-        """Bind anew where a parameter's memory is another."""
+    def _rebind_if_moved(self) -> None:
+        """Bind again if a parameter's memory has moved."""
         if [parameter.data_ptr() for parameter in self._parameters] != self._addresses:
             self._bind()
 
     def _bind(self) -> None:
-        """Take hold of the parameters' memory, afresh where it has moved."""
+        """Bind to the parameters' memory."""
         self._addresses = [parameter.data_ptr() for parameter in self._parameters]
-        # Detached, they are the same memory without what autograd does at every use.
+        # Detached tensors share the memory, without autograd's overhead at every use.
         self._values = _as_in_iteration([parameter.detach() for parameter in self._parameters], self._networks)
         self._workspace: Any = self._new_workspace()
         self._prediction = self._values[-1].new_empty(0, self._values[-1].shape[-1])
@@ -325,16 +323,16 @@ class Descent:
         return Workspace(self._network, self._values)
 
     def _bound_to(self, rows: int) -> Bound:
-        """The layers for batches of so many rows."""
+        """The layers for batches of this many rows."""
         if rows in self._workspace.bound:
             return self._workspace.bound[rows]
         if self._graphs is not None and rows > self._workspace.rows:
-            self._graphs.clear()  # they are of the memory that there was
+            self._graphs.clear()  # they use the old memory
         return self._workspace.bind(rows)
 
 
 class _Keep:
-    """Writes each gradient to the memory that it has."""
+    """A sink that writes each gradient to given memory."""
 
     def __init__(self, gradients: Sequence[Tensor]) -> None:
         self.gradients = gradients
@@ -354,7 +352,7 @@ class _Keep:
 
 
 class _Graph:
-    """One iteration on batches of one size, as a CUDA graph on memory of its own."""
+    """One iteration on batches of one size as a CUDA graph, with its own memory."""
 
     def __init__(self, iterate: Callable[..., None], x: Tensor, y: Tensor, z: Tensor, a: Tensor, weight: Tensor | None) -> None:
         self.x, self.y, self.z = torch.empty_like(x), torch.empty_like(y), torch.empty_like(z)
@@ -375,20 +373,20 @@ class _Graph:
 
 
 def _as_in_iteration(tensors: Sequence[Tensor], networks: int | None) -> list[Tensor]:
-    """Parameters as the formulas take them: of K networks a bias (K, n) as (K, 1, n)."""
+    """Parameters in the formulas' shapes: a bias (K, n) of K networks becomes (K, 1, n)."""
     return [t.unsqueeze(-2) if networks is not None and t.dim() == 2 else t for t in tensors]
 
 
 def _check_lr(lr: float | Tensor, networks: int | None) -> None:
     if isinstance(lr, Tensor):
         if networks is None or lr.shape != (networks,) or not bool((lr >= 0).all()):
-            raise ValueError(f"lr is {lr}; it must be a number, or one of 0 or more for each of {networks or 1} networks")
+            raise ValueError(f"lr is {lr}; it must be a number of 0 or more, or one for each of {networks or 1} networks")
     elif not lr >= 0:
         raise ValueError(f"lr is {lr}; it must be 0 or more")
 
 
 def _batch_means(cost: Tensor, batch_size: int) -> Tensor:
-    """The mean over each ``batch_size`` rows, the last of which may be fewer: (..., N, n) -> (..., number of batches)."""
+    """The mean of each batch of ``batch_size`` rows; the last may be smaller: (..., N, n) -> (..., number of batches)."""
     *networks, rows, n = cost.shape
     batches, rest = divmod(rows, batch_size)
     means = cost[..., : rows - rest, :].reshape(*networks, batches, batch_size * n).mean(-1)

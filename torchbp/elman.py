@@ -1,7 +1,7 @@
 """A recurrent (Elman) layer of an iteration, beside :class:`torchbp.iteration.Dense`: equations 5.1 to 5.3.
 
-A network of them reads sequences (B, T, n0) that are NaN in every channel after their end. Between layers is every state,
-(T, B, m) and 0 after the end; the last one hands on what the layer above it sees, as rows.
+The network reads sequences (B, T, n0), NaN in every channel after their end. Recurrent layers pass on every state, (T, B, m), 0
+after the end; the last one passes on the states that the layer above it sees, as rows.
 """
 
 import itertools
@@ -19,18 +19,18 @@ __all__ = ["Bidirectional", "Elman", "Padding"]
 
 
 class Padding:
-    """Where the sequences of a batch end, which all layers that read them are told; made by the first of them.
+    """The ends of a batch's sequences: found by the first layer, and shared by all layers.
 
     Attributes:
-        lengths: (B), None where all sequences have all T steps.
-        ended: (T, B, 1), true after the end; None likewise.
+        lengths: (B); None if all sequences have T steps.
+        ended: (T, B, 1), true after the end; None if all sequences have T steps.
     """
 
     lengths: Tensor | None = None
     ended: Tensor | None = None
 
     def read(self, x: Tensor) -> Tensor:
-        """Sequences (B, T, n) step by step, (T, B, n), with 0 after their end."""
+        """Find the ends of sequences (B, T, n); returns them as (T, B, n), with 0 after their end."""
         self.lengths = lengths_of(x)
         x = x.transpose(0, 1)
         if self.lengths is None:
@@ -45,20 +45,20 @@ class Elman:
 
     Args:
         g: the activation.
-        slot: the number of Wi among the network's parameters; Wh, bi, bh and θ follow.
+        slot: the index of Wi in the network's parameters; Wh, bi, bh and θ follow.
         Wi, Wh, bi, bh, theta: the parameters.
-        padding: of the batch.
-        first: whether its input are the sequences themselves.
-        handed_on: what the layer above sees: None for every state, (T, B, m), for another recurrent layer; ``last`` for the
-            last state read, or ``mean`` for the mean of a sequence's states, (B, m); ``each`` for every state, (B T, m).
+        padding: the ends of the batch's sequences.
+        first: whether the layer's input is the sequences themselves.
+        handed_on: what the layer above sees. None: every state, (T, B, m), for another recurrent layer; ``last``: the last
+            state read, (B, m); ``mean``: the mean of a sequence's states, (B, m); ``each``: every state, (B T, m).
 
     Attributes:
-        backwards: whether each sequence is read from its end to its beginning.
+        backwards: whether each sequence is read from its end to its start.
         h: the states before the first step, (B, m); None for zeros.
-        x, z, a: the layer's input as rows (T B, n), weighted input and states (T, B, m) in the order of reading; z and a may be
-            one tensor.
-        reuses: whether results may be written over what is no longer needed; not where autograd has to see them.
-        z_memory, a_memory, dz_memory: where z, a and dZ are written, (T, B, m); None for new memory.
+        x, z, a: the layer's input as rows (T B, n), and its weighted input and states (T, B, m), in the order of reading; z and
+            a may be the same tensor.
+        reuses: whether results may overwrite tensors that are no longer needed; False if autograd records the pass.
+        z_memory, a_memory, dz_memory: memory for z, a and dZ, (T, B, m); None to allocate it.
     """
 
     backwards = reuses = False
@@ -85,7 +85,7 @@ class Elman:
         self.padding, self.first, self.handed_on = padding, first, handed_on
 
     def reserve(self, steps: int, sequences: int) -> None:
-        """Make memory for batches of this size, and views of every step, to be used again and again."""
+        """Allocate memory for batches of this size, and make views of every step, once for many iterations."""
         m = len(self.Wh)
         self.z_memory, self.dz_memory = (self.Wh.new_empty(steps, sequences, m) for _ in range(2))
         self.a_memory = self.z_memory if self.g.keeps == "a" else torch.empty_like(self.z_memory)
@@ -95,7 +95,7 @@ class Elman:
     _steps_of: Callable[[Tensor], Sequence[Tensor]] = staticmethod(lambda t: t.unbind(0))
 
     def weigh(self, x: Tensor) -> Tensor:
-        """What comes of X_t alone, X_t Wiᵀ + bi + bh, one product for all t. Equation 2.1, in 5.1."""
+        """The input's part of Z_t, X_t Wiᵀ + bi + bh: one product for all t. Equation 2.1, in 5.1."""
         if self.first:
             x = self.padding.read(x)
         if self.backwards:
@@ -107,7 +107,7 @@ class Elman:
         return self.z
 
     def activate(self) -> Tensor:
-        """Every A_t, written over z where backward needs only a; returns what is handed on. Equation 5.1."""
+        """Every A_t, written over z if backward needs only a; returns what the layer above sees. Equation 5.1."""
         z, ended = self.z, self.padding.ended
         steps, into = self._steps_of(z), None
         if self.reuses:
@@ -132,7 +132,7 @@ class Elman:
     def error(self, da: Tensor, sink: Any) -> Tensor:
         """dZ_t for all t, (T, B, m), and the gradients of θ. Equations 5.2 and 4.1."""
         g, kept = self.g, self.a if self.g.keeps == "a" else self.z
-        if g.keeps == "z" and not self.reuses:  # of Z_t only what comes of X_t was kept
+        if g.keeps == "z" and not self.reuses:  # self.z has only the input's part of Z_t
             kept = kept + from_states(self.a, self.h, self.Wht)
         da = self._taken_back(da)
         if self.reuses:
@@ -153,11 +153,11 @@ class Elman:
     def pass_back(
         self, da: Sequence[Tensor], kept: Sequence[Tensor], out: Sequence[Tensor] | None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """The pass back through time: dA_t and dZ_t of all t. Equation 5.2."""
+        """The pass back through time: dA_t and dZ_t for all t. Equation 5.2."""
         return errors(da, kept, self.Wh, self.g.error, self.theta, out)
 
     def _taken_back(self, da: Tensor) -> Tensor:
-        """The gradient from above of each A_t, (T, B, m) in the order of reading, to be written over where that is allowed."""
+        """The gradient from above for each A_t, (T, B, m), in the order of reading."""
         lengths, ended, steps = self.padding.lengths, self.padding.ended, len(self.a)
         if self.handed_on in ("last", "mean"):
             da = spread(da, steps, lengths, self.handed_on, out=self.dz_memory)
@@ -176,7 +176,7 @@ class Elman:
         return dx.transpose(0, 1) if self.first else dx
 
     def give(self, dz: Tensor, sink: Any) -> None:
-        """Hand the gradients of Wi, Wh, bi and bh to the sink, each one product for all t. Equation 5.3."""
+        """Pass the gradients of Wi, Wh, bi and bh to the sink, each one product for all t. Equation 5.3."""
         rows = _rows(dz)
         rows_t = rows.mT
         sink.product(self.slot, rows_t, self.x)
@@ -184,11 +184,11 @@ class Elman:
         sink.product(self.slot + 1, after.mT, before)
         sink.rows(self.slot + 2, rows, rows_t)
         sink.rows(self.slot + 3, rows, rows_t)
-        del self.x, self.a  # needed for the last time
+        del self.x, self.a  # no longer needed
 
 
 class Bidirectional:
-    """A recurrent layer that reads in both directions: what each hands on, side by side."""
+    """A recurrent layer that reads in both directions; it concatenates what each direction passes on."""
 
     def __init__(self, forwards: Elman, backwards: Elman) -> None:
         self.forwards, self.backwards = forwards, backwards

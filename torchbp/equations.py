@@ -1,11 +1,11 @@
 """Every formula of the text, once, as a plain tensor function.
 
-A batch has B samples as rows. For layer l, ``x`` or ``a`` is (B, n[l-1]), ``W`` is (n[l], n[l-1]), ``b`` is (n[l]), and
-``z``, ``dz``, ``da`` are (B, n[l]); a leading ``d`` means "∂L by". K networks side by side have (K, B, n), W (K, m, n) and b
-(K, 1, m). Elementwise formulas take any shape. ``out=`` writes the result there, in place where it is an argument.
+A batch has B samples as rows. For layer l, the input ``x`` or ``a`` is (B, n[l-1]), ``W`` is (n[l], n[l-1]), ``b`` is (n[l]),
+and ``z``, ``dz``, ``da`` are (B, n[l]); ``dz`` means ∂L/∂z. K networks side by side have tensors (K, B, n), W (K, m, n) and b
+(K, 1, m). Elementwise formulas take any shape. ``out=`` takes the result; it may be an argument, for an in-place update.
 
-A matrix that a formula transposes is an argument in its transposed form, ``Wt`` for Wᵀ, ``dzt`` for dZᵀ: making the view takes
-as long as a small product, so a caller makes it once.
+A matrix that a formula transposes is passed already transposed, ``Wt`` for Wᵀ, ``dzt`` for dZᵀ: making the view takes as long
+as a small product, so a caller makes it once.
 
 ======  ==========================================  =======================================
 no.     formula                                     function
@@ -55,22 +55,22 @@ def sigmoid(z: Tensor, *, out: Tensor | None = None) -> Tensor:
 
 
 def sigmoid_derivative(a: Tensor) -> Tensor:
-    """Activation by weighted input, ∂a/∂z = a(1 - a), from the activation ``a`` in [0, 1]. Equation 3.2b."""
+    """Derivative of the activation by the weighted input, ∂a/∂z = a(1 - a), from ``a`` in [0, 1]. Equation 3.2b."""
     return a * (1 - a)
 
 
 def sigmoid_derivative_at(z: Tensor) -> Tensor:
-    """Activation by weighted input from ``z``, g(z) g(-z): exact also where 1 - a has lost its digits. Equation 3.2b."""
+    """The same derivative from ``z``, g(z) g(-z): exact also for a so near 1 that 1 - a has lost its digits. Equation 3.2b."""
     return sigmoid(z) * sigmoid(-z)
 
 
 def squared_error(a: Tensor, y: Tensor) -> Tensor:
-    """Squared error (a - y)² of each element. Equation 3.1a before its mean is taken."""
+    """Squared error (a - y)² of each element. Equation 3.1a before the mean."""
     return (a - y).square()
 
 
 def squared_error_derivative(a: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Squared error by activation, 2(a - y). From equation 3.1a."""
+    """Derivative of the squared error by the activation, 2(a - y). From equation 3.1a."""
     return torch.sub(a, y, out=out).mul_(2)
 
 
@@ -82,40 +82,41 @@ def cross_entropy_piecewise(a: Tensor, y: Tensor) -> Tensor:
 def cross_entropy(a: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy -[y ln a + (1 - y) ln(1 - a)] for ``a`` and ``y`` in [0, 1]. Equation 3.1c.
 
-    Logarithms are held at or above -100, as ``torch.nn.functional.binary_cross_entropy`` holds them.
+    Logarithms are clamped to -100 or above, as in ``torch.nn.functional.binary_cross_entropy``.
     """
     return (y - 1) * _bounded_log1p(-a) - y * _bounded_log(a)
 
 
 def cross_entropy_derivative(a: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy by activation, (a - y) / (a(1 - a)). Equation 3.2a; the denominator is held away from zero."""
+    """Derivative of the cross-entropy by the activation, (a - y) / (a(1 - a)), the denominator kept above 0. Equation 3.2a."""
     return (a - y) / sigmoid_derivative(a).clamp(min=max(DENOMINATOR_MIN, torch.finfo(a.dtype).tiny))
 
 
 def cross_entropy_target_derivative(a: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy by target, ln(1 - a) - ln a. From equation 3.1c, where ``y`` stands once."""
+    """Derivative of the cross-entropy by the target, ln(1 - a) - ln a. From equation 3.1c."""
     return _bounded_log1p(-a) - _bounded_log(a)
 
 
 def cross_entropy_of_weighted_input(z: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of a = g(z) straight from ``z``, finite for every finite z. Equation 3.1c with 2.4 put into it.
+    """Cross-entropy of a = g(z) directly from ``z``, finite for every finite z. Equation 3.1c with 2.4 inserted.
 
-    As -ln g(z) = ln(1 + e^-z) and -ln(1 - g(z)) = ln(1 + e^z), the cost is (1 - y) ln(1 + e^z) + y ln(1 + e^-z): for y in
-    [0, 1] no term is negative, so nothing cancels. Beyond z = 50, ln(1 + e^z) is z in every precision, so nothing overflows.
+    -ln g(z) = ln(1 + e^-z) and -ln(1 - g(z)) = ln(1 + e^z), so the cost is (1 - y) ln(1 + e^z) + y ln(1 + e^-z). For y in
+    [0, 1] no term is negative, so nothing cancels. Above z = 50, ln(1 + e^z) is z in every precision, so nothing overflows.
     """
     y = y if y.dtype == z.dtype else y.to(z.dtype)
     return torch.lerp(softplus(z, threshold=50), softplus(-z, threshold=50), y)
 
 
 def cross_entropy_of_weighted_input_target_derivative(z: Tensor) -> Tensor:
-    """Cross-entropy of g(z) by target, ln(1 - a) - ln a = -z. From equations 3.1c and 2.4."""
+    """Derivative of the cross-entropy of g(z) by the target, ln(1 - a) - ln a = -z. From equations 3.1c and 2.4."""
     return -z
 
 
 def positives_weighted(y: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight u = 1 - y + w y and target y' = w y / u: u times 3.1c of y' is -[w y ln a + (1 - y) ln(1 - a)]. Beyond the text.
+    """The weight u = 1 - y + w y and the target y' = w y / u that apply ``pos_weight`` w to the cross-entropy. Beyond the text.
 
-    So the error of the output layer is u (a - y'). For y in {0, 1}, y' is y. The weight ``w``, 0 or above, is broadcast.
+    u times 3.1c with target y' is -[w y ln a + (1 - y) ln(1 - a)], and the error of the output layer is u (a - y'). For y in
+    {0, 1}, y' is y. ``w``, 0 or above, is broadcast.
     """
     positive = w * y
     u = 1 - y + positive
@@ -123,12 +124,12 @@ def positives_weighted(y: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def output_error(a: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Error of the output layer, ∂L/∂z = a - y: 3.2a times 3.2b, where the a(1 - a) cancels. Equation 3.2c."""
+    """Error of the output layer, ∂L/∂z = a - y: 3.2a times 3.2b, in which a(1 - a) cancels. Equation 3.2c."""
     return torch.sub(a, y, out=out)
 
 
 def softmax(z: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Activation of a layer whose outputs add up to 1, e^z / Σ e^z over a row. Equation 4.2."""
+    """Softmax of each row, e^z / Σ e^z; a row of outputs adds up to 1. Equation 4.2."""
     return torch.softmax(z, -1) if out is None else torch.softmax(z, -1, out=out)
 
 
@@ -138,22 +139,22 @@ def softmax_cross_entropy(z: Tensor, y: Tensor) -> Tensor:
 
 
 def softmax_output_error(a: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Softmax cross-entropy by weighted input, A Σy - Y: a - y where a row of y adds up to 1. Equation 4.2."""
+    """Error of a softmax output layer, A Σy - Y: a - y if a row of y adds up to 1. Equation 4.2."""
     return torch.mul(a, y.sum(-1, keepdim=True), out=out).sub_(y)
 
 
 def softmax_cross_entropy_target_derivative(z: Tensor) -> Tensor:
-    """Softmax cross-entropy by target, -ln softmax(z). From equation 4.2."""
+    """Derivative of the softmax cross-entropy by the target, -ln softmax(z). From equation 4.2."""
     return -torch.log_softmax(z, -1)
 
 
 def smoothed(y: Tensor, smoothing: float) -> Tensor:
-    """Targets (…, C) that give each of C classes a share of ``smoothing``: (1 - ε) y + ε/C. Beyond the text."""
+    """Label smoothing of targets (…, C) by ε = ``smoothing``: (1 - ε) y + ε/C. Beyond the text."""
     return y * (1 - smoothing) + smoothing / y.shape[-1]
 
 
 def activation_gradient(dz: Tensor, W: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Cost by the activations that a layer was given, dA = dZ W: (B, n_out), (n_out, n_in) -> (B, n_in). In equation 3.2e."""
+    """Gradient of a layer's input, dA = dZ W: (B, n_out), (n_out, n_in) -> (B, n_in). In equation 3.2e."""
     return torch.mm(dz, W, out=out) if W.dim() == 2 else torch.bmm(dz, W, out=out)
 
 
@@ -163,30 +164,30 @@ def hidden_error(da: Tensor, slope: Tensor, *, out: Tensor | None = None) -> Ten
 
 
 def weight_gradient(dzt: Tensor, x: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Cost by weights, dW = dZᵀ X: (n_out, B), (B, n_in) -> (n_out, n_in). Equations 3.2d and 3.2f."""
+    """Gradient of the weights, dW = dZᵀ X: (n_out, B), (B, n_in) -> (n_out, n_in). Equations 3.2d and 3.2f."""
     return torch.mm(dzt, x, out=out) if dzt.dim() == 2 else torch.bmm(dzt, x, out=out)
 
 
 def bias_gradient(dz: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Cost by bias, db = Σ_rows dZ: (B, n_out) -> (n_out). Equations 3.2d and 3.2f."""
+    """Gradient of the bias, db = Σ_rows dZ: (B, n_out) -> (n_out). Equations 3.2d and 3.2f."""
     return torch.sum(dz, -2) if out is None else torch.sum(dz, -2, out=out)
 
 
 def recurrent_input(zt: Tensor, h: Tensor, Wht: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Weighted input of a recurrent layer at t, Z_t = (X_t Wiᵀ + bi + bh) + A_{t-1} Whᵀ. Equation 5.1.
 
-    (B, m), (B, m), (m, m) -> (B, m). What is in brackets is 2.1, one product for all t.
+    (B, m), (B, m), (m, m) -> (B, m). The bracket ``zt`` is 2.1, one product for all t.
     """
-    return zt.addmm_(h, Wht) if out is zt else torch.addmm(zt, h, Wht, out=out)  # the first takes less time
+    return zt.addmm_(h, Wht) if out is zt else torch.addmm(zt, h, Wht, out=out)  # addmm_ is faster
 
 
 def recurrent_gradient(da: Tensor, dz: Tensor, Wh: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Cost by the activations at t, dA_t = (from above) + dZ_{t+1} Wh: (B, m), (B, m), (m, m) -> (B, m). Equation 5.2."""
+    """Gradient of the state at t, dA_t = (from above) + dZ_{t+1} Wh: (B, m), (B, m), (m, m) -> (B, m). Equation 5.2."""
     return da.addmm_(dz, Wh) if out is da else torch.addmm(da, dz, Wh, out=out)
 
 
 def recurrent_weight_gradient(dz: Tensor, a: Tensor, h: Tensor | None = None) -> Tensor:
-    """Cost by the recurrent weights, dWh = Σ_t dZ_tᵀ A_{t-1}: (T, B, m), (T, B, m), (B, m) -> (m, m). Equation 5.3.
+    """Gradient of the recurrent weights, dWh = Σ_t dZ_tᵀ A_{t-1}: (T, B, m), (T, B, m), (B, m) -> (m, m). Equation 5.3.
 
     One product for all t; A_0 is ``h``, None for zeros.
     """
@@ -195,7 +196,7 @@ def recurrent_weight_gradient(dz: Tensor, a: Tensor, h: Tensor | None = None) ->
 
 
 def recurrent_rows(dz: Tensor, a: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """dZ_t and A_{t-1} of all t but those where A_{t-1} is zero, (N, m) each. In equation 5.3, as they stand there."""
+    """dZ_t and A_{t-1} as rows, (N, m) each; without t = 1 if ``h`` is None, since A_0 is zero. In equation 5.3."""
     m = a.shape[-1]
     before = a[:-1].reshape(-1, m)
     return (dz[1:].reshape(-1, m), before) if h is None else (dz.reshape(-1, m), torch.cat([h, before]))
@@ -208,11 +209,11 @@ def descend(parameter: Tensor, gradient: Tensor, lr: float | Tensor) -> Tensor:
 
 
 def clipping(norm: Tensor, limit: float) -> Tensor:
-    """What a gradient of this norm is multiplied by, so that it is no longer than the limit, as in PyTorch. Beyond the text."""
+    """The factor that clips a gradient of this norm to ``limit``, as in PyTorch. Beyond the text."""
     return (limit / (norm + 1e-6)).clamp(max=1.0)
 
 
-# Descent without a gradient in memory: each product is subtracted as it is made. alpha is α/m, ones are (B) or (K, 1, B).
+# Descent without gradients in memory: each product is subtracted at once. alpha is α/m, ones are (B) or (K, 1, B).
 
 
 def descend_weight(W: Tensor, dzt: Tensor, x: Tensor, alpha: float) -> Tensor:
@@ -221,7 +222,7 @@ def descend_weight(W: Tensor, dzt: Tensor, x: Tensor, alpha: float) -> Tensor:
 
 
 def descend_bias(b: Tensor, dzt: Tensor, ones: Tensor, alpha: float) -> Tensor:
-    """b ← b - α/m Σ_rows dZ in place, the sum being dZᵀ times ones. Equations 3.2d or 3.2f, and 3.2g."""
+    """b ← b - α/m Σ_rows dZ in place; the sum is dZᵀ times ones. Equations 3.2d or 3.2f, and 3.2g."""
     return b.addmv_(dzt, ones, alpha=-alpha) if b.dim() == 1 else b.baddbmm_(ones, dzt.mT, alpha=-alpha)
 
 

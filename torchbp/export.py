@@ -1,4 +1,4 @@
-"""A trained network as a file that runs without this package: ONNX, or an archive of ``torch.export``."""
+"""Exports a trained network to a file that runs without this package: ONNX, or an archive of ``torch.export``."""
 
 import copy
 import io
@@ -19,19 +19,19 @@ from torchbp.cli import OneLineParser
 from torchbp.nn import RecurrentNetwork
 
 BATCHES = (1, 2, 7)
-ROUNDING = 1e-6  # of a value, a few times that of float32
+ROUNDING = 1e-6  # relative, a few times float32's
 
 
 class Predictor(nn.Module):
-    """What :class:`torchbp.training.BPModule` computes when it is called, without what trains it.
+    """The predictions of a :class:`torchbp.training.BPModule`, without its training.
 
-    Shapes: (B, num_features) in the columns' own units -> (B, num_outputs); of sequences (B, T, num_features), NaN after the
-    end of each, -> (B, num_outputs), or (B, T, num_outputs) for each step.
+    Shapes: (B, num_features) in the columns' own units -> (B, num_outputs). Sequences (B, T, num_features), NaN after their
+    end, -> (B, num_outputs), or (B, T, num_outputs) with an output for each step.
 
     Args:
         module: a :class:`torchbp.training.BPModule`.
-        offsets: what was taken from each column of x before the module saw it; if any is not 0, x is float64.
-        target_offsets: likewise of the targets, with float64 predictions.
+        offsets: subtracted from each column of x before the module gets it; if any is not 0, x is float64.
+        target_offsets: added to the predictions; if any is not 0, these are float64.
     """
 
     def __init__(self, module: Any, offsets: Sequence[float] = (), target_offsets: Sequence[float] = ()) -> None:
@@ -48,7 +48,7 @@ class Predictor(nn.Module):
 
     @property
     def reads_sequences(self) -> bool:
-        """Whether x are sequences (B, T, num_features), of any T, NaN after the end of each."""
+        """Whether x is sequences (B, T, num_features) with any T, NaN after their end."""
         return isinstance(self.network, RecurrentNetwork)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Predictor(nn.Module):
 
 
 def _only(network: Any, kept: Tensor) -> Any:
-    """A copy of those of K networks that are kept."""
+    """A copy with only the kept ones of K networks."""
     network = copy.deepcopy(network)
     for layer in network.layers:
         for name, value in list(layer.named_parameters(recurse=False)):
@@ -79,18 +79,18 @@ def export(
     offsets: Sequence[float] = (),
     target_offsets: Sequence[float] = (),
 ) -> None:
-    """Write a trained network's predictions as a program that takes any number of rows.
+    """Write a program that predicts as the trained network does, for any number of rows.
 
-    Input ``x`` (B, num_features) in the columns' own units, output ``prediction`` (B, num_outputs); the scaling of columns and
-    target is part of the program. Of sequences the number of steps is as free, and padding is NaN. What was written is run and
-    compared with the network before it gets its name.
+    Its input is ``x`` (B, num_features) in the columns' own units, its output ``prediction`` (B, num_outputs); the program
+    includes the scaling of columns and targets. Sequences may have any number of steps; padding is NaN. The new file is run and
+    compared with the network before it replaces ``path``.
 
     Args:
         module: a :class:`torchbp.training.BPModule`.
         path: the file, ``.onnx`` or ``.pt2``.
-        metadata: plain values that go with it, as JSON: an ONNX file's metadata, or an archive's extra file ``metadata.json``.
-        offsets, target_offsets: those of a :class:`torchbp.data.TabularDataModule` that the module was trained on, since
-            columns or targets are so far from 0 that float32 would not do: the program's x, or its prediction, is then float64.
+        metadata: plain values to store as JSON: in an ONNX file's metadata, or in an archive's extra file ``metadata.json``.
+        offsets, target_offsets: those of the :class:`torchbp.data.TabularDataModule` of the training, for columns or targets
+            too far from 0 for float32. The program's x, or its prediction, is then float64.
 
     Raises:
         ValueError: another extension, or a program that does not compute what the network does.
@@ -102,21 +102,21 @@ def export(
         raise ValueError(f"the output {path} has the extension {path.suffix!r}; it must be one of {', '.join(WRITERS)}")
     predictor = copy.deepcopy(Predictor(module, offsets, target_offsets)).cpu().eval().requires_grad_(False)
     with replacing(path) as partial, torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what PyTorch's exporters are to become
+        warnings.simplefilter("ignore")  # about future versions of PyTorch's exporters
         example = torch.zeros(2, *([3] if predictor.reads_sequences else []), predictor.num_features, dtype=x_dtype(predictor))
         free = {number: torch.export.Dim(name, min=1) for number, name in enumerate(("batch", "steps")[: example.dim() - 1])}
         program = torch.export.export(predictor, (example,), dynamic_shapes={"x": free})
-        for node in program.graph.nodes:  # where in which files it was made is nobody's concern
+        for node in program.graph.nodes:  # do not export paths of source files
             node.meta.pop("stack_trace", None)
         run = WRITERS[path.suffix](program, partial, {name: json.dumps(value) for name, value in (metadata or {}).items()})
         check(run, predictor)
 
 
 def check(run: Callable[[Tensor], Tensor], predictor: Predictor) -> None:
-    """Compare on batches of several sizes, of values as columns have them and far beyond.
+    """Compare the program with the network, on batches of several sizes with values in the columns' range and far beyond.
 
     Raises:
-        ValueError: the outputs differ by more than another order of summation explains.
+        ValueError: the outputs differ by more than rounding explains.
     """
     mean, scale = predictor.input_scaling.mean, predictor.input_scaling.scale
     spread = 1.0 if predictor.target_scaling is None else predictor.target_scaling.scale.max().item()
@@ -124,15 +124,15 @@ def check(run: Callable[[Tensor], Tensor], predictor: Predictor) -> None:
     for rows in BATCHES:
         draw = torch.randn(rows, *([rows + 2] if predictor.reads_sequences else []), len(mean), generator=generator).to(mean)
         for number, sequence in enumerate(draw if predictor.reads_sequences else ()):
-            sequence[number + 1 :] = torch.nan  # which ends after so many steps; in the last all are there
-        # Far out, the terms of a weighted input are large and may cancel.
+            sequence[number + 1 :] = torch.nan  # sequence i ends after i + 1 steps
+        # For large values, the terms of a weighted input are large and may cancel.
         for size, tolerance in ((0.0, 1e-4), (1.0, 1e-4), (1e4, 1e-2), (1e30, 1e-2)):
             x, near = (
                 (mean + scale * draw * at).to(x_dtype(predictor)) + (0 if predictor.offsets is None else predictor.offsets)
                 for at in (size, size * (1 + ROUNDING))
             )
             expected, got = predictor(x), run(x)
-            # An activation that swings turns the last digits of a large weighted input into any value.
+            # An activation that oscillates turns the last digits of a large weighted input into any value.
             unsure = (predictor(near) - expected).nan_to_num(0, 0, 0).abs().max().item()
             if predictor.target_offsets is not None:
                 expected, got = (values - predictor.target_offsets for values in (expected, got))
@@ -154,8 +154,8 @@ def x_dtype(predictor: Predictor) -> torch.dtype:
 def write_pt2(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, str]) -> Callable[[Tensor], Tensor]:
     content = io.BytesIO()
     torch.export.save(program, content, extra_files={"metadata.json": json.dumps(metadata)})
-    path.write_bytes(content.getbuffer())  # where a disk is full, PyTorch would abort the process
-    with path.open("rb") as file:  # a name must end in .pt2, a file need not
+    path.write_bytes(content.getbuffer())  # on a full disk, PyTorch itself would abort the process
+    with path.open("rb") as file:  # a path would have to end in .pt2
         return torch.export.load(file).module()
 
 
@@ -164,7 +164,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict
         import onnx.reference
         import onnxscript  # noqa: F401
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("to write ONNX, onnx and onnxscript must be there: pip install 'torchbp[export]'") from None
+        raise ModuleNotFoundError("to write ONNX, install onnx and onnxscript: pip install 'torchbp[export]'") from None
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     exported = torch.onnx.export(program, input_names=["x"], output_names=["prediction"], dynamo=True, verbose=False)
     assert exported is not None
@@ -183,14 +183,14 @@ WRITERS: dict[str, Callable[..., Callable[[Tensor], Tensor]]] = {".onnx": write_
 
 
 def run(args: Sequence[str]) -> int:
-    """``torchbp export``: from a checkpoint."""
+    """Run ``torchbp export`` on a checkpoint; returns the exit status."""
     parser = OneLineParser("torchbp export", description="Write a trained network as a program that runs without torchbp.")
-    parser.add_argument("--ckpt_path", required=True, help="a checkpoint, or best or last: the newest run's")
+    parser.add_argument("--ckpt_path", required=True, help="a checkpoint, or best or last of the newest run")
     parser.add_argument("--output", required=True, help="the file to write: .onnx, or .pt2 for torch.export.load")
-    parser.add_argument("--model.activation", metavar="PATH", help="the checkpoint's activation where it is of your own")
+    parser.add_argument("--model.activation", metavar="PATH", help="the checkpoint's activation, if it is one of your own")
     options = parser.parse_args(args)
 
-    import torch._dynamo  # noqa: F401  # it follows a loop over time only into functions that it has seen from the start
+    import torch._dynamo  # noqa: F401  # to trace a loop over time, it must be imported before the loop's functions
 
     with deferred():
         from torchbp.training.arguments import import_named_activations

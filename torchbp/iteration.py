@@ -1,7 +1,7 @@
 """The forward and the backward pass of a whole network, each written once: equations 2.1 to 2.4, and 3.2d to 3.2f.
 
-Who runs them says where results go. A layer writes to memory that it was given, or to new memory; gradients go to a
-:class:`Sink`, which collects them, writes them to ``.grad``, or subtracts each from its parameter as it is made.
+The caller chooses where results go. A layer writes to memory that it was given, or to new memory. Gradients go to a
+:class:`Sink`, which collects them, writes them to ``.grad``, or subtracts each from its parameter as it is computed.
 """
 
 import itertools
@@ -21,10 +21,10 @@ __all__ = ["Collect", "Dense", "Network", "Sink", "backward", "forward", "layers
 
 
 class Sink(Protocol):
-    """Where gradients go. ``slot`` is a parameter's number in the network."""
+    """Takes gradients. ``slot`` is the index of a parameter in the network."""
 
     def wants(self, slot: int) -> bool:
-        """Whether this parameter's gradient is asked for."""
+        """Whether this parameter's gradient is needed."""
 
     def product(self, slot: int, dzt: Tensor, x: Tensor) -> None:
         """∂L/∂W = dZᵀ X. Equations 3.2d and 3.2f."""
@@ -37,18 +37,18 @@ class Sink(Protocol):
 
 
 class Dense:
-    """One layer in an iteration, z = x Wᵀ + b and a = g(z; θ), with what the backward pass needs of the forward pass.
+    """One layer in an iteration, z = x Wᵀ + b and a = g(z; θ); it keeps what the backward pass needs.
 
     Args:
         g: the activation.
-        slot: the number of W among the network's parameters; b and θ follow.
+        slot: the index of W in the network's parameters; b and θ follow.
         W, b, theta: the parameters. K networks have W (K, m, n), b (K, 1, m) and θ (K, C, u).
 
     Attributes:
-        x, z, a: the layer's input, weighted input and activation; z and a may be one tensor.
-        reuses: whether results may be written over what is no longer needed; not where autograd has to see them.
-        z_memory, a_memory, dz_memory, da_memory: where z, a, dZ and dA of the layer's input are written; None for new memory.
-        dzt: the view dZᵀ of ``dz_memory``, made once; None to make it as it is needed.
+        x, z, a: the layer's input, weighted input and activation; z and a may be the same tensor.
+        reuses: whether results may overwrite tensors that are no longer needed; False if autograd records the pass.
+        z_memory, a_memory, dz_memory, da_memory: memory for z, a, dZ and for dA of the layer's input; None to allocate it.
+        dzt: the view dZᵀ of ``dz_memory``, made once; None to make it in each pass.
     """
 
     reuses = False
@@ -68,13 +68,13 @@ class Dense:
         return self.z
 
     def activate(self) -> Tensor:
-        """a = g(z; θ), written over z where backward needs only a. Equation 2.2."""
+        """a = g(z; θ), written over z if backward needs only a. Equation 2.2."""
         g, z = self.g, self.z
         self.a = g.value(z, *self.theta, out=z if self.reuses and g.keeps == "a" else self.a_memory)
         return self.a
 
     def carry(self, dz: Tensor) -> Tensor:
-        """dA of the layer's input, dZ W. In equation 3.2e."""
+        """The gradient of the layer's input, dA = dZ W. In equation 3.2e."""
         return eq.activation_gradient(dz, self.W, out=self.da_memory)
 
     def error(self, da: Tensor, sink: Sink) -> Tensor:
@@ -82,10 +82,10 @@ class Dense:
         g = self.g
         kept = self.a if g.keeps == "a" else self.z
         gradients = self._theta_gradients(da, kept, sink) if self.theta else ()
-        del self.z, self.a  # needed for the last time
+        del self.z, self.a  # no longer needed
         dz = g.error(da, kept, *self.theta, out=da if self.reuses and self.dz_memory is None else self.dz_memory)
         for slot, gradient in gradients:
-            sink.other(slot, gradient)  # which may change θ: dZ has been made by then
+            sink.other(slot, gradient)  # this may change θ, so dZ is computed before
         return dz
 
     def _theta_gradients(self, da: Tensor, z: Tensor, sink: Sink) -> list[tuple[int, Tensor]]:
@@ -97,22 +97,22 @@ class Dense:
         ]
 
     def give(self, dz: Tensor, sink: Sink) -> None:
-        """Hand the gradients of W and b to the sink. Equations 3.2d and 3.2f."""
+        """Pass the gradients of W and b to the sink. Equations 3.2d and 3.2f."""
         dzt = dz.mT if self.dzt is None else self.dzt
         sink.product(self.slot, dzt, self.x)
-        del self.x  # needed for the last time
+        del self.x  # no longer needed
         sink.rows(self.slot + 1, dz, dzt)
 
 
 @dataclass(frozen=True)
 class Network:
-    """What a network is, without its parameters: the activations of its hidden layers, and its output.
+    """A network without its parameters: the activations of its hidden layers, and its output.
 
     Attributes:
-        hidden: one activation a layer.
-        output: the last layer's.
-        pooling: where the hidden layers are recurrent, what the last layer sees of sequences: each one's ``last`` state or the
-            ``mean`` of its states, or ``each`` state.
+        hidden: one activation per hidden layer.
+        output: the last layer's activation with its cost.
+        pooling: if the hidden layers are recurrent, what the last layer sees of a sequence: its ``last`` state, the ``mean`` of
+            its states, or ``each`` state.
         bidirectional: whether recurrent layers read in both directions.
     """
 
@@ -122,7 +122,7 @@ class Network:
     bidirectional: bool = False
 
     def __post_init__(self) -> None:
-        # Of every layer; the last one's is the output's, so that here it is the identity.
+        # Every layer with its number of parameters. The output has the last layer's activation: here it is the identity.
         layers = [(g, self._count(g)) for g in self.hidden]
         object.__setattr__(self, "layers", [*layers, (ACTIVATIONS["identity"], 2)])
 
@@ -140,10 +140,10 @@ def layers_of(
 ) -> list[Any]:
     """The layers of a network with parameters W1, b1, θ1..., W2, b2, ..., in this order.
 
-    Recurrent layers have Wi, Wh, bi, bh, θ... each, and in both directions those of the other direction after them.
+    A recurrent layer has Wi, Wh, bi, bh, θ...; a bidirectional one then has the same for the other direction.
 
     Raises:
-        ValueError: another number of parameters.
+        ValueError: the number of parameters is wrong.
     """
     layers: list[Any] = []
     slot = 0
@@ -182,21 +182,21 @@ def forward(layers: Sequence[Any], x: Tensor) -> Tensor:
 
 
 def backward(layers: Sequence[Any], dz: Tensor, sink: Sink, lowest: int = 0, to_input: bool = False) -> Tensor | None:
-    """Carry the last layer's error down and hand every gradient to the sink. Equations 3.2d to 3.2f, layer by layer.
+    """Carry the last layer's error back and pass every gradient to the sink. Equations 3.2d to 3.2f, layer by layer.
 
     Args:
         layers: after :func:`forward`.
         dz: the error of the last layer, ∂L/∂z.
-        sink: where gradients go. It may change a layer's W: dA has been made by then.
-        lowest: the number of the lowest layer whose gradients are asked for.
-        to_input: whether the gradient of the network's input is asked for, with ``lowest`` 0.
+        sink: takes the gradients. It may change a layer's W: dA is computed before.
+        lowest: the index of the lowest layer whose gradients are needed.
+        to_input: whether the gradient of the network's input is needed, with ``lowest`` 0.
 
     Returns:
         ∂L/∂x, or None.
     """
     for number in range(len(layers) - 1, lowest, -1):
         layer, below = layers[number], layers[number - 1]
-        da = layer.carry(dz)  # 3.2e, by W as it is before its own update
+        da = layer.carry(dz)  # 3.2e, with W before its update
         layer.give(dz, sink)  # 3.2d, 3.2f
         dz = below.error(da, sink)  # 3.2e
     layer = layers[lowest]
@@ -206,7 +206,7 @@ def backward(layers: Sequence[Any], dz: Tensor, sink: Sink, lowest: int = 0, to_
 
 
 class Collect:
-    """Keeps the gradients that ``needs`` asks for, by the parameters' numbers."""
+    """A sink that keeps the gradients that ``needs`` selects, in the order of the parameters."""
 
     def __init__(self, needs: Sequence[bool]) -> None:
         self.needs = needs

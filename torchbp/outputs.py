@@ -1,7 +1,7 @@
-"""How a network ends: the activation of its last layer with a cost, one entry each.
+"""Outputs: the activation of the last layer together with a cost, one entry each.
 
-An entry gives the cost of each target and the error ∂L/∂z that the backward pass begins with. A new one is one more entry in
-``OUTPUTS``; Functions, engines, options, trace, audit and tests are made from it.
+An entry gives the cost of each target and the error ∂L/∂z with which the backward pass begins. To add an output, add an entry
+to ``OUTPUTS``: Functions, engines, options, trace, audit and tests are made from it.
 """
 
 import math
@@ -26,28 +26,29 @@ def _mean(z: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """The activation of the last layer and the cost of what it predicts.
+    """The activation of the last layer and the cost of its predictions.
 
     Attributes:
-        cost: what options call the cost.
-        name: what options call the activation.
-        formula: of the cost of one target (or of one row), of ``a`` or ``z`` and ``y``, in SymPy's syntax.
-        error_formula: of the cost by z likewise; empty where it is only that of ``of_activation`` times g'(z).
+        cost: the cost's name in options.
+        name: the activation's name in options.
+        formula: the cost of one target (or of one row) in SymPy's syntax, with ``a`` or ``z``, and ``y``.
+        error_formula: the derivative of the cost by z in the same syntax; empty if it is only that of ``of_activation`` times
+            g'(z).
         activation: (z, out=None) -> a, the prediction.
-        value: (z, a, y) -> the single costs, (B, n) or, of a row, (B, 1).
-        error: (z, a, y, out=None) -> dZ, each cost by z. ``out`` may be a.
-        target_derivative: (z, a, y) -> each cost by y.
+        value: (z, a, y) -> the single costs, (B, n), or (B, 1) if a row has one cost.
+        error: (z, a, y, out=None) -> dZ, the derivative of each cost by z. ``out`` may be a.
+        target_derivative: (z, a, y) -> the derivative of each cost by y.
         reference: PyTorch's own differentiable form, (z, y) -> the single costs.
-        targets: the range that a target lies in.
+        targets: the range of a target.
         mean: what the mean is over, ``elements`` or ``rows``.
-        tasks: which tasks it is for; the first output that names a task is that task's default.
-        g: the activation's entry, where it is elementwise.
-        activation_formula, activation_reference: the activation likewise, and PyTorch's own form of it, where ``g`` is None.
-        of_activation: the same cost of activations that are given, whose error is ∂L/∂a.
-        equations: the numbers of the cost and of its error.
-        pooled: (K networks' weighted inputs (K, B, n)) -> that whose activation is the mean of theirs, (B, n).
-        gain: what initial weights of the last layer are multiplied by where a hidden layer feeds it; None for
-            ``torch.nn.Linear``'s own initial weights.
+        tasks: the tasks that it fits; the first output that names a task is that task's default.
+        g: the activation's entry if it is elementwise, else None.
+        activation_formula, activation_reference: the activation in SymPy's syntax, and PyTorch's own form, if ``g`` is None.
+        of_activation: the same cost as a function of given activations, whose error is ∂L/∂a.
+        equations: the equation numbers of the cost and of its error.
+        pooled: K networks' weighted inputs (K, B, n) -> the weighted input whose activation is the mean of theirs, (B, n).
+        gain: the factor of the last layer's initial weights above a hidden layer; None for the initial weights of
+            ``torch.nn.Linear``.
     """
 
     cost: str
@@ -81,14 +82,14 @@ class Output:
 
     @property
     def takes_any(self) -> bool:
-        """Whether a target may be any number: then it may be standardised."""
+        """Whether a target may be any number; only then may targets be standardised."""
         return self.targets == (-float("inf"), float("inf"))
 
     def check_targets(self, y: Tensor) -> None:
-        """Refuse targets outside the range that this output takes.
+        """Check that targets are in this output's range.
 
         Raises:
-            ValueError: there is one.
+            ValueError: one is not.
         """
         low, high = self.targets
         if y.numel() and not (y.min() >= low and y.max() <= high):
@@ -103,10 +104,10 @@ class Output:
         return self.g is ACTIVATIONS["identity"]
 
     def check_pos_weight(self) -> None:
-        """Refuse a ``pos_weight`` where it has no meaning.
+        """Check that this output takes a ``pos_weight``.
 
         Raises:
-            ValueError: this is not cross-entropy of sigmoid outputs.
+            ValueError: it is not cross-entropy with sigmoid outputs.
         """
         if self is not OUTPUTS["cross_entropy", "sigmoid"]:
             raise ValueError(
@@ -115,12 +116,12 @@ class Output:
             )
 
     def count(self, y: Tensor) -> int:
-        """How many costs there are of targets ``y``: m of the mean."""
+        """The number of costs of targets ``y``: m of the mean."""
         return y.numel() if self.mean == "elements" else y.numel() // y.shape[-1]
 
 
 def output_of(cost: str, name: str) -> Output:
-    """The entry of a cost and a last layer's activation.
+    """The entry with this cost and this activation of the last layer.
 
     Raises:
         ValueError: there is none.
@@ -133,7 +134,7 @@ def output_of(cost: str, name: str) -> Output:
 
 
 def output_for(task: str, cost: str | None = None, name: str | None = None) -> Output:
-    """The first entry that is for a task, of this cost and this activation where they are given.
+    """The first entry for a task, with this cost and this activation if they are given.
 
     Raises:
         ValueError: there is none.
@@ -148,14 +149,14 @@ def output_for(task: str, cost: str | None = None, name: str | None = None) -> O
 
 
 def _log_odds_of_mean(z: Tensor) -> Tensor:
-    """The weighted input of which the sigmoid is the mean of K sigmoids'."""
+    """The weighted input whose sigmoid is the mean of K sigmoids."""
     return TF.logsigmoid(z).logsumexp(0) - TF.logsigmoid(-z).logsumexp(0)
 
 
 def _squared_error(
     name: str, g: Activation, targets: tuple[float, float], tasks: Sequence[str], of_activation: Output | None = None
 ) -> Output:
-    """3.1a of a = g(z)."""
+    """Squared error (3.1a) of a = g(z)."""
     carried = g.error
 
     def error(z: Tensor, a: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
@@ -182,7 +183,7 @@ def _squared_error(
     )
 
 
-# Not a network's: the cross-entropy of activations that are given, whatever they were made by.
+# Not a network's output: the cross-entropy of given activations.
 CROSS_ENTROPY_OF_ACTIVATION = Output(
     "cross_entropy",
     "linear",
@@ -243,7 +244,7 @@ _POISSON = Output(
     "exp(z) - y*z",
     "a - y",
     activation=lambda z, out=None: torch.exp(z, out=out),
-    value=lambda z, a, y: a - y * z,  # -ln of Poisson's probability of y at rate a, without what depends on y alone
+    value=lambda z, a, y: a - y * z,  # -ln of Poisson's probability of y at rate a, without the terms that only have y
     error=lambda z, a, y, out=None: eq.output_error(a, y, out=out),
     target_derivative=lambda z, a, y: -z,
     reference=partial(TF.poisson_nll_loss, log_input=True, reduction="none"),

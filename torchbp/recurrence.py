@@ -1,7 +1,6 @@
 """The two passes of a recurrent (Elman) layer through time, each written once (equations 5.1 and 5.2), and padded sequences.
 
-A sequence is given as its T steps, (B, m) each. Who calls them says whether results are written over what is not needed
-any more.
+A sequence is given as its T steps, (B, m) each. The caller chooses whether results overwrite tensors that are no longer needed.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +33,7 @@ def states(
         value: g, (z, θ..., out=None) -> a.
         theta: its parameters.
         padded: (B, 1) for each step, true where a sequence has ended: the state is 0 there.
-        into: where each state is written, which may be ``z`` itself, and each Z_t over ``z``; None for new memory.
+        into: memory for each state; it may be ``z`` itself. Each Z_t then overwrites ``z``. None for new memory.
     """
     a = []
     for t, zt in enumerate(z):
@@ -55,12 +54,12 @@ def scanned(
     theta: Sequence[Tensor] = (),
     ended: Tensor | None = None,
 ) -> Tensor:
-    """:func:`states` of (T, B, m) for torch.export, where the number of steps is not known; ``ended`` is (T, B, 1)."""
+    """:func:`states` of (T, B, m) for torch.export, which does not know the number of steps; ``ended`` is (T, B, 1)."""
     padded = z.new_zeros(*z.shape[:2], 1, dtype=torch.bool) if ended is None else ended
 
     def step(h: Tensor, now: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         [a] = states([now[0]], h, Wht, value, theta, [now[1]])
-        return a, a.clone()  # the two may not be one
+        return a, a.clone()  # scan does not allow the same tensor twice
 
     return _pytorch.scan()(step, torch.zeros_like(z[0]) if h is None else h, (z, padded))[1]
 
@@ -82,12 +81,13 @@ def errors(
     """dZ_t = dA_t * g'(Z_t) with dA_t = da_t + dZ_{t+1} Wh, for t = T..1. Equation 5.2.
 
     Args:
-        da: the gradient that comes from above at each step.
-        kept: A_t or Z_t, whichever ``error`` is of.
+        da: the gradient from above at each step.
+        kept: A_t or Z_t, whichever ``error`` takes.
         Wh: (m, m).
         error: (dA, kept, θ..., out=None) -> dA * g'.
         theta: the activation's parameters.
-        out: where each dZ_t is written, and each dA_t over ``da``; ``da`` itself where dA_t is not needed any more.
+        out: memory for each dZ_t; it may be ``da`` itself if dA_t is not needed. Each dA_t then overwrites ``da``. None for new
+            memory.
 
     Returns:
         dA_t and dZ_t for t = 1..T.
@@ -105,14 +105,14 @@ def errors(
 
 
 def padding(lengths: Tensor, steps: int) -> Tensor:
-    """True from where a sequence has ended: lengths (B) -> (T, B, 1)."""
+    """True after a sequence's end: lengths (B) -> (T, B, 1)."""
     return (torch.arange(steps, device=lengths.device).unsqueeze(-1) >= lengths).unsqueeze(-1)
 
 
 def lengths_of(x: Tensor) -> Tensor | None:
-    """How many steps sequences (B, T, n) have, (B), each NaN in every channel after its end; None where all have T.
+    """The lengths (B) of sequences (B, T, n) that are NaN in every channel after their end; None if all have T steps.
 
-    Under torch.func, torch.compile and torch.export, where no value can be looked at, there is always an answer.
+    Under torch.func, torch.compile and torch.export values cannot be read, so the result is never None.
     """
     if not (_pytorch.transformed() or torch.compiler.is_exporting() or x.is_meta or bool(x[:, -1].isnan().all(-1).any())):
         return None
@@ -121,21 +121,21 @@ def lengths_of(x: Tensor) -> Tensor | None:
 
 
 def missing(y: Tensor) -> Tensor:
-    """Where there is no target: (B, T, nL), NaN there -> (B, T, 1)."""
+    """True for steps without a target, which are NaN: (B, T, nL) -> (B, T, 1)."""
     return y.isnan().any(-1, keepdim=True)
 
 
 def target_rows(y: Tensor, weight: Tensor | None, batch_size: int | None) -> tuple[Tensor, Tensor | None]:
-    """Targets as rows, and what multiplies each row's cost, so that rows without a target do not count.
+    """Targets as rows, and each row's weight, so that rows without a target do not count.
 
     Args:
         y: (B, nL), or (B, T, nL) with NaN where there is no target.
-        weight: what multiplies each sequence's cost, (B), or None.
-        batch_size: the sequences whose mean cost is taken over all rows, for which weights make up for those that do not count;
-            None where costs are added.
+        weight: the weight of each sequence's cost, (B), or None.
+        batch_size: the number of sequences in a mean over all their rows; the weights of rows with a target are raised to make
+            up for those without. None for a sum of costs.
 
     Returns:
-        (B, nL) and (B, 1) or None; or (B T, nL), 0 where there is no target, and (B T, 1).
+        (B, nL), and (B, 1) or None; or (B T, nL) with 0 where there is no target, and (B T, 1).
     """
     w = None if weight is None else weight.unsqueeze(-1)
     if y.dim() == 2:
@@ -150,16 +150,16 @@ def target_rows(y: Tensor, weight: Tensor | None, batch_size: int | None) -> tup
 
 
 def pooled(a: Tensor, lengths: Tensor | None, how: str) -> Tensor:
-    """What is handed on of all states, ``last`` or ``mean``: (T, B, m), 0 after the end, lengths (B) -> (B, m)."""
+    """The ``last`` state or the ``mean`` of states (T, B, m) that are 0 after the end; lengths (B) -> (B, m)."""
     if how == "last":
         return last_states(a, lengths)
     return a.mean(0) if lengths is None else a.sum(0) / lengths.clamp(min=1).unsqueeze(-1)
 
 
 def spread(da: Tensor, steps: int, lengths: Tensor | None, how: str, out: Tensor | None = None) -> Tensor:
-    """Each state's gradient from that of :func:`pooled`: (B, m) -> (T, B, m), for ``mean`` also after the end.
+    """The backward of :func:`pooled`: (B, m) -> the gradient of each state, (T, B, m). For ``mean`` it is not 0 after the end.
 
-    ``out`` is memory for it.
+    ``out`` is memory for the result.
     """
     if how == "mean":
         count = steps if lengths is None else lengths.clamp(min=1).unsqueeze(-1)
@@ -179,7 +179,7 @@ def last_states(a: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Each sequence from its end to its beginning, its padding left where it is: (T, B, n), lengths (B) -> (T, B, n)."""
+    """Reverse each sequence, with its padding left at the end: (T, B, n), lengths (B) -> (T, B, n)."""
     if lengths is None:
         return x.flip(0)
     step = torch.arange(x.shape[0], device=x.device).unsqueeze(-1)
@@ -188,7 +188,7 @@ def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def told(prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Predictions and targets as rows, (N, n) each: of sequences with a target at each step, the steps that have one."""
+    """Predictions and targets as rows, (N, n) each: for targets at each step, only the steps that have one."""
     if y.dim() < 3:
         return prediction, y
     there = ~y[..., 0].isnan()
@@ -196,10 +196,10 @@ def told(prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def without_padding(x: Tensor) -> Tensor:
-    """The steps of sequences that are NaN after their ends, one below the other: (B, T, n) -> (steps, n)."""
+    """All steps of sequences without their NaN padding: (B, T, n) -> (steps, n)."""
     return x[~x[..., 0].isnan()]
 
 
 def _places(lengths: Tensor, like: Tensor) -> Tensor:
-    """The number of each sequence's last step, of every unit, (B, m); 0 for a sequence without any."""
+    """The index of each sequence's last step, repeated for every unit, (B, m); 0 for a sequence without steps."""
     return (lengths - 1).clamp(min=0).unsqueeze(-1).expand_as(like)

@@ -19,15 +19,15 @@ __all__ = ["RecurrentDescent"]
 class RecurrentDescent(Descent):
     """Gradient descent on a :class:`torchbp.nn.RecurrentNetwork`: every :meth:`step` is one iteration, 5.1 to 5.3 and 3.2g.
 
-    A step equals ``torch.optim.SGD``'s on the gradient of the mean cost. Sequences x are (B, T, n0), NaN in every channel after
-    their end; targets y (B, nL), or for a network of ``each`` state (B, T, nL), NaN where there is none, and the mean is over
-    the others. Memory is kept for batches of the latest few sizes.
+    A step equals one of ``torch.optim.SGD`` on the gradient of the mean cost. Sequences x are (B, T, n0), NaN in every channel
+    after their end. Targets y are (B, nL); for pooling ``each`` they are (B, T, nL), NaN where there is no target, and the mean
+    is over the others. Memory is kept for the latest few batch sizes.
 
     Args:
         network, cost, lr, reduce, pos_weight, clip_norm: as for :class:`torchbp.descent.Descent`.
 
     Attributes:
-        states: after a step that was given ``hx``, the states after its last step, to go on with.
+        states: after a call with ``hx``, the states after its last time step, to continue from.
 
     >>> network = RecurrentNetwork([1, 4, 1], "linear")
     >>> x = torch.randn(8, 5, 1)
@@ -52,16 +52,16 @@ class RecurrentDescent(Descent):
         """One iteration on a batch; an empty batch changes nothing.
 
         Args:
-            x, y: sequences and targets, of the network's type and on its device.
+            x, y: sequences and targets, with the network's dtype and device.
             keep_gradients: as for :meth:`torchbp.descent.Descent.step`.
-            weight: (B), what multiplies the costs of each sequence.
+            weight: (B), the factor of the costs of each sequence.
             hx: the states before the first step, (B, m) for every layer and direction; None for zeros.
 
         Returns:
             The batch's cost before the update, a scalar tensor (NaN for an empty batch).
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes do not fit.
         """
         self._hx = hx
         try:
@@ -80,9 +80,9 @@ class RecurrentDescent(Descent):
         lrs: Iterable[float | Tensor] | None = None,
         weight: Tensor | None = None,
     ) -> Tensor:
-        """One iteration after another, on each ``batch_size`` sequences in turn; the last batch may be smaller.
+        """One iteration on each batch of ``batch_size`` sequences in turn; the last batch may be smaller.
 
-        Arguments, result and errors are those of :meth:`torchbp.descent.Descent.steps`, of sequences for rows.
+        Arguments, result and errors are those of :meth:`torchbp.descent.Descent.steps`, with sequences instead of rows.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
@@ -99,12 +99,12 @@ class RecurrentDescent(Descent):
 
     def _check_kind(self, network: BPNetwork) -> None:
         if not isinstance(network, RecurrentNetwork):
-            raise ValueError(f"the network is a {type(network).__name__}; torchbp.descent.Descent is for it")
+            raise ValueError(f"the network is a {type(network).__name__}; use torchbp.descent.Descent")
         if self._graphs is not None or self._blocks is not None:
             raise ValueError("cuda_graph and compile are not for recurrent networks")
 
     def _checked(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        self._take_hold()
+        self._rebind_if_moved()
         return x, y
 
     def _split_inputs(self, x: Tensor, rows: int) -> Sequence[Tensor]:

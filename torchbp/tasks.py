@@ -7,10 +7,10 @@ TASKS: tuple[Task, ...] = get_args(Task)
 
 
 def check_task(task: str) -> None:
-    """Refuse what is no task.
+    """Check that there is such a task.
 
     Raises:
-        ValueError: it is none.
+        ValueError: there is none.
     """
     if task not in TASKS:
         raise ValueError(f"task is {task!r}; it must be one of {', '.join(TASKS)}")
