@@ -8,7 +8,7 @@ from torch import Tensor
 from torchbp._workspace import Subtract
 from torchbp.iteration import Network, backward, forward, layers_of
 
-MOST = 32  # iterations in one function: more take longer to compile, and a step gains little
+MAX_STEPS = 32  # iterations in one function: more take longer to compile, and a step gains little
 
 
 class CompiledBlock:

@@ -21,8 +21,8 @@ from torch import Tensor
 # The names in a file that torch.save wrote of tensors and plain values.
 GLOBALS = re.compile(r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch [A-Z][A-Za-z0-9]*Storage")
 PICKLE = "data.pkl"  # torch.save's name of the pickle
-DEEPEST = 100  # levels of nested lists and dicts
-LARGEST = 2**53  # a float holds every integer up to this
+MAX_DEPTH = 100  # levels of nested lists and dicts
+MAX_INTEGER = 2**53  # a float holds every integer up to this
 
 Count = Annotated[int, "an integer of 0 or more", lambda value: value >= 0]
 
@@ -88,7 +88,7 @@ def _refuse_pickle(data: bytes) -> None:
 def _refuse_not_plain(value: Any, most: int, size: int) -> None:
     """Refuse other types, more values than ``most``, and tensors that overlap or are larger than ``size`` bytes together."""
     level, seen, bytes_held = [value], 0, 0
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for value in level:
             seen += 1
@@ -109,7 +109,7 @@ def _refuse_not_plain(value: Any, most: int, size: int) -> None:
                 raise ValueError("it declares more than it holds")
         level = below
     if level:
-        raise ValueError(f"it has lists or dicts more than {DEEPEST} deep")
+        raise ValueError(f"it has lists or dicts more than {MAX_DEPTH} deep")
 
 
 def shown(value: Any) -> str:
@@ -154,7 +154,7 @@ def fits(value: Any, annotation: Any) -> bool:
         return value is None
     if annotation in (int, float):
         number = type(value) is int or (annotation is float and type(value) is float)
-        return number and math.isfinite(value) and (type(value) is float or abs(value) <= LARGEST)
+        return number and math.isfinite(value) and (type(value) is float or abs(value) <= MAX_INTEGER)
     if is_dataclass(annotation) or hasattr(annotation, "__required_keys__"):
         return _fits_fields(value, annotation)
     return isinstance(value, annotation)

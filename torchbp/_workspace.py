@@ -119,7 +119,7 @@ class SequenceWorkspace:
         bound: a :class:`Bound` for each number of sequences and steps that is kept; :meth:`bind` adds others.
     """
 
-    MOST = 4  # sizes that are kept: sequences may have many lengths, too many to keep memory for each
+    MAX_SIZES = 4  # sizes that are kept: sequences may have many lengths, too many to keep memory for each
 
     def __init__(self, network: Network, parameters: Sequence[Tensor]) -> None:
         self.network, self.parameters = network, parameters
@@ -127,7 +127,7 @@ class SequenceWorkspace:
 
     def bind(self, sequences: int, steps: int) -> Bound:
         """The layers for batches of this many sequences and steps, with memory."""
-        if len(self.bound) == self.MOST:
+        if len(self.bound) == self.MAX_SIZES:
             del self.bound[next(iter(self.bound))]
         with torch.no_grad():
             *hidden, last = layers_of(self.network, self.parameters)

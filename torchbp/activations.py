@@ -21,7 +21,7 @@ __all__ = ["ACTIVATIONS", "Activation", "Parameter", "activation_of", "elementwi
 
 
 # Names that formulas or a layer's own parameters use.
-TAKEN = ("a", "b", "m", "y", "z", "A", "L", "W", "X", "Y", "Z", "α", "weight", "bias", "activation", "activation_parameters")
+RESERVED = ("a", "b", "m", "y", "z", "A", "L", "W", "X", "Y", "Z", "α", "weight", "bias", "activation", "activation_parameters")
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,10 @@ class Activation:
         if self.parameters and self.keeps != "z":
             raise ValueError(f"activation {self.name} keeps {self.keeps!r}; with parameters it must keep 'z'")
         for name in self.parameters:
-            if name in TAKEN:
-                raise ValueError(f"activation {self.name} has a parameter {name!r}; it must not be one of {', '.join(TAKEN)}")
+            if name in RESERVED:
+                raise ValueError(
+                    f"activation {self.name} has a parameter {name!r}; it must not be one of {', '.join(RESERVED)}"
+                )
 
     def __deepcopy__(self, memo: object) -> "Activation":
         return self

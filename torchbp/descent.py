@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchbp import equations as eq
-from torchbp._compiled import MOST, CompiledBlock
+from torchbp._compiled import MAX_STEPS, CompiledBlock
 from torchbp._workspace import Bound, Workspace
 from torchbp.functions import positives_weighted
 from torchbp.iteration import backward, forward
@@ -194,9 +194,9 @@ class Descent:
         assert self._blocks is not None
         full = (y.shape[-2] - but_the_last) // batch_size
         block = self._blocks.get(batch_size)
-        if full > 1 and (block is None or block.steps < min(full, MOST)):
+        if full > 1 and (block is None or block.steps < min(full, MAX_STEPS)):
             count = self._bound_to(batch_size).count
-            block = CompiledBlock(self._network, self._values, batch_size, count, min(full, MOST))
+            block = CompiledBlock(self._network, self._values, batch_size, count, min(full, MAX_STEPS))
             self._blocks[batch_size] = block
         if block is None:
             return 0

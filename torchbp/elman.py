@@ -49,7 +49,7 @@ class Elman:
         Wi, Wh, bi, bh, theta: the parameters.
         padding: the ends of the batch's sequences.
         first: whether the layer's input is the sequences themselves.
-        handed_on: what the layer above sees. None: every state, (T, B, m), for another recurrent layer; ``last``: the last
+        pooling: what the layer above sees. None: every state, (T, B, m), for another recurrent layer; ``last``: the last
             state read, (B, m); ``mean``: the mean of a sequence's states, (B, m); ``each``: every state, (B T, m).
 
     Attributes:
@@ -78,11 +78,11 @@ class Elman:
         *theta: Tensor,
         padding: Padding,
         first: bool,
-        handed_on: str | None,
+        pooling: str | None,
     ) -> None:
         self.g, self.slot, self.Wi, self.Wh, self.bi, self.bh, self.theta = g, slot, Wi, Wh, bi, bh, theta
         self.Wit, self.Wht = Wi.mT, Wh.mT
-        self.padding, self.first, self.handed_on = padding, first, handed_on
+        self.padding, self.first, self.pooling = padding, first, pooling
 
     def reserve(self, steps: int, sequences: int) -> None:
         """Allocate memory for batches of this size, and make views of every step, once for many iterations."""
@@ -116,25 +116,25 @@ class Elman:
         a = self.pass_on(steps, None if ended is None else ended.unbind(0), into)
         if into is None:
             self.a = torch.stack(a)
-        return self._handed_on(self.a)
+        return self._pooled(self.a)
 
     def pass_on(self, z: Sequence[Tensor], ended: Sequence[Tensor] | None, into: Sequence[Tensor] | None) -> list[Tensor]:
         """The pass forward through time. Equation 5.1."""
         return states(z, self.h, self.Wht, self.g.value, self.theta, ended, into)
 
-    def _handed_on(self, a: Tensor) -> Tensor:
+    def _pooled(self, a: Tensor) -> Tensor:
         lengths = self.padding.lengths
-        if self.handed_on in ("last", "mean"):
-            return pooled(a, lengths, self.handed_on)
+        if self.pooling in ("last", "mean"):
+            return pooled(a, lengths, self.pooling)
         a = reverse(a, lengths) if self.backwards else a
-        return a if self.handed_on is None else a.transpose(0, 1).reshape(-1, a.shape[-1])
+        return a if self.pooling is None else a.transpose(0, 1).reshape(-1, a.shape[-1])
 
     def error(self, da: Tensor, sink: Any) -> Tensor:
         """dZ_t for all t, (T, B, m), and the gradients of θ. Equations 5.2 and 4.1."""
         g, kept = self.g, self.a if self.g.keeps == "a" else self.z
         if g.keeps == "z" and not self.reuses:  # self.z has only the input's part of Z_t
             kept = kept + from_states(self.a, self.h, self.Wht)
-        da = self._taken_back(da)
+        da = self._unpooled(da)
         if self.reuses:
             dz = torch.empty_like(da) if self.theta else da
             self.pass_back(self._steps_of(da), self._steps_of(kept), self._steps_of(dz))
@@ -156,13 +156,13 @@ class Elman:
         """The pass back through time: dA_t and dZ_t for all t. Equation 5.2."""
         return errors(da, kept, self.Wh, self.g.error, self.theta, out)
 
-    def _taken_back(self, da: Tensor) -> Tensor:
+    def _unpooled(self, da: Tensor) -> Tensor:
         """The gradient from above for each A_t, (T, B, m), in the order of reading."""
         lengths, ended, steps = self.padding.lengths, self.padding.ended, len(self.a)
-        if self.handed_on in ("last", "mean"):
-            da = spread(da, steps, lengths, self.handed_on, out=self.dz_memory)
+        if self.pooling in ("last", "mean"):
+            da = spread(da, steps, lengths, self.pooling, out=self.dz_memory)
         else:
-            if self.handed_on == "each":
+            if self.pooling == "each":
                 da = da.view(-1, steps, da.shape[-1]).transpose(0, 1)
             da = (reverse(da, lengths) if self.backwards else da).contiguous()
         if ended is None:

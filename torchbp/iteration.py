@@ -157,9 +157,9 @@ def layers_of(
             layer: Any = kind(g, slot, *own)
             layer.reuses = reuses
         else:
-            each, handed_on = count // (1 + network.bidirectional), network.pooling if number == len(network.hidden) else None
+            each, pooling = count // (1 + network.bidirectional), network.pooling if number == len(network.hidden) else None
             directions = [
-                recurrent(g, slot + i, *own[i : i + each], padding=padding, first=number == 1, handed_on=handed_on)
+                recurrent(g, slot + i, *own[i : i + each], padding=padding, first=number == 1, pooling=pooling)
                 for i in range(0, count, each)
             ]
             for layer in directions:

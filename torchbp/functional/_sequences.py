@@ -103,7 +103,7 @@ def states_of(
             own = one.Wi, one.Wh, one.bi, one.bh, *one.theta
             a, end = read(x, h, own, one.g, batch.lengths, batch.ended, one.backwards)
             last.append(end if hx is None else a[-1])
-            outputs.append(end if one.handed_on == "last" else a)
+            outputs.append(end if one.pooling == "last" else a)
         x = torch.cat(outputs, -1)
     if network.pooling == "mean":
         x = pooled(x, batch.lengths, "mean")

@@ -12,7 +12,7 @@ from torchbp.iteration import Network
 from torchbp.recurrence import from_states
 from torchbp.trace._formula import greek, named
 
-MOST = 20  # steps, each of which is a line
+MAX_STEPS = 20  # steps, each of which is a line
 
 
 def refuse_sequences(network: Network, x: Tensor) -> None:
@@ -23,8 +23,8 @@ def refuse_sequences(network: Network, x: Tensor) -> None:
     """
     if network.bidirectional:
         raise ValueError("the network reads sequences in both directions; one that reads them from the beginning can be traced")
-    if x.dim() == 3 and x.shape[1] > MOST:
-        raise ValueError(f"the sequences have {x.shape[1]} steps; at most {MOST} can be traced")
+    if x.dim() == 3 and x.shape[1] > MAX_STEPS:
+        raise ValueError(f"the sequences have {x.shape[1]} steps; at most {MAX_STEPS} can be traced")
     if x.isnan().any():
         raise ValueError("the sequences have different lengths; those of one length can be traced")
 
@@ -78,12 +78,12 @@ class ElmanLayer(Elman):
     def _above(self, t: int) -> str:
         """What comes from above at t; nothing where the layer above sees the last state alone."""
         l = self.number + 1
-        if self.handed_on is None:
+        if self.pooling is None:
             return f"d(Z{l}_{t}) @ Wi{l}"
         from_last = f"d(Z{l}) @ W{l}"
-        if self.handed_on == "each":
+        if self.pooling == "each":
             return f"step({from_last}, {t})"
-        return f"{from_last}/{self.steps}" if self.handed_on == "mean" else from_last if t == self.steps else ""
+        return f"{from_last}/{self.steps}" if self.pooling == "mean" else from_last if t == self.steps else ""
 
     def formula_of(self, which: int) -> tuple[str, str]:
         """The number and the formula of the gradient of Wi, Wh, bi, bh or θ, by its place among the parameters."""
