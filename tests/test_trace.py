@@ -312,7 +312,7 @@ def test_markdown_keeps_its_formulas(arguments: list[str], tmp_path: Path, capsy
         (["--x", "1,2", "--y", "1", "--activation", "step"], "activation is 'step'; it must be one of sigmoid, tanh, "),
         (["--x", "1,2", "--y", "1", "--activation", "[tanh, relu]"], "it must be one for all, or a list of 1, one a layer"),
         (["--x", "1,2", "--y", "1", "--weights", "none.yaml"], "the weights file none.yaml does not exist"),
-        (["--x", "1,2", "--y", "1", "--weights", "none.yaml", "--hidden_sizes", "3"], "with --weights it is left out"),
+        (["--x", "1,2", "--y", "1", "--weights", "none.yaml", "--hidden_sizes", "3"], "leave it out, the sizes follow"),
         (["--x", "1,2", "--y", "1", "--seed", "-1"], "seed is -1; it must be from 0 to 4294967295"),
         (["--x", "1,2", "--y", "1", "--markdown", "nowhere/trace.md"], "nowhere/trace.md"),
         (["--config", "none.yaml"], "File does not exist"),
@@ -394,7 +394,7 @@ def test_bad_weights_are_refused_in_one_line(
 
 
 def test_networks_side_by_side_are_refused() -> None:
-    with pytest.raises(ValueError, match="the network is 3 networks side by side; one can be traced"):
+    with pytest.raises(ValueError, match="networks is 3; only one network can be traced"):
         trace(BPNetwork([2, 1], networks=3), torch.zeros(1, 2), torch.zeros(1, 1))
 
 

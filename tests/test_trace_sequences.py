@@ -72,7 +72,7 @@ def test_the_command_traces_a_sequence_and_the_data_of_a_configuration(
         "html is for networks without recurrent layers": ["--x", "1; 2", "--y", "1", "--sequences", "last", "--html", "t.html"],
         "with --sequences they are drawn by --seed": ["--x", "1; 2", "--y", "1", "--sequences", "last", "--weights", "w.yaml"],
         "the sequences have 21 steps; at most 20": ["--x", "; ".join("1" * 21), "--y", "1", "--sequences", "mean"],
-        "reads sequences in both directions": [*options, "--model.bidirectional", "true"],
+        "the network is bidirectional": [*options, "--model.bidirectional", "true"],
     }
     for message, arguments in refusals.items():
         assert main(["trace", *arguments]) != 0

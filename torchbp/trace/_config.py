@@ -1,4 +1,4 @@
-"""The network and the first samples of a training configuration."""
+"""Traces the network of a training configuration on the first samples of its data."""
 
 from typing import Any, Literal
 
@@ -15,20 +15,22 @@ from torchbp.training.command import BPCLI, be_quiet
 
 
 class TraceCLI(BPCLI):
-    """Makes a configuration's network and data, with no trainer to train them."""
+    """Makes a configuration's network and data, without a trainer."""
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         return {}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
-        parser.add_argument("--samples", type=PositiveInt, default=1, help="How many of the first batch's samples to take.")
+        parser.add_argument(
+            "--samples", type=PositiveInt, default=1, help="The number of samples to take from the first batch."
+        )
         parser.add_argument(
             "--markdown", type=str | None, default=None, help="Write Markdown with LaTeX formulas here; - for standard output."
         )
-        parser.add_argument("--html", type=str | None, default=None, help="Write one page here, to step through in a browser.")
+        parser.add_argument("--html", type=str | None, default=None, help="Write a page here, to step through in a browser.")
         parser.add_argument("--lang", type=Literal["en", "zh"], default="en", help="The page's language.")
-        parser.add_argument("--json", action="store_true", help="Print every equation with all digits, for machines.")
+        parser.add_argument("--json", action="store_true", help="Print every equation with all digits, as JSON.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         import_named_activations(args)
@@ -39,7 +41,7 @@ class TraceCLI(BPCLI):
 
 
 def from_config(args: list[str]) -> tuple[Trace, str, Any]:
-    """The first iteration of a configured run, on as many samples as ``--samples`` says; its source; all options."""
+    """Trace the first iteration of a configuration on ``--samples`` samples; returns the trace, its source and all options."""
     be_quiet()
     cli = TraceCLI(
         args,
@@ -54,7 +56,7 @@ def from_config(args: list[str]) -> tuple[Trace, str, Any]:
     )
     if cli.model.pos_weight is not None:
         raise ValueError(
-            f"pos_weight is {cli.model.hparams['pos_weight']}; the text's iteration has none: --model.pos_weight null"
+            f"pos_weight is {cli.model.hparams['pos_weight']}; the text's iteration has none: give --model.pos_weight null"
         )
     module, data, samples = cli.model, cli.datamodule, int(cli.config["samples"])
     data.prepare_data()
@@ -72,7 +74,7 @@ def from_config(args: list[str]) -> tuple[Trace, str, Any]:
         lr = lr_from_curvature(module.network, batches, module.cost)
     x = module.input_scaling(x[:samples])
     y = y[:samples] if module.target_scaling is None else module.target_scaling(y[:samples])
-    if x.dim() == 3:  # what is after the end of all of them is left out
+    if x.dim() == 3:  # leave out steps after the end of all sequences
         steps = int((~x.isnan().all(-1)).sum(1).max())
         x, y = x[:, :steps], y[:, :steps] if y.dim() == 3 else y
     standardised = ", standardised" if getattr(data, "standardize", False) else ""

@@ -1,8 +1,8 @@
-"""Formulas in Python's syntax, as the entries of activations and outputs write them, set as plain text and as LaTeX.
+"""Converts formulas in Python's syntax, as in the entries of activations and outputs, to plain text and LaTeX.
 
-Beside SymPy's functions a formula may have ``x @ y`` for a product of matrices, ``x.T``, ``times(x, y)`` for the elementwise
-product, ``d(x)`` for ∂L/∂x, ``partial(x, y)`` for ∂x/∂y, ``g(z, θ...)``, the sums ``sum(x)`` over a row, ``rows(x)``,
-``total(x)`` and ``Sum(x, k)``, and ``mean(x)``, which is 1/m Σ x.
+Besides SymPy's functions a formula may have ``x @ y`` for a matrix product, ``x.T``, ``times(x, y)`` for an elementwise
+product, ``d(x)`` for ∂L/∂x, ``partial(x, y)`` for ∂x/∂y, ``g(z, θ...)``, ``mean(x)`` for 1/m Σ x, and the sums ``sum(x)`` over
+each row, ``rows(x)`` over the rows, ``total(x)`` over all entries and ``Sum(x, k)`` over an index.
 """
 
 import ast
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 __all__ = ["Plain", "greek", "latex", "named", "parsed", "plain", "set_by"]
 
-# How tightly a formula holds together; one that stands in a tighter place gets brackets.
+# Operator precedence, lowest first; a part gets brackets where a higher precedence is needed.
 ADD, SIGMA, PREFIX, DIVIDE, PRODUCT, POWER, ATOM = range(7)
 SUPERSCRIPT = {2: "²", 3: "³"}
 FUNCTIONS = {"log": "ln", "atan": "arctan", "asinh": "arcsinh"}
@@ -20,7 +20,7 @@ OF_LATEX = {"ln", "max", "min", "sin", "cos", "tan", "sinh", "cosh", "tanh", "ar
 
 
 def named(formula: str, names: Mapping[str, str]) -> str:
-    """The formula with other names: of ``values`` also where it has an index, as in ``values_k``."""
+    """The formula with its names replaced, also names with an index, such as ``values`` in ``values_k``."""
 
     def other(found: re.Match[str]) -> str:
         name, _, index = found[0].partition("_")
@@ -30,7 +30,7 @@ def named(formula: str, names: Mapping[str, str]) -> str:
 
 
 def plain(formula: str) -> str:
-    """As text.
+    """A formula as plain text.
 
     >>> plain("times(d(Z2) @ W2, A1*(1 - A1))")
     '(dZ2 W2) * A1(1 - A1)'
@@ -39,7 +39,7 @@ def plain(formula: str) -> str:
 
 
 def latex(formula: str) -> str:
-    """As LaTeX; no backslash comes before punctuation, where Markdown would take it for its own.
+    """A formula as LaTeX, without a backslash before punctuation, which Markdown would remove.
 
     >>> print(latex("d(Z2).T @ A1"))
     \\left(\\frac{\\partial L}{\\partial Z_2}\\right)^\\top A_1
@@ -48,33 +48,33 @@ def latex(formula: str) -> str:
 
 
 def parsed(formula: str) -> list[ast.expr]:
-    """The sides of ``x = y``, or the one side that there is.
+    """The sides of ``x = y``, or the formula itself if it has no ``=``.
 
     Raises:
-        ValueError: it is no formula.
+        ValueError: it is not a formula.
     """
     try:
         return [ast.parse(side, mode="eval").body for side in formula.split(" = ")]
     except SyntaxError:
-        raise ValueError(f"the formula {formula!r} cannot be read; it must be as SymPy reads it") from None
+        raise ValueError(f"the formula {formula!r} cannot be read; it must be in SymPy's syntax") from None
 
 
 def set_by(setter: "Plain", formula: str) -> str:
-    """A formula as ``setter`` sets its parts."""
+    """A formula in the notation of ``setter``."""
     return f" {setter.operator('=')} ".join(setter.part(side)[0] for side in parsed(formula))
 
 
 class Plain:
-    """Sets a formula as plain text; :meth:`part` gives the text of a part, and how tightly it holds together."""
+    """Writes a formula as plain text; :meth:`part` gives the text of a part, and its precedence."""
 
     sigma, over_row, over_rows, mean, times, dot, gap = "Σ", "Σ_row", "Σ_rows", "1/m Σ", "*", "·", " "
 
     def within(self, node: ast.expr, least: int) -> str:
-        """A part for a place that asks for something as tight as ``least``."""
-        text, tightness = self.part(node)
-        if tightness >= least:
+        """The text of a part, in brackets if its precedence is below ``least``."""
+        text, precedence = self.part(node)
+        if precedence >= least:
             return text
-        return self.square(text) if tightness == ADD and "(" in text else self.brackets(text)
+        return self.square(text) if precedence == ADD and "(" in text else self.brackets(text)
 
     def part(self, node: ast.expr) -> tuple[str, int]:
         positive = _without_minus(node)
@@ -109,8 +109,8 @@ class Plain:
         before, after = self.within(left, PRODUCT), self.within(right, PREFIX)
         first = self.bare(after)[0]
         between = "" if first in "([" else self.dot if first.isdigit() else self.gap
-        tightness = self.part(right)[1]
-        return before + between + after, tightness if PREFIX <= tightness < PRODUCT else PRODUCT
+        precedence = self.part(right)[1]
+        return before + between + after, precedence if PREFIX <= precedence < PRODUCT else PRODUCT
 
     def quotient(self, top: ast.expr, bottom: ast.expr) -> tuple[str, int]:
         return f"{self.within(top, DIVIDE)} / {self.within(bottom, POWER)}", DIVIDE
@@ -143,7 +143,7 @@ class Plain:
 
     def sum(self, name: str, of: ast.expr, index: ast.expr | None = None) -> str:
         if name == "mean" and isinstance(of, ast.Call) and ast.unparse(of.func) == "sum":
-            of = of.args[0]  # the mean over rows of a sum over each is one sum
+            of = of.args[0]  # a mean over rows of sums over each row is one sum
         signs = {"sum": self.over_row, "rows": self.over_rows, "mean": self.mean}
         sign = f"{self.sigma}_{self.part(index)[0]}" if index else signs.get(name, self.sigma)
         return f"{sign} {self.within(of, SIGMA if name != 'mean' else PREFIX)}"
@@ -153,7 +153,7 @@ class Plain:
             return self.part(value)[0] + self.word("else")
         return f"{self.part(value)[0]}{self.word('if')} {self.part(condition)[0]}"
 
-    # What LaTeX and MathML set otherwise.
+    # LaTeX and MathML override these.
 
     def name(self, name: str) -> str:
         return "π" if name == "pi" else name
@@ -212,7 +212,7 @@ class Plain:
 
 
 class _Latex(Plain):
-    """Sets a formula as LaTeX."""
+    """Writes a formula as LaTeX."""
 
     sigma, over_row, over_rows = r"\sum", r"\sum_{\text{row}}", r"\sum_{\text{rows}}"
     mean, times, dot = r"\frac{1}{m} \sum", r"\odot", r" \cdot "
@@ -264,7 +264,7 @@ class _Latex(Plain):
 
 
 def _without_minus(node: ast.expr) -> ast.expr | None:
-    """x where a formula is -x, as in -a*b; None where it has no minus before it."""
+    """x of a formula -x, such as a*b of -a*b; None if there is no minus before it."""
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return node.operand
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Div):
@@ -274,7 +274,7 @@ def _without_minus(node: ast.expr) -> ast.expr | None:
 
 
 def greek(name: str) -> str:
-    """The letter of a Greek letter's name, β of ``beta``; any other name as it is."""
+    """The Greek letter with this name, such as β for ``beta``; any other name as it is."""
     try:
         return unicodedata.lookup(f"GREEK SMALL LETTER {name}")
     except KeyError:

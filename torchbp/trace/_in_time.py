@@ -1,4 +1,4 @@
-"""What a recurrent layer notes of an iteration: 5.1 to 5.3 at every t."""
+"""The trace of recurrent layers: equations 5.1 to 5.3 at every t."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,25 +12,25 @@ from torchbp.iteration import Network
 from torchbp.recurrence import from_states
 from torchbp.trace._formula import greek, named
 
-MAX_STEPS = 20  # steps, each of which is a line
+MAX_STEPS = 20  # time steps; each has its own lines
 
 
-def refuse_sequences(network: Network, x: Tensor) -> None:
-    """Refuse sequences that cannot be traced, and networks that read from the end.
+def check_traceable(network: Network, x: Tensor) -> None:
+    """Check that the network and its sequences can be traced.
 
     Raises:
-        ValueError: two directions, more than a few steps, or sequences that end before the others.
+        ValueError: the network is bidirectional, there are more than 20 steps, or the sequences have different lengths.
     """
     if network.bidirectional:
-        raise ValueError("the network reads sequences in both directions; one that reads them from the beginning can be traced")
+        raise ValueError("the network is bidirectional; it must read sequences in one direction to be traced")
     if x.dim() == 3 and x.shape[1] > MAX_STEPS:
         raise ValueError(f"the sequences have {x.shape[1]} steps; at most {MAX_STEPS} can be traced")
     if x.isnan().any():
-        raise ValueError("the sequences have different lengths; those of one length can be traced")
+        raise ValueError("the sequences have different lengths; they must have one length to be traced")
 
 
 def input_of_last(network: Network, layer: int, steps: int) -> str:
-    """What the last layer sees of the recurrent one below it, as a formula."""
+    """The input of the last layer, from the recurrent layer below it, as a formula."""
     states = [f"A{layer}_{t}" for t in range(1, steps + 1)]
     if network.pooling == "last":
         return states[-1]
@@ -38,7 +38,7 @@ def input_of_last(network: Network, layer: int, steps: int) -> str:
 
 
 class ElmanLayer(Elman):
-    """A recurrent layer that notes what it computes."""
+    """A recurrent layer that records what it computes."""
 
     notes: Any
     number: int
@@ -46,7 +46,7 @@ class ElmanLayer(Elman):
     last = False
 
     def of_g(self, formula: str, t: int) -> str:
-        """A formula of the activation with the symbols of the layer at t."""
+        """A formula of the activation, with this layer's symbols at t."""
         parameters = {name: f"{greek(name)}{self.number}" for name in self.g.parameters}
         return named(formula, {"z": f"Z{self.number}_{t}", "a": f"A{self.number}_{t}", **parameters})
 
@@ -76,7 +76,7 @@ class ElmanLayer(Elman):
         return gradients, errors
 
     def _above(self, t: int) -> str:
-        """What comes from above at t; nothing where the layer above sees the last state alone."""
+        """The gradient from above at t, as a formula; empty if the layer above sees only a later state."""
         l = self.number + 1
         if self.pooling is None:
             return f"d(Z{l}_{t}) @ Wi{l}"
@@ -86,7 +86,7 @@ class ElmanLayer(Elman):
         return f"{from_last}/{self.steps}" if self.pooling == "mean" else from_last if t == self.steps else ""
 
     def formula_of(self, which: int) -> tuple[str, str]:
-        """The number and the formula of the gradient of Wi, Wh, bi, bh or θ, by its place among the parameters."""
+        """The equation number and the formula of a parameter's gradient; ``which`` is its index in Wi, Wh, bi, bh, θ..."""
         l, steps = self.number, range(1, self.steps + 1)
         if which == 0:
             return "5.3", " + ".join(f"d(Z{l}_{t}).T @ {self.input_at(t)}" for t in steps)
@@ -100,7 +100,7 @@ class ElmanLayer(Elman):
 
 
 def inner_by_pytorch(layers: Sequence[Any], x: Tensor, inner: dict[str, Tensor], pooling: str) -> Tensor:
-    """What the last layer sees of recurrent ones by PyTorch's own functions; ``inner`` gets every Z and A by its symbol."""
+    """The input of the last layer, computed by PyTorch's own functions; adds every Z and A of the layers to ``inner``."""
     each = list(x.unbind(1))
     for l, layer in enumerate(layers, 1):
         states: list[Tensor] = []

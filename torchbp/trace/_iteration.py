@@ -1,4 +1,4 @@
-"""One iteration that notes every equation: its value, and beside it PyTorch's."""
+"""Traces one iteration: records every equation with its value and PyTorch's."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from torchbp._sequences import check_network_of_sequences
 from torchbp.iteration import Collect, Dense, Network, Sink, backward, forward, layers_of
 from torchbp.nn import BPNetwork
 from torchbp.trace._formula import greek, latex, named, plain
-from torchbp.trace._in_time import ElmanLayer, input_of_last, refuse_sequences
+from torchbp.trace._in_time import ElmanLayer, check_traceable, input_of_last
 from torchbp.trace._pytorch import by_pytorch
 from torchbp.trace._steps import Section, Step, Trace
 
@@ -20,28 +20,28 @@ ARROW = r"\leftarrow"
 
 
 def trace(network: BPNetwork, x: Tensor, y: Tensor, cost: str | None = None, lr: float = 0.1) -> Trace:
-    """Equations 2.1 to 3.2g, 4.1 to 5.3 for one iteration of gradient descent on the mean cost, in float64.
+    """Trace one iteration of gradient descent on the mean cost, in float64: equations 2.1 to 3.2g, and 4.1 to 5.3.
 
-    The iteration is :mod:`torchbp.iteration`'s; the value beside each of its own is of the entries' references, of PyTorch's
-    autograd, or of torch.optim.SGD. The network keeps its parameters.
+    The iteration is that of :mod:`torchbp.iteration`. Each value is recorded with PyTorch's own, from the entries' references,
+    autograd or torch.optim.SGD. The network keeps its parameters.
 
     Args:
-        network: of any depth, with any activations; not of K networks.
-        x: (B, n0), at least one row; of sequences (B, T, n0), all of T steps.
-        y: (B, nL), within the range that the output takes; for each step (B, T, nL).
-        cost: one that goes with the network's output; None for the first that does.
+        network: of any depth, with any activations; not K networks.
+        x: (B, n0), at least one row; or sequences (B, T, n0), all with T steps.
+        y: (B, nL), in the output's range of targets; (B, T, nL) for a target at each step.
+        cost: a cost for the network's output; None for the first that fits.
         lr: the learning rate α, positive.
 
     Raises:
-        ValueError: K networks, shapes that do not fit, targets outside their range, an ``lr`` that is not positive, or a
-            ``cost`` that does not go with the network's output.
+        ValueError: K networks, shapes that do not fit, targets out of range, an ``lr`` that is not positive, a ``cost`` that
+            does not fit the network's output, or sequences that cannot be traced.
 
     >>> steps = trace(BPNetwork([2, 3, 1]), torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0]])).steps
     >>> [step.number for step in steps[:4]], max(step.difference for step in steps) < 1e-12
     (['2.1', '2.2', '2.3', '2.4'], True)
     """
     if network.networks is not None:
-        raise ValueError(f"the network is {network.networks} networks side by side; one can be traced")
+        raise ValueError(f"networks is {network.networks}; only one network can be traced")
     described = network.iteration(cost)
     values = [parameter.detach().double().clone() for parameter in network.ordered_parameters()]
     x, y = x.detach().to(values[0]), y.detach().to(values[0])
@@ -51,22 +51,22 @@ def trace(network: BPNetwork, x: Tensor, y: Tensor, cost: str | None = None, lr:
 
 
 class _Layer(Dense):
-    """A layer that notes what it computes."""
+    """A layer that records what it computes."""
 
     notes: "_Notes"
     number: int
     last: bool
-    above_time = ""  # of a recurrent network, what the last layer sees of the others
+    above_time = ""  # the last layer's input in a recurrent network, as a formula
 
     @property
     def input(self) -> str:
-        """What the layer's input is called."""
+        """The layer's input, as a formula."""
         if self.above_time:
             return self.above_time
         return f"A{self.number - 1}" if self.number > 1 else "X"
 
     def of_g(self, formula: str) -> str:
-        """A formula of the activation with this layer's symbols."""
+        """A formula of the activation, with this layer's symbols."""
         parameters = {name: f"{greek(name)}{self.number}" for name in self.g.parameters}
         return named(formula, {"z": f"Z{self.number}", "a": f"A{self.number}", **parameters})
 
@@ -92,12 +92,12 @@ class _Layer(Dense):
 
 
 class _Gradients(Collect):
-    """Notes gradients as they are made."""
+    """A sink that records every gradient."""
 
     def __init__(self, notes: "_Notes", layers: Sequence[_Layer], symbols: Sequence[str]) -> None:
         super().__init__([True] * len(symbols))
         self.notes, self.symbols = notes, symbols
-        # By parameter, its layer and what the text calls it.
+        # For each parameter, its layer and its name in the text.
         self.places = [(layer, what) for layer in layers for what in (*_words(layer), *map(greek, layer.g.parameters))]
 
     def product(self, slot: int, dzt: Tensor, x: Tensor) -> None:
@@ -123,7 +123,7 @@ class _Gradients(Collect):
         self._add("4.1", slot, f"{over}(times(d(A{layer.number}), partial(g, {self.symbols[slot]})))")
 
     def _in_time(self, slot: int) -> bool:
-        """Whether it is a recurrent layer's, which is noted then."""
+        """Record the gradient if it is a recurrent layer's; returns whether it is."""
         layer: Any = self.places[slot][0]
         if isinstance(layer, ElmanLayer):
             number, formula = layer.formula_of(slot - layer.slot)
@@ -140,7 +140,7 @@ class _Gradients(Collect):
 
 
 class _Notes:
-    """The iteration, and the steps that it noted."""
+    """Runs the iteration and records its steps."""
 
     def __init__(self, network: Network, parameters: Mapping[str, Tensor], x: Tensor, y: Tensor, lr: float) -> None:
         self.steps: list[Step] = []
@@ -148,7 +148,7 @@ class _Notes:
         self.reference = by_pytorch(network, parameters, x, y, lr)
         self.output, self.m, symbols = network.output, network.output.count(y), list(parameters)
         values = [value.clone() for value in parameters.values()]
-        # With autograd on no memory is written twice, and 3.2e is the formula itself; no value asks for a gradient.
+        # With autograd enabled, layers overwrite no memory, and 3.2e runs the formula, not a kernel; no value requires grad.
         with torch.enable_grad():
             layers: Any = layers_of(network, values, _Layer, ElmanLayer)
             for number, layer in enumerate(layers, 1):
@@ -181,7 +181,7 @@ class _Notes:
         value: Tensor,
         before: Tensor | None = None,
     ) -> Tensor:
-        """Note a step; returns its value."""
+        """Record a step; returns its value."""
         name, expression = plain(symbol), f"{symbol} = {formula}"
         whole = f"{latex(symbol)} {'=' if before is None else ARROW} {latex(formula)}"
         section, reference = self.section, self.reference[name]
@@ -190,15 +190,15 @@ class _Notes:
 
     @property
     def prediction(self) -> str:
-        """What the prediction is called."""
+        """The symbol of the prediction."""
         return f"{'Z' if self.output.predicts_z else 'A'}{self.depth}"
 
     def of_output(self, formula: str) -> str:
-        """A formula of the output with the last layer's symbols."""
+        """A formula of the output, with the last layer's symbols."""
         return named(formula, {"z": f"Z{self.depth}", "a": self.prediction, "y": "Y"})
 
     def by_m(self, formula: str) -> str:
-        """Its part of a mean over many costs."""
+        """The formula divided by m, if the cost is a mean over m > 1 costs."""
         return f"({formula})/m" if self.m > 1 else formula
 
     def _predict(self, z: Tensor) -> Tensor:
@@ -228,7 +228,7 @@ class _Notes:
         return f"-mean({formula[1:]})" if formula.startswith("-") else f"mean({formula})"
 
     def _error(self, z: Tensor, a: Tensor, y: Tensor) -> Tensor:
-        """The error of the last layer; where the text has them, with the two factors that it is made of."""
+        """The error of the last layer, and its two factors if the text has them."""
         self.section = "backward"
         output, l, add = self.output, self.depth, self.add
         formula = self.by_m(self.of_output(output.error_formula))
@@ -246,19 +246,19 @@ class _Notes:
 
 
 def cost_in_words(cost: str) -> str:
-    """``cross-entropy`` of ``cross_entropy``; other costs have a blank."""
+    """A cost in words: ``cross-entropy`` for ``cross_entropy``; other names get a blank."""
     return cost.replace("_", "-" if cost == "cross_entropy" else " ")
 
 
 def _words(layer: Any) -> tuple[str, ...]:
-    """What the text calls a layer's parameters, but for the activation's."""
+    """The text's names of a layer's parameters, without the activation's."""
     if isinstance(layer, ElmanLayer):
         return "input weights", "recurrent weights", "input biases", "recurrent biases"
     return "weights", "biases"
 
 
 def _symbols(network: Network) -> list[str]:
-    """W1, b1, those of its activation, W2, ..."""
+    """The symbols of all parameters: W1, b1, those of its activation, W2, ..."""
     own = ("W", "b") if network.pooling is None else ("Wi", "Wh", "bi", "bh")
     of_layers = [(*own, *map(greek, g.parameters)) for g in network.hidden] + [("W", "b")]
     return [f"{name}{l}" for l, names in enumerate(of_layers, 1) for name in names]
@@ -270,7 +270,7 @@ def _check(network: Network, parameters: Sequence[Tensor], x: Tensor, y: Tensor,
     n_in, n_out = parameters[0].shape[1], len(parameters[-1])
     if network.pooling is not None:
         check_network_of_sequences(network, x, y, parameters)
-        refuse_sequences(network, x)
+        check_traceable(network, x)
     elif x.dim() != 2 or x.shape[1] != n_in or y.shape != (len(x), n_out) or not len(x):
         raise ValueError(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; they must be (B, {n_in}) and (B, {n_out})")
     network.output.check_targets(y)

@@ -1,4 +1,4 @@
-"""Formulas set as MathML, which browsers render by themselves."""
+"""Converts formulas to MathML, which browsers render."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ SIGNS = {"-": "−", "<": "&lt;", ">": "&gt;"}
 
 
 def mathml(formula: str, words: Mapping[str, str] | None = None) -> str:
-    """What stands within ``<math>``. ``words`` are what "row", "rows", "if" and "else" are called.
+    """The content of a ``<math>`` element. ``words`` translates "row", "rows", "if" and "else".
 
     >>> mathml("A - Y")
     '<mi>A</mi> <mo>−</mo> <mi>Y</mi>'
@@ -21,7 +21,7 @@ def mathml(formula: str, words: Mapping[str, str] | None = None) -> str:
 
 
 class _MathML(Plain):
-    """Sets a formula as MathML."""
+    """Writes a formula as MathML."""
 
     sigma, times, dot, gap = "<mo>∑</mo>", "<mo>⊙</mo>", "<mo>·</mo>", '<mspace width="0.17em"/>'
     mean = f"<mfrac><mn>1</mn><mi>m</mi></mfrac>{sigma}"

@@ -1,4 +1,4 @@
-"""A trace as one page that computes: its equations, their programs and its first values go into page.html."""
+"""Writes a trace as one HTML page that computes: page.html with the equations, their programs and the first values."""
 
 import json
 from collections.abc import Mapping
@@ -18,19 +18,19 @@ __all__ = ["page", "page_data"]
 
 
 def page(trace: Trace, source: str, lang: str = "en") -> str:
-    """The page, which needs no other file and no network.
+    """The HTML page of a trace; it needs no other file and no internet.
 
     Args:
-        trace: what it begins with.
-        source: a sentence that says where network and samples are from.
+        trace: the page's first iteration.
+        source: a sentence that says where the network and the samples come from.
         lang: ``"en"`` or ``"zh"``.
 
     Raises:
-        ValueError: an activation whose formula the page cannot compute, or a recurrent network.
+        ValueError: an activation has a formula that the page cannot compute, or the network is recurrent.
     """
     if trace.network.pooling is not None:
-        raise ValueError("html is for networks without recurrent layers; take --markdown")
-    # "<" would end the script that the data stand in.
+        raise ValueError("html is for networks without recurrent layers; use --markdown")
+    # "<" could end the script element that holds the data.
     data = json.dumps(page_data(trace, source, lang), ensure_ascii=False).replace("<", r"\u003c")
     text = _text("page.html")
     for name, part in (("page.css", _text("page.css")), ("page.js", _text("page.js")), ("trace", data)):
@@ -39,7 +39,7 @@ def page(trace: Trace, source: str, lang: str = "en") -> str:
 
 
 def page_data(trace: Trace, source: str, lang: str = "en") -> dict[str, Any]:
-    """What page.js is given."""
+    """The data for page.js."""
     words, output = WORDS[lang], trace.network.output
     known: dict[str, str] = {}
     for layer, g in enumerate(trace.network.hidden, 1):

@@ -1,4 +1,4 @@
-"""Formulas as nested lists that the page's JavaScript evaluates: ``["-", "A2", "Y"]`` of ``A2 - Y``."""
+"""Converts formulas to nested lists that the page's JavaScript evaluates: ``A2 - Y`` to ``["-", "A2", "Y"]``."""
 
 import ast
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ OPERATORS = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**", ast.MatMult: "@",
     ast.Gt: ">", ast.Lt: "<", ast.GtE: ">=", ast.LtE: "<=", ast.Eq: "==",
 }  # fmt: skip
-# As SymPy calls them; the page has each by this name, or JavaScript's Math has.
+# SymPy's names; page.js or JavaScript's Math has a function of each name.
 FUNCTIONS = {
     "sum", "rows", "total", "times", "Max", "Min", "Abs", "Heaviside", "erf", "erfc", "exp", "log", "sqrt", "sign", "floor",
     "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh",
@@ -23,15 +23,15 @@ FUNCTIONS = {
 
 
 def program(formula: str, m: int, known: Mapping[str, str]) -> Any:
-    """The last side of a formula. A name, ``d(x)`` and ``partial(x, y)`` become what a step's symbol is called.
+    """The program of a formula's last side. Names, ``d(x)`` and ``partial(x, y)`` become symbols of steps.
 
     Args:
-        formula: in Python's syntax, as :mod:`torchbp.trace._formula` reads it.
-        m: how many costs a mean is over.
-        known: formulas that stand for parts of this one, such as ``partial(g, β1)``.
+        formula: in the syntax of :mod:`torchbp.trace._formula`.
+        m: the number of costs in a mean.
+        known: formulas to insert for parts of this one, such as ``partial(g, β1)``.
 
     Raises:
-        ValueError: it has a function that the page cannot compute.
+        ValueError: the formula has a function that the page cannot compute.
     """
     return _program(parsed(formula)[-1], m, known)
 
@@ -66,7 +66,7 @@ def _program(node: ast.expr, m: int, known: Mapping[str, str]) -> Any:
 
 
 def operands(formula: str) -> list[str]:
-    """What the last side of a formula is made of, as steps' symbols, in its order.
+    """The symbols in the last side of a formula, in order, without repeats.
 
     >>> operands("d(Z1) = times(d(Z2) @ W2, A1*(1 - A1))")
     ['dZ2', 'W2', 'A1']
@@ -92,7 +92,7 @@ def _operands(node: ast.expr) -> Iterator[str]:
 
 
 def derivatives(g: Activation, layer: int) -> dict[str, str]:
-    """∂g/∂θ of each learnable parameter, by SymPy, with a layer's symbols: what ``partial(g, β1)`` stands for.
+    """∂g/∂θ for each learnable parameter, from SymPy, with a layer's symbols: the formula of ``partial(g, β1)``.
 
     Raises:
         ValueError: the formula is a sum over a table, which the page cannot compute.
@@ -100,9 +100,7 @@ def derivatives(g: Activation, layer: int) -> dict[str, str]:
     if not g.parameters:
         return {}
     if "Sum(" in g.formula:
-        raise ValueError(
-            f"activation {g.name} is a table of values, which the page cannot compute; --markdown writes its trace"
-        )
+        raise ValueError(f"activation {g.name} is a table of values, which the page cannot compute; use --markdown")
     symbols = {name: sympy.Symbol(name) for name in ("z", *g.parameters)}
     formula = sympy.sympify(g.formula, locals=symbols)
     names = {"z": f"Z{layer}", **{name: f"{greek(name)}{layer}" for name in g.parameters}}

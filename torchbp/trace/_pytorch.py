@@ -1,4 +1,4 @@
-"""The same iteration by PyTorch alone: the entries' references, autograd and torch.optim.SGD."""
+"""The same iteration with PyTorch only: the entries' references, autograd and torch.optim.SGD."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from torchbp.trace._in_time import inner_by_pytorch
 
 @torch.enable_grad()
 def by_pytorch(network: Network, parameters: Mapping[str, Tensor], x: Tensor, y: Tensor, lr: float) -> dict[str, Tensor]:
-    """The value of every symbol, parameters as they are after the step."""
+    """The value of every symbol; parameters have their values after the step."""
     leaves = {symbol: value.clone().requires_grad_() for symbol, value in parameters.items()}
     *hidden, last = layers_of(network, list(leaves.values()))
     output, depth, a = network.output, len(network.layers), x
@@ -25,7 +25,7 @@ def by_pytorch(network: Network, parameters: Mapping[str, Tensor], x: Tensor, y:
     z = inner[f"Z{depth}"] = TF.linear(a, last.W, last.b)
     for t in inner.values():
         t.retain_grad()
-    # From z, as networks are trained: through an activation that has saturated autograd would lose the error.
+    # From z, as in training: autograd would lose the error in a saturated activation.
     cost = output.reference(z, y).mean()
     cost.backward()
     found = {**inner, "L": cost, **{f"d{symbol}": t.grad for symbol, t in (inner | leaves).items() if t.grad is not None}}
@@ -36,7 +36,7 @@ def by_pytorch(network: Network, parameters: Mapping[str, Tensor], x: Tensor, y:
 
 
 def _at_the_end(network: Network, z: Tensor, y: Tensor, depth: int) -> dict[str, Tensor]:
-    """The prediction, and what the cost's chain of derivatives has through it."""
+    """The prediction, and the derivatives of the cost by it and of it by z."""
     output = network.output
     predict = output.activation_reference if output.g is None else output.g.reference
     assert predict is not None

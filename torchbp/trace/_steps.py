@@ -1,4 +1,4 @@
-"""What a trace holds: its steps, and what they start from."""
+"""The data of a trace: its steps, and the values that they start from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ Section = Literal["forward", "cost", "backward", "descent"]
 
 @dataclass(frozen=True)
 class Step:
-    """One equation: its number in the text, what it gives, ``symbol = formula``, its value, and PyTorch's value for it.
+    """One equation: its number in the text, a description, ``symbol = formula``, its value, and PyTorch's value.
 
-    ``layer`` counts from 1; the cost has none. ``expression`` and ``latex`` are the whole equation, in Python's syntax, as
-    :mod:`torchbp.trace._formula` reads it, and in LaTeX. ``before`` is what an updated parameter was; only 3.2g has it.
+    ``layer`` counts from 1; the cost has none. ``expression`` and ``latex`` are the whole equation, in the syntax of
+    :mod:`torchbp.trace._formula` and in LaTeX. ``before`` is a parameter's value before its update; only 3.2g has it.
     """
 
     section: Section
@@ -33,12 +33,12 @@ class Step:
 
     @property
     def relation(self) -> str:
-        """What stands between symbol and formula."""
+        """The sign between symbol and formula."""
         return "=" if self.before is None else "←"
 
     @property
     def sides(self) -> tuple[Tensor, Tensor]:
-        """What a reader compares: the value and PyTorch's, or a parameter before and after."""
+        """The two values to show: the value and PyTorch's, or a parameter before and after."""
         return (self.value, self.autograd) if self.before is None else (self.before, self.value)
 
     @property
@@ -47,7 +47,7 @@ class Step:
         return (self.value - self.autograd).abs().max().item()
 
     def record(self) -> dict[str, Any]:
-        """Every field by name, tensors as nested lists: for JSON."""
+        """Every field by name, with tensors as nested lists: for JSON."""
         fields = {name: t.tolist() if isinstance(t, Tensor) else t for name, t in vars(self).items()}
         return {**fields, "difference": self.difference}
 
@@ -56,7 +56,7 @@ class Step:
 class Trace:
     """One iteration on samples ``x`` (B, n0), or (B, T, n0), with targets ``y`` (B, nL), or (B, T, nL).
 
-    ``parameters`` are those before it, by symbol: W1, b1, those of the activation, W2, ...
+    ``parameters`` maps symbols to parameters before the iteration: W1, b1, those of the activation, W2, ...
     """
 
     network: Network
@@ -74,17 +74,17 @@ class Trace:
 
     @property
     def m(self) -> int:
-        """How many costs the mean is over."""
+        """The number of costs in the mean."""
         return self.network.output.count(self.y)
 
     @property
     def given(self) -> dict[str, Tensor]:
-        """What the iteration starts from, by symbol."""
+        """The values that the iteration starts from, by symbol."""
         x = {"X": self.x} if self.x.dim() == 2 else {f"X_{t}": xt for t, xt in enumerate(self.x.unbind(1), 1)}
         return {**x, "Y": self.y.flatten(0, -2), **self.parameters}
 
     def record(self) -> dict[str, Any]:
-        """What was given and every step, tensors as nested lists: for JSON."""
+        """The given values and every step, with tensors as nested lists: for JSON."""
         output = self.network.output
         return {
             "sizes": self.sizes,

@@ -1,4 +1,4 @@
-"""A trace for a terminal of 100 columns, and as Markdown with its formulas in LaTeX."""
+"""Shows a trace in a terminal of 100 columns, and as Markdown with LaTeX formulas."""
 
 import re
 from itertools import groupby
@@ -13,7 +13,7 @@ from torchbp.trace._formula import latex
 from torchbp.trace._iteration import cost_in_words
 from torchbp.trace._steps import Trace
 
-# Larger tensors are told by their norm alone.
+# Of larger tensors only the norm is shown.
 MAX_ROWS, MAX_COLUMNS = 8, 4
 COLUMNS = {
     "forward": ("value", "PyTorch", "difference"),
@@ -24,9 +24,9 @@ COLUMNS = {
 
 
 class Report:
-    """Prints a trace through rich: each equation on a line of its own, beneath it its value and PyTorch's side by side.
+    """Prints a trace with rich: each equation on its own line, with its value and PyTorch's side by side below it.
 
-    ``source`` is a sentence that says where network and samples are from.
+    ``source`` is a sentence that says where the network and the samples come from.
     """
 
     def __init__(self, trace: Trace, source: str) -> None:
@@ -35,7 +35,7 @@ class Report:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text(headline(self.trace), style="bold")
         yield Text(_explanation(self.trace, self.source))
-        yield Text("A leading d stands for ∂L by: dW is ∂L/∂W. The elementwise product is *.")
+        yield Text("dW means ∂L/∂W, and so for every symbol. * is the elementwise product.")
         yield Text("\ngiven", style="bold underline")
         for symbol, value in self.trace.given.items():
             yield _given(symbol, value)
@@ -50,7 +50,7 @@ class Report:
 
 
 def markdown(trace: Trace, source: str) -> str:
-    """The trace as a document, its formulas between dollar signs, as GitHub, Jupyter and Pandoc render them."""
+    """The trace as Markdown with formulas between dollar signs, which GitHub, Jupyter and Pandoc render."""
     lines = [f"# {headline(trace)}", "", _explanation(trace, source), "", *_markdown_head("given", "shape", "value")]
     lines += [_markdown_row(f"${latex(symbol)}$", _shape(t), _latex_cell(t)) for symbol, t in trace.given.items()]
     for section, steps in groupby(trace.steps, attrgetter("section")):
@@ -63,7 +63,7 @@ def markdown(trace: Trace, source: str) -> str:
 
 
 def headline(trace: Trace) -> str:
-    """What is traced, in one line."""
+    """The title of a trace: network, cost, learning rate and number of samples."""
     sizes = "-".join(map(str, trace.sizes))
     others = list(dict.fromkeys(g.name for g in trace.network.hidden))
     activations = f" ({', '.join(others)})" if set(others) - {"sigmoid"} else ""
@@ -75,8 +75,8 @@ def headline(trace: Trace) -> str:
 def _explanation(trace: Trace, source: str) -> str:
     of_many = f" L is the mean of m = {trace.m} costs." if trace.m > 1 else ""
     return (
-        f"{source} Samples are rows.{of_many} Each value stands beside the one that PyTorch computes by itself, in float64, "
-        "with the largest difference between the two; for the descent it is the difference from torch.optim.SGD."
+        f"{source} Samples are rows.{of_many} Beside each value is PyTorch's own, in float64, and the largest difference "
+        "between the two; for the descent it is the difference from torch.optim.SGD."
     )
 
 
@@ -127,7 +127,7 @@ def _latex_cell(t: Tensor) -> str:
 
 
 def _rows(t: Tensor) -> list[list[str]]:
-    """The entries, row by row, in one format and of one width, ten characters at most."""
+    """The entries, row by row, in one format and one width of at most ten characters."""
     rows = t.reshape(-1, t.shape[-1] if t.dim() else 1).tolist()
     largest = t.abs().max().item()
     form = f".{7 - len(str(int(largest)))}f" if largest == 0 or 1e-3 <= largest < 1e5 else ".2e"

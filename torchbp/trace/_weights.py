@@ -1,4 +1,4 @@
-"""A network whose weights a file gives, so that an example of a textbook can be replayed."""
+"""Makes a network with weights from a file, to replay a textbook's example."""
 
 import json
 import math
@@ -16,16 +16,15 @@ from torchbp.nn import BPNetwork
 
 
 def network_from(path: str, output: str, activation: str | Activation | Sequence[str | Activation]) -> BPNetwork:
-    """A network in float64 of the weights in a file, whose shapes say its sizes.
+    """A network in float64 with the weights in a file; their shapes give the layer sizes.
 
     Args:
-        path: JSON (``.json``) or YAML that holds W1, a row for each unit; b1, a number for each unit or one for all; W2, ...;
-            and parameters of activations, such as beta1, a number for each unit or one for all, which have their initial values
-            where they are not there.
+        path: a JSON (``.json``) or YAML file with W1, a row for each unit; b1, a number for each unit or one for all; W2, ...;
+            and, if not the initial values, parameters of activations, such as beta1, a number for each unit or one for all.
         output, activation: as for :class:`torchbp.nn.BPNetwork`.
 
     Raises:
-        ValueError: a file that does not hold this.
+        ValueError: the file has not these values.
     """
     values = _read(path)
     depth = 1 + max((int(found[1]) for name in values if (found := re.fullmatch(r"W([1-9]\d{0,3})", name))), default=0)
@@ -71,7 +70,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _matrix(path: str, name: str, value: Any) -> Tensor:
-    """A row of numbers for each unit."""
+    """A matrix with a row of numbers for each unit."""
     rows = value if isinstance(value, list) and value and all(isinstance(row, list) and row for row in value) else None
     if rows is None or len({len(row) for row in rows}) > 1:
         raise ValueError(
@@ -96,7 +95,7 @@ def _for_units(path: str, name: str, value: Any, units: int, count: int = 1) -> 
 
 def _number(path: str, name: str, value: Any) -> float:
     try:
-        # As a text too, for YAML takes 1e-3 for one; but yes and no are none.
+        # Numbers in a string too: YAML reads 1e-3 as a string. But yes and no are not numbers.
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan

@@ -1,4 +1,4 @@
-"""The words of the page, in English and in Chinese."""
+"""The words of the page, in English and Chinese."""
 
 import re
 from collections.abc import Callable
@@ -7,18 +7,18 @@ __all__ = ["LANGUAGES", "WORDS", "translated"]
 
 LANGUAGES = ("en", "zh")
 
-# What the page itself says. The keys are those of page.js; {…} is filled in there.
+# The page's own words, by the keys of page.js, which fills in {…}.
 WORDS = {
     "en": {
         "forward": "Forward", "cost": "Cost", "backward": "Backward", "descent": "Descent",
         "step": "Step", "iteration": "Iteration", "sample": "Sample", "previous": "Previous step", "next": "Next step",
-        "given": "Change inputs, targets and weights", "reset": "As they were", "lr": "Learning rate α",
-        "curve": "Cost L, iteration by iteration", "shape": "{} × {}, norm {}", "nowhere": "not defined for these targets",
+        "given": "Change inputs, targets and weights", "reset": "Reset", "lr": "Learning rate α",
+        "curve": "Cost L in each iteration", "shape": "{} × {}, norm {}", "nowhere": "not defined for these targets",
         "keys": "Keys: ← → step, ↑ ↓ iteration. "
-        "Point at a number, a unit or a connection to see what belongs to it. δ is ∂L/∂z.",
+        "Point at a number, a unit or a connection to highlight all values that belong to it. δ is ∂L/∂z.",
         "unit": "Unit {} of layer {}", "input": "Input {}", "connection": "From unit {} of layer {} to unit {} of layer {}",
-        "proof": "Every number is computed in this page, by the equations shown. "
-        "Those of the first iteration were compared with PyTorch's own when the page was made: largest difference {}.",
+        "proof": "This page computes every number with the equations shown. "
+        "When the page was made, the first iteration was compared with PyTorch: the largest difference was {}.",
         "row": "row", "rows": "rows", "from": "from", "if": "if", "else": "else",
     },
     "zh": {
@@ -36,7 +36,7 @@ WORDS = {
 
 COSTS = {"cross-entropy": "交叉熵", "squared error": "平方误差", "poisson": "泊松损失"}
 
-# What the trace says, as patterns, and how it is said in Chinese.
+# Patterns of the trace's English texts, and their Chinese translations.
 CHINESE: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"weighted input of layer (\d+)", r"第 \1 层的加权输入"),
     (r"activation of layer (\d+)", r"第 \1 层的激活值"),
@@ -68,7 +68,7 @@ CHINESE: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 
 
 def translated(text: str, lang: str) -> str:
-    """What the trace says, in another language; as it is where there are no words for it."""
+    """A text of the trace in another language; unchanged if there is no translation."""
     if lang == "zh":
         for pattern, chinese in CHINESE:
             if found := re.fullmatch(pattern, text):

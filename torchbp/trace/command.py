@@ -1,4 +1,4 @@
-"""``torchbp trace``: one iteration, from the command line."""
+"""``torchbp trace``: traces one iteration from the command line."""
 
 import json
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
@@ -23,7 +23,7 @@ SAMPLE = ("--x", "--y")
 
 
 def run(args: Sequence[str]) -> int:
-    """Trace an iteration on a sample given by ``--x``, or on one of a configuration's, and print it."""
+    """Run ``torchbp trace`` on the samples of ``--x`` or of a configuration; returns the exit status."""
     args = list(args)
     if "--config" in " ".join(args) or any(arg.startswith(("--data", "--model")) for arg in args):
         with deferred():
@@ -58,13 +58,13 @@ def _from_sample(args: list[str]) -> tuple[Trace, str, Any]:
     options = _parser().parse_args(_joined(args))
     x, y = _matrix("x", options.x), _matrix("y", options.y)
     activations = _activations(options.activation)
-    if options.sequences is not None:  # of which x is one, a row a step
+    if options.sequences is not None:  # x is one sequence, with a row for each step
         x, y = x.unsqueeze(0), y.unsqueeze(0) if options.sequences == "each" else y
         if options.weights is not None:
             raise ValueError(f"weights is {options.weights}; with --sequences they are drawn by --seed")
     if options.weights is not None:
         if options.hidden_sizes is not None:
-            raise ValueError(f"hidden_sizes is {options.hidden_sizes!r}; with --weights it is left out, for the weights say it")
+            raise ValueError(f"hidden_sizes is {options.hidden_sizes!r}; leave it out, the sizes follow from --weights")
         from torchbp.trace._weights import network_from
 
         network, source = network_from(options.weights, options.output, activations), f"Weights from {options.weights}."
@@ -80,8 +80,8 @@ def _from_sample(args: list[str]) -> tuple[Trace, str, Any]:
 def _parser() -> OneLineParser:
     parser = OneLineParser(
         "torchbp trace",
-        description="One iteration of the text, equation by equation, each value beside PyTorch's own: of a network with\n"
-        "weights drawn by --seed or given by --weights on samples given here, or of a configuration's on its data.\n\n"
+        description="Show one iteration of the text, equation by equation, each value beside PyTorch's own. The network has\n"
+        "weights drawn by --seed or read from --weights, and samples given here; or --config gives network and data.\n\n"
         "  torchbp trace --x 0,1 --y 1 --hidden_sizes '[3, 2]' --activation '[tanh, swish]'\n"
         "  torchbp trace --x 0,1 --y 0,0,1 --output softmax\n"
         "  torchbp trace --weights configs/weights/mazur.yaml --x 0.05,0.1 --y 0.01,0.99 --cost squared_error\n"
@@ -100,14 +100,14 @@ def _parser() -> OneLineParser:
         default="sigmoid",
         help=f"of the hidden layers, one for all or '[A, B]': {', '.join(ACTIVATIONS)}, or package.module:name",
     )
-    add("--cost", choices=costs, help="(default: the first that goes with the output)")
+    add("--cost", choices=costs, help="the cost (default: the first that fits the output)")
     add("--output", default="sigmoid", choices=outputs, help="the last layer's activation (default: sigmoid)")
     add("--weights", metavar="FILE", help="JSON or YAML with W1, b1, ... and activations' parameters, such as beta1")
     places = ("last", "mean", "each")
     add(
         "--sequences",
         choices=places,
-        help="x is one sequence, a row a step, with a target for its last state, its mean, or each",
+        help="x is one sequence, with a row for each step, and a target for its last state, the mean of its states, or each",
     )
     add(
         "--init",
@@ -116,16 +116,16 @@ def _parser() -> OneLineParser:
         help="how the weights are drawn (default: glorot)",
     )
     add("--lr", type=float, default=0.5, help="the learning rate α (default: 0.5)")
-    add("--seed", type=_seed, default=0, help="of the weights (default: 0)")
+    add("--seed", type=_seed, default=0, help="the seed of the weights (default: 0)")
     add("--markdown", metavar="FILE", help="write Markdown with LaTeX formulas instead; - for standard output")
-    add("--html", metavar="FILE", help="write one page to step through in a browser, where numbers can be changed")
+    add("--html", metavar="FILE", help="write a page to step through in a browser and change numbers in")
     add("--lang", default="en", choices=LANGUAGES, help="the page's language (default: en)")
-    add("--json", action="store_true", help="every equation with all digits, for machines")
+    add("--json", action="store_true", help="print every equation with all digits, as JSON")
     return parser
 
 
 def _joined(args: list[str]) -> list[str]:
-    """``--x -1,0`` as ``--x=-1,0``: argparse takes a value that begins with a minus for an option."""
+    """``--x -1,0`` as ``--x=-1,0``: argparse would take a value that begins with a minus as an option."""
     joined: list[str] = []
     for arg in args:
         if joined and joined[-1] in SAMPLE:

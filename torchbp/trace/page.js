@@ -1,6 +1,6 @@
 "use strict";
 
-// --- The equations. A value is a list of rows; a number is one row of one. Rows and columns of one are repeated, as in NumPy.
+// --- The equations. A value is a list of rows; a number is one row with one column. Size 1 is broadcast, as in NumPy.
 
 const ITERATIONS = 100; // fewer for a large network
 const each = (f) => (...xs) => {
@@ -20,9 +20,9 @@ const OPERATIONS = {
   "+": each((a, b) => a + b),
   "-": each((a, b) => a - b),
   "*": each((a, b) => a * b),
-  "/": each((a, b) => a / (b || 1e-12)), // a denominator is held away from 0,
-  log: each((a) => Math.max(Math.log(a), -100)), // a logarithm above -100, as in torchbp.equations,
-  exp: each((a) => Math.min(Math.exp(a), 1e300)), // and an exponential below infinity
+  "/": each((a, b) => a / (b || 1e-12)), // never divides by 0
+  log: each((a) => Math.max(Math.log(a), -100)), // clamped, as in torchbp.equations
+  exp: each((a) => Math.min(Math.exp(a), 1e300)), // never infinite
   "**": each((a, b) => a ** b),
   ">": each((a, b) => Number(a > b)),
   "<": each((a, b) => Number(a < b)),
@@ -41,7 +41,7 @@ const OPERATIONS = {
   Heaviside: each((a) => (Math.sign(a) + 1) / 2),
   erf: each(erf),
   erfc: each((a) => 1 - erf(a)),
-  // Values, each with the condition under which it is taken; no number where none holds.
+  // Pairs of a value and its condition: the first value whose condition holds, else NaN.
   cases: each((...pairs) => pairs[pairs.findIndex((_, k) => k % 2 && pairs[k]) - 1] ?? NaN),
 };
 
@@ -59,7 +59,7 @@ function evaluate(program, values) {
   return (OPERATIONS[name] ?? each(Math[name]))(...parts.map((part) => evaluate(part, values)));
 }
 
-// One iteration: what each step has computed, what from, and every value as it was then.
+// One iteration: for each step, all values after it.
 function iterate(steps, given, lr) {
   const results = [];
   let values = { ...given, α: [[lr]] };
@@ -70,7 +70,7 @@ function iterate(steps, given, lr) {
   return results;
 }
 
-// Many, each from the parameters that the one before has left.
+// Many iterations, each from the parameters after the previous one.
 function iterations(steps, given, lr, count) {
   const all = [];
   for (let start = given; all.length < count; ) {
@@ -83,7 +83,7 @@ function iterations(steps, given, lr, count) {
 
 // --- The page.
 
-const SHOWN = 10; // units of a layer that are drawn, and rows and columns of a matrix that are shown
+const SHOWN = 10; // the most units drawn in a layer, and rows and columns shown of a matrix
 const $ = (id) => document.getElementById(id);
 const fill = (words, ...values) => { let next = 0; return words.replace(/{(\d*)}/g, (_, k) => values[k || next++]); };
 
@@ -97,11 +97,11 @@ function make(tag, attributes = {}, ...children) {
 
 function formula(mathml, display = "inline") {
   const node = make("span");
-  node.innerHTML = `<math display="${display}">${mathml}</math>`; // which the page was made with, not a reader's text
+  node.innerHTML = `<math display="${display}">${mathml}</math>`; // from the page's own data, never a reader's input
   return node;
 }
 
-// A number of a matrix, and one in the picture.
+// A number as text: in a matrix, and (short) in the picture.
 function text(number) {
   if (Number.isNaN(number)) return "–";
   const size = Math.abs(number);
@@ -110,7 +110,7 @@ function text(number) {
 }
 const short = (number) => (number && Math.abs(number) < 1e-3 ? number.toExponential(1) : String(Number(number.toPrecision(3)))).replaceAll("-", "−");
 
-// What a symbol is drawn as: the units of a layer, "u1", or the connections into it, "c1".
+// Where a symbol is drawn: at the units of a layer, "u1", or at the connections into it, "c1".
 function group(symbol, depth) {
   if (symbol === "L" || symbol === "Y") return `u${depth}`;
   if (symbol === "X") return "u0";
@@ -123,7 +123,7 @@ function start(trace) {
   const work = trace.given.X.length * sizes.reduce((total, n, l) => total + n * (sizes[l + 1] ?? 0), 0);
   const count = Math.max(2, Math.min(ITERATIONS, Math.floor(2e6 / work)));
   const state = { step: 0, iteration: 0, sample: 0, given: structuredClone(trace.given), lr: trace.lr, all: [] };
-  // The values at the step that is shown, and those just before it.
+  // All values after the shown step, and before it.
   const now = () => state.all[state.iteration].results[state.step];
   const before = () => (state.step ? state.all[state.iteration].results[state.step - 1] : state.all[state.iteration].start);
 
@@ -131,7 +131,7 @@ function start(trace) {
     state.all = iterations(steps, state.given, state.lr, count);
   }
 
-  // A value as a matrix. Cells know what they are drawn as; with ``change`` they can be edited.
+  // A value as a table. Cells know where they are drawn in the picture; with ``change`` they can be edited.
   function matrix(symbol, value, change) {
     if (value.length > SHOWN + 2 || value[0].length > SHOWN + 2) {
       const norm = Math.sqrt(sum(value.flat().map((v) => v * v)));
@@ -174,7 +174,7 @@ function start(trace) {
     );
   }
 
-  // The picture's size, and where a unit is drawn; undefined for one too many.
+  // The picture's size, and the position of a unit; undefined if it is not drawn.
   const width = () => (innerWidth < 832 ? 480 : 720);
   const height = 84 * Math.min(Math.max(...sizes), SHOWN) + 40;
   function place(layer, unit) {
@@ -271,7 +271,7 @@ function start(trace) {
     history.replaceState(null, "", `#${state.iteration + 1}.${state.step + 1}`);
   }
 
-  // What belongs to a unit or a connection: everything that is drawn at its place lights up, and every value is said.
+  // Highlights a unit or a connection with all its numbers, and lists its values.
   function light(at) {
     document.querySelectorAll("[data-at]").forEach((node) => node.classList.toggle("here", at !== "" && node.dataset.at === at));
     const [where, ...index] = at.split("-"), [i, j] = index.map(Number), layer = Number(where?.slice(1));
@@ -300,7 +300,7 @@ function start(trace) {
     $(id).title = $(id).ariaLabel = words[id];
     $(id).addEventListener("click", () => go(state.step + way, state.iteration));
   }
-  for (const id of ["step", "iteration"]) $(id).addEventListener("pointerup", () => $(id).blur()); // arrow keys are the page's again
+  for (const id of ["step", "iteration"]) $(id).addEventListener("pointerup", () => $(id).blur()); // give arrow keys back to the page
   $("step").addEventListener("input", () => go($("step").value - 1, state.iteration));
   $("iteration").addEventListener("input", () => go(state.step, $("iteration").value - 1));
   for (const kind of ["mouseover", "focusin", "click"]) {
