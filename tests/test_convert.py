@@ -108,7 +108,7 @@ def test_what_is_left_says_why() -> None:
         "complex": "Linear is complex",
         "slope": "LeakyReLU(negative_slope=0.2) is no activation of torchbp.activations",
         "softmax": "Softmax(dim=None) is no activation of torchbp.activations",
-        "inplace": "ReLU(inplace=True) writes over its input; set its inplace to False where nothing relies on that",
+        "inplace": "ReLU(inplace=True) writes over its input; set its inplace to False if nothing relies on that",
         "learned": "PReLU(num_parameters=1) has parameters of its own",
     }
     assert str(report).endswith("replaced 0, left 6")

@@ -209,11 +209,11 @@ BAD_COSTS = {
     ),
 }
 BAD_CLASSES = {
-    "3-D input": ((t(2, 3, 4), t(2, 4)), "input has shape (2, 3, 4); cross_entropy takes (C) or (B, C)"),
-    "scalar input": ((t(), t()), "input has shape (); cross_entropy takes (C) or (B, C)"),
+    "3-D input": ((t(2, 3, 4), t(2, 4)), "input has shape (2, 3, 4); it must be (C) or (B, C)"),
+    "scalar input": ((t(), t()), "input has shape (); it must be (C) or (B, C)"),
     "indices": (
         (t(2, 3), t(3, dtype=torch.int64)),
-        "target has shape (3,); class indices for an input of shape (2, 3) have shape (2,)",
+        "target has shape (3,); class indices for an input of shape (2, 3) must have shape (2,)",
     ),
     "probabilities": ((t(2, 3), t(2)), "target has shape (2,); it must be that of input, (2, 3)"),
 }
@@ -253,7 +253,10 @@ def test_bad_classes(args: tuple[Any, ...], message: str) -> None:
 
 def test_bad_weights_of_classes() -> None:
     z, y = t(2, 3), t(2, dtype=torch.int64)
-    assert message_of(ValueError, F.cross_entropy, z, y, "mean", t(2)) == "weight has shape (2,); it must be one a class, (3,)"
+    assert (
+        message_of(ValueError, F.cross_entropy, z, y, "mean", t(2))
+        == "weight has shape (2,); it must be one for each class, (3,)"
+    )
     assert message_of(ValueError, F.cross_entropy, z, y, "mean", None, 1.5) == "label_smoothing is 1.5; it must be from 0 to 1"
 
 
@@ -263,7 +266,7 @@ def test_bad_parameters_of_an_activation() -> None:
     message = "beta of swish has shape (1, 2); it must be (1, 1) or (1, 3)"
     assert message_of(ValueError, F.activate, t(2, 3), "swish", t(1, 2)) == message
     assert message_of(TypeError, F.activate, t(2, dtype=torch.int64), "tanh").startswith("input is torch.int64")
-    message = "beta of swish has shape (3, 1, 1); that is not of an input (2, 5, 4)"
+    message = "beta of swish has shape (3, 1, 1); it does not fit an input (2, 5, 4)"
     assert message_of(ValueError, F.activate, t(2, 5, 4), "swish", t(3, 1, 1)) == message
     assert message_of(TypeError, F.activate, t(2, 3), "swish", t(1, 1, dtype=torch.int64)).startswith("beta is torch.int64")
 

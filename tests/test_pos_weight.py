@@ -269,7 +269,7 @@ def test_what_the_module_refuses(options: dict[str, Any], message: str) -> None:
 def test_what_is_refused_elsewhere() -> None:
     network, linear, w = BPNetwork([3, 2]), BPNetwork([3, 2], "linear"), torch.ones(3)
     x, y = torch.rand(4, 3), torch.rand(4, 2)
-    shape = r"pos_weight has shape \(3,\); it must be one that is broadcast to \(4, 2\)"
+    shape = r"pos_weight has shape \(3,\); it must broadcast to \(4, 2\)"
     for call in (
         lambda: F.binary_cross_entropy_with_logits(torch.rand(4, 2), y, pos_weight=w),
         lambda: network.cost(x, y, pos_weight=w),

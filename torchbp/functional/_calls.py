@@ -1,4 +1,4 @@
-"""Makes the call of each entry's Function, once."""
+"""Makes each entry's Function once, and the call of it."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,10 @@ from torchbp.functions import call_of
 from torchbp.outputs import CROSS_ENTROPY_OF_ACTIVATION, OUTPUTS, Output
 
 linear_call = call_of(functions.Linear)
-# Past Function.apply, which looks for torch.func's transforms as network_cost does, and takes a twentieth of a small step.
+# Skips Function.apply, which looks for torch.func's transforms, as network_cost does: that takes a twentieth of a small step.
 network_cost_call = super(Function, functions.NetworkCost).apply
 
-# By id, for Dynamo hashes no dataclass.
+# By id: Dynamo cannot hash a dataclass.
 _calls: dict[int, Callable[..., Tensor]] = {
     **{id(g): call_of(functions.activation_function(g)) for g in ACTIVATIONS.values()},
     **{id(output): call_of(functions.cost_function(output)) for output in (*OUTPUTS.values(), CROSS_ENTROPY_OF_ACTIVATION)},
@@ -22,7 +22,7 @@ _calls: dict[int, Callable[..., Tensor]] = {
 _recurrent_calls: dict[int, Callable[..., Tensor]] = {
     id(g): call_of(functions.recurrent_function(g)) for g in ACTIVATIONS.values()
 }
-_others: list[Activation] = []  # kept, for else an id could become another entry's
+_others: list[Activation] = []  # keeps them alive, so that no other entry gets their id
 
 
 def activation_call(g: Activation) -> Callable[..., Tensor]:

@@ -53,7 +53,7 @@ def checked_layer(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[T
     if bias is not None:
         check_floating("bias", bias)
     if autocasts(input) and input.dtype != torch.float64:
-        # The casts stand outside the Function, so that autograd carries each gradient back to its own type.
+        # The casts are outside the Function, so that autograd casts each gradient back to its own dtype.
         dtype = torch.get_autocast_dtype(input.device.type)
         return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     return input, weight, bias
@@ -75,7 +75,7 @@ def checked_cost(input: Tensor, target: Tensor, reduction: str) -> tuple[Tensor,
 
 def autocasts(tensor: Tensor) -> bool:
     device_type = tensor.device.type
-    return device_type != "meta" and torch.is_autocast_enabled(device_type)  # there is none for meta, and it cannot be asked
+    return device_type != "meta" and torch.is_autocast_enabled(device_type)  # meta has no autocast, and asking raises
 
 
 def check_reduction(reduction: str) -> None:

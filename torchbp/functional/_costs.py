@@ -15,19 +15,19 @@ _SOFTMAX = OUTPUTS["cross_entropy", "softmax"]
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Squared-error cost (a - y)² (equation 3.1a), as ``torch.nn.functional.mse_loss``.
+    """Squared-error cost (a - y)² (equation 3.1a), like ``torch.nn.functional.mse_loss``.
 
     Args:
         input: activations or predictions, any shape.
-        target: the same shape as ``input``; unlike PyTorch's, never broadcast.
+        target: the shape of ``input``; unlike in PyTorch, it is never broadcast.
         reduction: ``'mean'`` divides by the number of elements, ``'sum'`` adds them, ``'none'`` keeps the shape.
 
     Returns:
         A scalar, or the shape of ``input`` for ``'none'``.
 
     Raises:
-        ValueError: shapes that differ, or another ``reduction``.
-        TypeError: a tensor that is not of a real floating-point type.
+        ValueError: the shapes differ, or there is no such ``reduction``.
+        TypeError: a tensor does not have a real floating-point type.
 
     >>> mse_loss(torch.tensor([0.5, 1.0]), torch.tensor([0.0, 1.0]))
     tensor(0.1250)
@@ -36,10 +36,10 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
 
 
 def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross-entropy cost of activations (equation 3.1c), as ``torch.nn.functional.binary_cross_entropy``.
+    """Cross-entropy cost of activations (equation 3.1c), like ``torch.nn.functional.binary_cross_entropy``.
 
-    ``input`` and ``target`` lie in [0, 1]; shapes, ``reduction`` and errors as :func:`mse_loss`. Where the activation comes
-    from a sigmoid, :func:`binary_cross_entropy_with_logits` is as exact at saturation, and its gradient never vanishes there.
+    ``input`` and ``target`` are in [0, 1]; shapes, ``reduction`` and errors are those of :func:`mse_loss`. For activations of a
+    sigmoid, use :func:`binary_cross_entropy_with_logits`: it stays exact at saturation, and its gradient does not vanish.
 
     >>> binary_cross_entropy(torch.tensor([0.5]), torch.tensor([1.0]))
     tensor(0.6931)
@@ -52,9 +52,9 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """Cross-entropy cost of g(z) from the weighted input z (equations 2.4 and 3.1c); its backward is a - y (3.2c).
 
-    As ``torch.nn.functional.binary_cross_entropy_with_logits``, finite for every finite ``input``; ``target`` lies in [0, 1];
-    shapes, ``reduction`` and errors as :func:`mse_loss`. ``pos_weight``, 0 or above and broadcast to ``input``, multiplies the
-    cost's term of the positive class, y ln a; ``weight``, broadcast likewise, multiplies each cost. Both may have gradients.
+    Like ``torch.nn.functional.binary_cross_entropy_with_logits``; finite for every finite ``input``. ``target`` is in [0, 1];
+    shapes, ``reduction`` and errors are those of :func:`mse_loss`. ``pos_weight``, 0 or above, multiplies the cost's term of
+    the positive class, y ln a; ``weight`` multiplies each cost. Both are broadcast to ``input`` and may have gradients.
 
     >>> binary_cross_entropy_with_logits(torch.tensor([0.0]), torch.tensor([1.0]))
     tensor(0.6931)
@@ -72,38 +72,38 @@ def binary_cross_entropy_with_logits(
 def cross_entropy(
     input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Cross-entropy cost of softmax outputs (equation 4.2), as ``torch.nn.functional.cross_entropy``; its backward is a - y.
+    """Cross-entropy cost of softmax outputs (equation 4.2), like ``torch.nn.functional.cross_entropy``; its backward is a - y.
 
     Args:
         input: weighted inputs, finite, (C) or (B, C).
-        target: class indices, () or (B), or probabilities of the shape of ``input``.
+        target: class indices, () or (B), or probabilities with the shape of ``input``.
         reduction: ``'mean'`` divides by the number of rows, or for class indices by the sum of their weights; ``'sum'`` adds
-            the rows' costs, ``'none'`` gives one cost a row.
-        weight: (C), what each class's term is multiplied by.
+            the rows' costs, ``'none'`` returns one cost per row.
+        weight: (C), the factor of each class's term.
         label_smoothing: the share of the target, in [0, 1], that is spread evenly over all classes.
 
     Returns:
-        A scalar, or () or (B) for ``'none'``.
+        A scalar; () or (B) for ``'none'``.
 
     Raises:
-        ValueError: shapes that do not fit, another ``reduction``, or a ``label_smoothing`` outside [0, 1].
-        TypeError: an ``input`` that is not of a real floating-point type.
+        ValueError: shapes do not fit, there is no such ``reduction``, or ``label_smoothing`` is outside [0, 1].
+        TypeError: ``input`` does not have a real floating-point type.
 
     >>> cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
     tensor(0.6931)
     """
     if input.dim() not in (1, 2):
-        raise ValueError(f"input has shape {tuple(input.shape)}; cross_entropy takes (C) or (B, C)")
+        raise ValueError(f"input has shape {tuple(input.shape)}; it must be (C) or (B, C)")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing is {label_smoothing}; it must be from 0 to 1")
     if weight is not None and weight.shape != input.shape[-1:]:
-        raise ValueError(f"weight has shape {tuple(weight.shape)}; it must be one a class, {tuple(input.shape[-1:])}")
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; it must be one for each class, {tuple(input.shape[-1:])}")
     divisor = None
     if not (target.is_floating_point() or target.is_complex()):
         if target.shape != input.shape[:-1]:
             raise ValueError(
                 f"target has shape {tuple(target.shape)}; class indices for an input of shape {tuple(input.shape)} "
-                f"have shape {tuple(input.shape[:-1])}"
+                f"must have shape {tuple(input.shape[:-1])}"
             )
         divisor = None if weight is None else weight[target].sum()
         target = torch.zeros_like(input).scatter(-1, target.long().unsqueeze(-1), 1)  # one-hot, also under vmap
@@ -132,7 +132,7 @@ def output_cost(
     pos_weight: Tensor | None = None,
     of_networks: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Cost and prediction of the weighted inputs of the last layer."""
+    """Cost and prediction from the weighted inputs of the last layer."""
     if pos_weight is not None:
         u, target = positives_weighted(target, pos_weight)
         weight = u if weight is None else weight * u

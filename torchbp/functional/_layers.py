@@ -10,11 +10,11 @@ from torchbp.functions import as_rows
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Weighted input of a layer, z = x Wᵀ + b (equations 2.1 and 2.3), as ``torch.nn.functional.linear``.
+    """Weighted input of a layer, z = x Wᵀ + b (equations 2.1 and 2.3), like ``torch.nn.functional.linear``.
 
     Args:
-        input: (*, in_features), any leading shape, also none; for K networks side by side (K, B, in_features), or
-            (B, in_features) that all share.
+        input: (*, in_features), with any or no leading dimensions; for K networks side by side (K, B, in_features), or
+            (B, in_features) shared by all.
         weight: (out_features, in_features), or (K, out_features, in_features).
         bias: (out_features), or (K, out_features), or None.
 
@@ -22,8 +22,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         (*, out_features), or (K, B, out_features).
 
     Raises:
-        ValueError: shapes that do not fit.
-        TypeError: a tensor that is not of a real floating-point type.
+        ValueError: shapes do not fit.
+        TypeError: a tensor does not have a real floating-point type.
 
     >>> linear(torch.tensor([1.0, 2.0]), torch.tensor([[3.0, 4.0]]), torch.tensor([5.0]))
     tensor([16.])
@@ -40,16 +40,16 @@ def activate(input: Tensor, activation: str | Activation, *parameters: Tensor) -
     """Activation of weighted inputs, a = g(z; θ) (equations 2.2 and 4.1).
 
     Args:
-        input: (*, n), any leading shape, also none; with parameters of K networks (K, B, n).
+        input: (*, n), with any or no leading dimensions; with parameters of K networks (K, B, n).
         activation: a name, an import path ``package.module:name``, or an :class:`torchbp.activations.Activation`.
-        parameters: its learnable parameters, (C, 1) or (C, n) each, or (K, C, 1) or (K, C, n).
+        parameters: its learnable parameters, (C, 1) or (C, n) each; for K networks (K, C, 1) or (K, C, n).
 
     Returns:
-        The shape of ``input``.
+        Activations in the shape of ``input``.
 
     Raises:
-        ValueError: no such activation, another number of parameters, or shapes that do not fit.
-        TypeError: a tensor that is not of a real floating-point type.
+        ValueError: there is no such activation, or the number or the shapes of parameters do not fit.
+        TypeError: a tensor does not have a real floating-point type.
 
     >>> activate(torch.tensor([-1.0, 0.0]), "sigmoid")
     tensor([0.2689, 0.5000])
@@ -63,8 +63,10 @@ def activate(input: Tensor, activation: str | Activation, *parameters: Tensor) -
         return activation_call(g)(input)
     for name, theta in zip(g.parameters, parameters, strict=True):
         if theta.shape[:-2] not in ((), input.shape[:-2]):
-            raise ValueError(f"{name} of {g.name} has shape {tuple(theta.shape)}; that is not of an input {tuple(input.shape)}")
-        if theta.dtype != input.dtype:  # outside the Function, so that autograd carries each gradient back to its own type
+            raise ValueError(
+                f"{name} of {g.name} has shape {tuple(theta.shape)}; it does not fit an input {tuple(input.shape)}"
+            )
+        if theta.dtype != input.dtype:  # outside the Function, so that autograd casts each gradient back to its own dtype
             input = input.to(torch.promote_types(input.dtype, theta.dtype))
     parameters = tuple(theta.to(input.dtype) for theta in parameters)
     if any(theta.dim() > 2 for theta in parameters):
@@ -76,7 +78,7 @@ def activate(input: Tensor, activation: str | Activation, *parameters: Tensor) -
 def activated_linear(
     input: Tensor, weight: Tensor, bias: Tensor | None, activation: str | Activation, *parameters: Tensor
 ) -> Tensor:
-    """Activation of a layer, a = g(x Wᵀ + b; θ) (equations 2.1 and 2.2); as :func:`linear` and :func:`activate`.
+    """Activation of a layer, a = g(x Wᵀ + b; θ) (equations 2.1 and 2.2): :func:`linear`, then :func:`activate`.
 
     >>> activated_linear(torch.tensor([1.0, 2.0]), torch.tensor([[2.0, -1.5]]), None, "relu")
     tensor([0.])
@@ -85,7 +87,7 @@ def activated_linear(
 
 
 def sigmoid_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Activation of a sigmoid layer, a = g(x Wᵀ + b) (equations 2.1 and 2.2); arguments and errors as :func:`linear`.
+    """Activation of a sigmoid layer, a = g(x Wᵀ + b) (equations 2.1 and 2.2); arguments and errors of :func:`linear`.
 
     >>> sigmoid_linear(torch.tensor([1.0, 2.0]), torch.tensor([[2.0, -1.0]]))
     tensor([0.5000])

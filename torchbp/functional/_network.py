@@ -31,29 +31,28 @@ def network_cost(
 ) -> tuple[Tensor, Tensor]:
     """Cost of a network, and its prediction, with one node in the graph (equations 2.1 to 3.1).
 
-    The values and gradients are those of :func:`activated_linear`, :func:`linear` and the cost one after the other, at less
-    overhead and memory. Under torch.compile, torch.func, forward-mode derivatives and autocast it is these functions that run.
+    The values and gradients are those of :func:`activated_linear`, :func:`linear` and the cost in sequence, with less overhead
+    and memory. Under torch.compile, torch.func, forward mode and autocast, these functions are called instead.
 
     Args:
-        input: (*, n0); for K networks (K, B, n0), or (B, n0) that all share.
-        target: (*, nL), within the range that the output takes; taken in the type of ``input``.
-        parameters: W1 (n1, n0), b1 (n1), those of its activation, ..., WL, bL, of at least one layer; or of K networks, each
+        input: (*, n0); for K networks (K, B, n0), or (B, n0) shared by all.
+        target: (*, nL), in the output's range of targets; it is cast to the dtype of ``input``.
+        parameters: W1 (n1, n0), b1 (n1), those of its activation, ..., WL, bL, for at least one layer; for K networks, each
             with a leading K.
-        cost: ``'cross_entropy'`` (3.1c, 4.2) or ``'squared_error'`` (3.1a), or another that goes with the output.
-        output: the activation of the last layer, as an entry of :mod:`torchbp.outputs` has it; ``'linear'`` for none.
-        reduction: as in :func:`mse_loss`, for softmax as in :func:`cross_entropy`; of K networks for each.
+        cost: ``'cross_entropy'`` (3.1c, 4.2), ``'squared_error'`` (3.1a), or another cost for the output.
+        output: the activation of the last layer, as named in :mod:`torchbp.outputs`; ``'linear'`` for none.
+        reduction: as in :func:`mse_loss`, for softmax as in :func:`cross_entropy`; for K networks, of each network.
         pos_weight: as in :func:`binary_cross_entropy_with_logits`, for sigmoid outputs with cross-entropy.
-        activation: of the hidden layers, one for all or one each.
-        weight: (*), what multiplies the costs of each row; it has no gradient.
+        activation: of the hidden layers, one for all or one for each.
+        weight: (*), the factor of each row's costs; it gets no gradient.
 
     Returns:
-        The cost, a scalar, or the single costs for ``'none'``, (*, nL) or, of softmax, (*, 1); of K networks one each; and the
+        The cost: a scalar, (K) for K networks; for ``'none'`` the single costs, (*, nL), or (*, 1) for softmax. And the
         prediction (*, nL), without a gradient.
 
     Raises:
-        ValueError: shapes that do not fit, a ``cost`` and ``output`` that do not go together, another ``reduction``, a
-            ``pos_weight`` of another output.
-        TypeError: a tensor that is not of a real floating-point type.
+        ValueError: shapes do not fit, ``cost`` or ``pos_weight`` does not fit ``output``, or there is no such ``reduction``.
+        TypeError: a tensor does not have a real floating-point type.
 
     >>> network_cost(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0]]), [torch.tensor([[2.0, -1.0]]), torch.tensor([0.0])])
     (tensor(0.6931), tensor([[0.5000]]))
@@ -71,10 +70,10 @@ def cost_of(
     pos_weight: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`network_cost` of a network that is described already.
+    """:func:`network_cost` for a :class:`torchbp.iteration.Network`.
 
-    Of a recurrent one ``input`` is (B, T, n0), NaN in every channel after a sequence's end, and ``target`` (B, nL); or with a
-    target at each step (B, T, nL), NaN where there is none, whose prediction is likewise NaN there.
+    For a recurrent network, ``input`` is (B, T, n0), NaN in every channel after a sequence's end. ``target`` is (B, nL); or,
+    with a target at each step, (B, T, nL), NaN where there is none: the prediction is then NaN there too.
     """
     if reduction not in REDUCTIONS:
         check_reduction(reduction)
@@ -109,7 +108,7 @@ def cost_of(
         weight = None if weight is None else as_rows(weight)
         value, prediction = call(as_rows(input), as_rows(target), weight, network, reduction == "mean", *parameters)
     except (RuntimeError, ValueError, IndexError):
-        # Looked at only now, for to look at every shape takes a twentieth of a small network's step.
+        # Only checked after an error: checking every shape takes a twentieth of a small network's step.
         check_network(network, input, target, parameters)
         raise
     return value, prediction.reshape(target.shape)

@@ -27,10 +27,10 @@ def elman(
     batch_first: bool = False,
     backwards: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """States of a recurrent (Elman) layer, a_t = g(x_t Wiᵀ + bi + a_{t-1} Whᵀ + bh; θ) (equation 5.1), of whole sequences.
+    """States of a recurrent (Elman) layer for whole sequences, a_t = g(x_t Wiᵀ + bi + a_{t-1} Whᵀ + bh; θ) (equation 5.1).
 
-    The backward is backpropagation through time (5.2, 5.3), in one node of the graph. A layer of ``torch.nn.RNN``, of any
-    activation.
+    This is a layer of ``torch.nn.RNN`` with any activation. Its backward is backpropagation through time (5.2, 5.3), in one
+    node of the graph.
 
     Args:
         input: (T, B, n), or (B, T, n) with ``batch_first``, or (T, n) for one sequence.
@@ -38,17 +38,17 @@ def elman(
         weight_ih, weight_hh: Wi (m, n) and Wh (m, m).
         bias_ih, bias_hh: bi and bh, (m) each, or None.
         activation, parameters: as for :func:`activate`.
-        lengths: how many steps each sequence has, (B) integers from 1 to T; None for T. What comes after is padding: it may
-            hold anything, its states are 0, and no gradient goes there.
+        lengths: the number of steps of each sequence, (B) integers from 1 to T; None for T. The rest is padding: it may have
+            any values, its states are 0, and it gets no gradient.
         batch_first: whether the batch is the first dimension of input and output.
-        backwards: whether each sequence is read from its end to its beginning.
+        backwards: whether each sequence is read from its end to its start.
 
     Returns:
-        The states, in the shape of ``input`` with m for n, and the last one read of each sequence, (B, m) or (m).
+        The states, in the shape of ``input`` with m for n, and the last state read of each sequence, (B, m) or (m).
 
     Raises:
-        ValueError: shapes that do not fit, lengths that are not from 1 to T, no such activation.
-        TypeError: a tensor that is not of a real floating-point type, or lengths that are not integers.
+        ValueError: shapes do not fit, lengths are not from 1 to T, or there is no such activation.
+        TypeError: a tensor does not have a real floating-point type, or lengths are not integers.
 
     >>> elman(torch.ones(3, 1), None, torch.ones(1, 1), torch.ones(1, 1), activation="identity")[0].squeeze()
     tensor([1., 2., 3.])
@@ -80,7 +80,7 @@ def read(
     ended: Tensor | None,
     backwards: bool,
 ) -> tuple[Tensor, Tensor]:
-    """All states, and the last one read, of sequences (T, B, n) that are 0 after their end, by Wi, Wh, bi, bh, θ..."""
+    """All states, and the last one read, of sequences (T, B, n), 0 after their end; ``layer`` is Wi, Wh, bi, bh, θ..."""
     x, h, *layer = _cast(x, h, *layer)
     Wi, Wh, bi, bh, *theta = layer
     x = reverse(x, lengths) if backwards else x
@@ -93,7 +93,7 @@ def read(
 
 
 def _cast(x: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
-    """All of them in the type that autocast asks for, or else the last of them, which are parameters, in that of x."""
+    """Cast all tensors to autocast's dtype; without autocast, cast only θ to the dtype of x."""
     if autocasts(x) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         return x.to(dtype), *(t if t is None else t.to(dtype) for t in others)

@@ -45,7 +45,7 @@ def cost_in_time(
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """:func:`cost_of` of a recurrent network, layer by layer, and its last states without a gradient; ``hx`` the first ones."""
+    """:func:`cost_of` for a recurrent network from states ``hx``, layer by layer; also returns its last states, detached."""
     y, w = _sequence_rows(network, input, target, parameters, pos_weight, weight, reduction)
     rows, last = states_of(network, input, parameters, hx)
     top = layers_of(network, parameters)[-1]
@@ -62,7 +62,7 @@ def _sequence_rows(
     weight: Tensor | None,
     reduction: str,
 ) -> tuple[Tensor, Tensor | None]:
-    """Targets as rows, and what multiplies each one's cost."""
+    """Targets as rows, and the weight of each row's cost."""
     check_network_of_sequences(network, input, target, parameters)
     if weight is not None and weight.shape != input.shape[:1]:
         raise ValueError(f"weight has shape {tuple(weight.shape)}; it must be one for each sequence, {tuple(input.shape[:1])}")
@@ -83,15 +83,15 @@ def _where_asked(prediction: Tensor, target: Tensor) -> Tensor:
 def states_of(
     network: Network, input: Tensor, parameters: Sequence[Tensor], hx: Sequence[Tensor] | None = None
 ) -> tuple[Tensor, list[Tensor]]:
-    """What the last layer of a recurrent network sees of sequences, as rows, and the last states of every layer.
+    """The input rows of a recurrent network's last layer, and the last states of every layer.
 
     Args:
         network, input, parameters: as for :func:`cost_of`.
         hx: the states of every layer before the first step, (B, m) each; None for zeros.
 
     Returns:
-        (B, m), or of each state (B T, m); and the last state of each layer, or of each direction, (B, m): with ``hx`` after
-        the last step, where it is 0 for a sequence that has ended.
+        The rows, (B, m), or (B T, m) for pooling ``each``; and the last state read of each layer and direction, (B, m). With
+        ``hx``, the last states are those after step T, 0 for a sequence that has ended.
     """
     batch = Padding()
     last: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""The ``torch.autograd.Function`` subclasses; :mod:`torchbp.functional` holds the forms to call."""
+"""The ``torch.autograd.Function`` subclasses; :mod:`torchbp.functional` has the functions to call."""
 
 from torchbp.functions._activation import activation_function
 from torchbp.functions._base import BPFunction, as_rows, call_of

@@ -9,8 +9,8 @@ from torchbp.functions._base import BPFunction
 
 
 def activation_function(g: Activation) -> type[BPFunction]:
-    """The Function a = g(z; θ) of an entry: input (*, n) and the entry's parameters, (C, 1) or (C, n) each."""
-    # As plain functions, for Dynamo follows no dataclass into a backward.
+    """The Function a = g(z; θ) of an entry. It takes input (*, n) and the entry's parameters, (C, 1) or (C, n) each."""
+    # Plain functions: Dynamo cannot follow a dataclass into a backward.
     value, slope, error, keeps_a = g.value, g.slope, g.error, g.keeps == "a"
     gradients, tangents = ([getattr(p, name) for p in g.parameters.values()] for name in ("gradient", "tangent"))
 

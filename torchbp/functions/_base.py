@@ -1,4 +1,4 @@
-"""What the Functions share."""
+"""The base class of the Functions, and how to call them."""
 
 import math
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from torchbp import _pytorch
 
 
 class BPFunction(Function):
-    """A Function written as forward, setup_context, backward and jvp; PyTorch derives its vmap rule from them."""
+    """A Function with forward, setup_context, backward and jvp; PyTorch derives its vmap rule from these."""
 
     generate_vmap_rule = True
 
 
 def call_of(function: type[BPFunction]) -> Callable[..., Tensor]:
-    """A Function's ``apply``, or what stands in for it where PyTorch would drop one of its derivatives.
+    """A callable that applies a Function, and replaces it in settings where PyTorch would lose one of its derivatives.
 
-    - Under torch.compile: the Function without its jvp, which Dynamo cannot trace.
-    - Under torch.func inside torch.compile, where Dynamo would drop the backward: forward alone, which PyTorch differentiates.
-    - In forward mode inside forward mode, where PyTorch takes a jvp's own derivative to be zero: forward alone, likewise.
+    - Under torch.compile, it applies the Function without its jvp, which Dynamo cannot trace.
+    - Under torch.func inside torch.compile, where Dynamo loses the backward, it calls forward, which PyTorch differentiates.
+    - In forward mode inside forward mode, where PyTorch takes the derivative of a jvp as zero, it calls forward too.
     """
     traced: Any = type(function.__name__, (function,), {"jvp": staticmethod(Function.jvp)})
 
@@ -35,5 +35,5 @@ def call_of(function: type[BPFunction]) -> Callable[..., Tensor]:
 
 
 def as_rows(t: Tensor) -> Tensor:
-    """All leading dimensions made one, a view where it can be: (*, n) -> (B, n)."""
+    """Flatten all leading dimensions to one, as a view if possible: (*, n) -> (B, n)."""
     return t if t.dim() == 2 else t.reshape(math.prod(t.shape[:-1]), t.shape[-1])

@@ -10,8 +10,8 @@ from torchbp.outputs import Output
 
 
 def cost_function(output: Output) -> type[BPFunction]:
-    """The Function L of an output: weighted inputs (B, n), targets (B, n) and ``reduction``."""
-    # As plain functions, for Dynamo follows no dataclass into a backward.
+    """The Function L of an output. It takes weighted inputs (B, n), targets (B, n) and ``reduction``."""
+    # Plain functions: Dynamo cannot follow a dataclass into a backward.
     value, error, target_derivative, activation = output.value, output.error, output.target_derivative, output.activation
     of_rows = output.mean == "rows"
 
@@ -29,7 +29,7 @@ def cost_function(output: Output) -> type[BPFunction]:
         @staticmethod
         def backward(ctx: Any, dL: Tensor) -> tuple[Tensor | None, ...]:
             z, y = ctx.saved_tensors
-            a = activation(z)  # anew, not kept: a second derivative has to see how it depends on z
+            a = activation(z)  # computed again: a second derivative needs its dependence on z
             if ctx.reduction == "mean":
                 dL = dL / (y.numel() // y.shape[-1] if of_rows else y.numel())
             dz = dL * error(z, a, y) if ctx.needs_input_grad[0] else None
@@ -51,19 +51,19 @@ def cost_function(output: Output) -> type[BPFunction]:
 
 
 def reduce(cost: Tensor, reduction: str) -> Tensor:
-    """The mean or the sum of the single costs, or all of them."""
+    """The mean or the sum of the single costs, or the costs themselves."""
     if reduction == "none":
         return cost
     return cost.mean() if reduction == "mean" else cost.sum()
 
 
 def positives_weighted(target: Tensor, pos_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Each single cost's weight, and the target that goes with it, both of the shape of ``target``.
+    """:func:`torchbp.equations.positives_weighted`: each cost's weight and target, in the shape of ``target``.
 
     Raises:
-        ValueError: a ``pos_weight`` that cannot be broadcast to the target.
+        ValueError: ``pos_weight`` cannot be broadcast to the target.
     """
     shape = pos_weight.shape
     if len(shape) > target.dim() or any(n not in (1, m) for n, m in zip(shape[::-1], target.shape[::-1], strict=False)):
-        raise ValueError(f"pos_weight has shape {tuple(shape)}; it must be one that is broadcast to {tuple(target.shape)}")
+        raise ValueError(f"pos_weight has shape {tuple(shape)}; it must broadcast to {tuple(target.shape)}")
     return eq.positives_weighted(target, pos_weight.to(target.dtype))

@@ -14,15 +14,15 @@ from torchbp.iteration import Collect, Network, backward, forward, layers_of
 class NetworkCost(Function):
     """(cost, prediction) of (input, target, weight, network, mean, W1, b1, θ1..., W2, b2, ...).
 
-    Input is (B, n0), target (B, nL); ``weight``, broadcast to the single costs, multiplies each and its error, None is 1 for
-    all; ``mean`` says whether the cost is the mean or the sum of all. Weight and prediction have no gradient.
+    Input is (B, n0), target (B, nL). ``weight``, broadcast to the single costs, multiplies each cost; None means 1. ``mean``
+    says whether the cost is the mean of all costs or their sum. Weight and prediction get no gradient.
 
-    The gradients are computed in ``forward``, where all that they need is at hand, and saved in place of the activations;
-    ``backward`` hands them over. A second derivative is made from the arguments anew. Where no gradient is asked for,
-    :func:`network_forward` is the one to call.
+    ``forward`` computes the gradients too, while all that they need is in memory, and saves them instead of the activations;
+    ``backward`` returns them. A second derivative computes them again from the arguments. If no gradient is needed, call
+    :func:`network_forward`.
 
-    There is no ``setup_context``, since with it the binding of arguments takes as long as a small layer; so torch.func refuses
-    this Function, and :func:`torchbp.functional.network_cost` goes by the single layers there.
+    There is no ``setup_context``: with it, binding the arguments takes as long as a small layer. torch.func therefore refuses
+    this Function, and :func:`torchbp.functional.network_cost` calls the single layers there.
     """
 
     @staticmethod
@@ -50,7 +50,7 @@ class NetworkCost(Function):
         keeps_graph = _pytorch.keeps_graph()
         if not keeps_graph:
             try:
-                ctx.claims.pop()  # of two threads in this backward one has the gradients
+                ctx.claims.pop()  # if two threads run this backward, only one gets the gradients
             except IndexError:
                 raise RuntimeError("Trying to backward through the graph a second time, in two threads at once.") from None
         count = len(needs) - 5
@@ -70,7 +70,7 @@ class NetworkCost(Function):
 def network_forward(
     x: Tensor, y: Tensor, weight: Tensor | None, network: Network, mean: bool, *parameters: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What :class:`NetworkCost` gives, without gradients."""
+    """The outputs of :class:`NetworkCost`, without gradients."""
     z, a = _prediction(layers_of(network, parameters), network, x, y)
     return _cost(network, z, a, y, weight, mean), a
 
@@ -98,7 +98,7 @@ def _gradients(
     a: Tensor,
     y: Tensor,
 ) -> list[Tensor | None]:
-    """By x, y and each parameter, each only where it is needed."""
+    """The gradients of x, y and each parameter; None for those that are not needed."""
     needs_x, needs_y, _, _, _, *wanted = needs
     dy = share * network.output.target_derivative(z, a, y) if needs_y else None
     dz = share * network.output.error(z, a, y)  # 3.2c

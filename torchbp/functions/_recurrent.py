@@ -17,12 +17,12 @@ from torchbp.recurrence import errors, from_states, states
 def recurrent_function(g: Activation) -> type[BPFunction]:
     """The Function A of (X, A_0, Wi, Wh, bi, bh, padded, θ...): all states of a layer with an entry's activation.
 
-    X is (T, B, n), A_0 (B, m) or None for zeros, Wi (m, n), Wh (m, m), bi and bh (m) or None; ``padded`` (T, B, 1) is true
-    where a sequence has ended, whose state is 0 there, or None; θ are (C, 1) or (C, m) each. The result is (T, B, m).
+    X is (T, B, n), A_0 (B, m) or None for zeros, Wi (m, n), Wh (m, m), bi and bh (m) or None. ``padded`` is (T, B, 1), true
+    where a sequence has ended and its state is 0, or None. θ are (C, 1) or (C, m) each. The result is (T, B, m).
 
-    Z is not kept: where the slope is of Z, backward makes it anew, one product for all t, and a second derivative sees how.
+    Z is not saved. If the slope needs Z, backward computes it again, one product for all t, and second derivatives follow.
     """
-    # As plain functions, for Dynamo follows no dataclass into a backward.
+    # Plain functions: Dynamo cannot follow a dataclass into a backward.
     value, slope, error, keeps_a = g.value, g.slope, g.error, g.keeps == "a"
     parameter_gradients, tangents = ([getattr(p, name) for p in g.parameters.values()] for name in ("gradient", "tangent"))
 
@@ -92,7 +92,7 @@ def recurrent_function(g: Activation) -> type[BPFunction]:
         ) -> Tensor:
             a, x, h, Wi, Wh, bi, bh, padded, *theta = ctx.saved_tensors
             kept = a if keeps_a else _weighted_input(a, x, h, Wi, Wh, bi, bh)
-            # The product rule: what changes Z_t but through A_{t-1}, and A_t but through Z_t.
+            # The product rule: the changes of Z_t that do not come through A_{t-1}, and of A_t that do not come through Z_t.
             dz = from_input(dx, Wi, dbi, dbh) + from_input(x, dWi) + from_states(a, h, dWh.mT)
             slopes = iter(slope(as_rows(kept), *theta).view(a.shape).unbind(0))
             owns: Iterator[Any] = itertools.repeat(0)

@@ -1,4 +1,4 @@
-"""Modules, each to be used in place of the one of its name in ``torch.nn``, and the text's network."""
+"""Modules that replace those of the same name in ``torch.nn``, and the text's network."""
 
 from torchbp.nn._activate import Activate
 from torchbp.nn._convert import Conversion, convert, revert

@@ -12,13 +12,13 @@ class Activate(torch.nn.Module):
 
     Args:
         activation: a name of :mod:`torchbp.activations`, an import path ``package.module:name``, or an entry.
-        units: how many sets of learnable parameters there are: 1, which all units share, or one for each of the n units.
+        units: the number of sets of learnable parameters: 1, shared by all units, or one for each of the n units.
         device, dtype: of the learnable parameters.
 
-    Shapes: (*, n) -> (*, n). The state_dict has the activation's parameters by their names, (C, units).
+    Shapes: (*, n) -> (*, n). The state_dict has the activation's parameters by name, (C, units).
 
     Raises:
-        ValueError: no such activation.
+        ValueError: there is no such activation.
 
     >>> Activate("tanh")(torch.tensor([0.0, 1.0]))
     tensor([0.0000, 0.7616])

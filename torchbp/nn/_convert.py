@@ -1,4 +1,4 @@
-"""Linear layers and activations of any model, replaced by this package's in place, and put back."""
+"""Replaces Linear layers and activations of any model by this package's, in place, and puts them back."""
 
 import warnings
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from torchbp.activations import ACTIVATIONS, Activation
 from torchbp.nn._activate import Activate
 from torchbp.nn._linear import Linear
 
-REPLACED = "_replaced"  # the attribute in which a module keeps the class that it had
+REPLACED = "_replaced"  # a module's attribute with its original class
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What :func:`convert` or :func:`revert` did.
+    """The report of :func:`convert` or :func:`revert`.
 
     Attributes:
-        replaced: for each module that was replaced, by name, what it was and what it is now.
-        left: for each layer or activation that was not, by name, why.
+        replaced: for each replaced module, by name, its old and new class.
+        left: for each layer or activation that was not replaced, by name, the reason.
     """
 
     replaced: dict[str, str]
@@ -32,17 +32,17 @@ class Conversion:
 
 
 def convert(model: nn.Module) -> Conversion:
-    """Replace each Linear layer and each activation of the table by this package's, in place.
+    """Replace each Linear layer, and each activation that :mod:`torchbp.activations` has, by this package's, in place.
 
-    The modules stay the same objects with another class: parameters, hooks, buffers, the keys of the state_dict and whatever
-    else refers to them stay as they are. Outputs and gradients are equal to rounding; softplus is exact beyond 20, where
-    PyTorch's is z. What the model calls as a function (``torch.relu(z)``) is no module, and stays PyTorch's.
+    The modules stay the same objects and only change their class: parameters, buffers, hooks, the keys of the state_dict and
+    references to them stay. Outputs and gradients are equal up to rounding; softplus is exact above 20, where PyTorch's is z. A
+    function that the model calls (``torch.relu(z)``) is not a module, and stays PyTorch's.
 
     Args:
         model: any module; the model itself may be a layer.
 
     Returns:
-        What was replaced, and what was left and why.
+        The replaced modules, and those left with the reason.
 
     >>> print(convert(nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1), nn.Hardswish())))
     0: Linear -> torchbp.nn.Linear
@@ -67,7 +67,7 @@ def convert(model: nn.Module) -> Conversion:
             elif g is None:
                 left[name] = f"{module} is no activation of torchbp.activations"
             elif getattr(module, "inplace", False):
-                left[name] = f"{module} writes over its input; set its inplace to False where nothing relies on that"
+                left[name] = f"{module} writes over its input; set its inplace to False if nothing relies on that"
             else:
                 _change(module, Activate)
                 module.activation = g
@@ -76,7 +76,7 @@ def convert(model: nn.Module) -> Conversion:
 
 
 def revert(model: nn.Module) -> Conversion:
-    """Put back what :func:`convert` replaced; modules that were this package's before stay so.
+    """Undo :func:`convert`; modules that were this package's before it stay.
 
     >>> model = nn.Sequential(nn.Linear(3, 2), nn.Sigmoid())
     >>> _ = convert(model), revert(model)
@@ -103,7 +103,7 @@ def _change(module: nn.Module, kind: type[nn.Module]) -> None:
 
 @torch.no_grad()
 def _entry(module: nn.Module) -> Activation | None:
-    """The activation that gives the module's values, over a range that shows every constant."""
+    """The activation with the same values as the module, over a range wide enough to show every constant."""
     z = torch.linspace(-30, 30, 241, dtype=torch.float64)
     values = _values(module, z)
     for g in ACTIVATIONS.values():
@@ -116,7 +116,7 @@ def _values(module: nn.Module, z: Tensor) -> Tensor | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a softmax without a dimension
-            values = type(module).forward(module, z.clone())  # without the hooks of the user
-    except (RuntimeError, TypeError, ValueError, IndexError):  # one of several inputs, or of another shape
+            values = type(module).forward(module, z.clone())  # without the user's hooks
+    except (RuntimeError, TypeError, ValueError, IndexError):  # it takes several inputs, or another shape
         return None
     return values if isinstance(values, Tensor) and values.shape == z.shape else None

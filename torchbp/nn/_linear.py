@@ -12,7 +12,7 @@ from torchbp.activations import Activation, activation_of
 class Linear(torch.nn.Linear):
     """Weighted input z = x Wᵀ + b (equation 2.3), with the gradients of :func:`torchbp.functional.linear`.
 
-    Arguments, initialisation and state_dict as ``torch.nn.Linear``. Shapes: (*, in_features) -> (*, out_features).
+    Arguments, initialisation and state_dict are those of ``torch.nn.Linear``. Shapes: (*, in_features) -> (*, out_features).
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -25,14 +25,14 @@ class ActivatedLinear(torch.nn.Linear):
     Args:
         in_features, out_features, bias, device, dtype: as for ``torch.nn.Linear``.
         activation: a name of :mod:`torchbp.activations`, an import path ``package.module:name``, or an entry.
-        per_unit: whether each unit has learnable parameters of its own; else a layer's units share them.
+        per_unit: whether each unit has its own learnable parameters; otherwise the layer's units share them.
 
-    The state_dict is that of ``torch.nn.Linear``, and the activation's parameters by their names, (C, 1) or (C, out_features).
-    Weights start as Glorot and Bengio (2010) draw them, uniform in ±sqrt(6 / (in_features + out_features)), or for the family
-    of ReLU as He et al. (2015) do; biases at zero. Shapes: (*, in_features) -> (*, out_features).
+    The state_dict is that of ``torch.nn.Linear``, plus the activation's parameters by name, (C, 1) or (C, out_features).
+    Initial weights are those of Glorot and Bengio (2010), uniform in ±sqrt(6 / (in_features + out_features)), or for the ReLU
+    family those of He et al. (2015); biases are zero. Shapes: (*, in_features) -> (*, out_features).
 
     Raises:
-        ValueError: no such activation.
+        ValueError: there is no such activation.
 
     >>> ActivatedLinear(3, 2, activation="swish").beta
     Parameter containing:
@@ -62,12 +62,12 @@ class ActivatedLinear(torch.nn.Linear):
             torch.nn.init.zeros_(self.bias)
         for name, parameter in self.activation.parameters.items():
             theta = getattr(self, name, None)
-            if theta is not None:  # there is none yet in the constructor of torch.nn.Linear
+            if theta is not None:  # torch.nn.Linear's constructor calls this before there is one
                 theta.data.copy_(parameter.start(dtype=theta.dtype, device=theta.device))
 
     @property
     def activation_parameters(self) -> list[Tensor]:
-        """The activation's parameters, in their order."""
+        """The activation's parameters, in the order of its entry."""
         return [getattr(self, name) for name in self.activation.parameters]
 
     def forward(self, input: Tensor) -> Tensor:
@@ -80,8 +80,8 @@ class ActivatedLinear(torch.nn.Linear):
 class SigmoidLinear(ActivatedLinear):
     """Sigmoid layer a = g(x Wᵀ + b) (equations 2.1 and 2.2), with the gradients of :func:`torchbp.functional.sigmoid_linear`.
 
-    Arguments and state_dict as ``torch.nn.Linear``, initial values as :class:`ActivatedLinear`. Shapes: (*, in_features) ->
-    (*, out_features), with values in [0, 1].
+    Arguments and state_dict are those of ``torch.nn.Linear``, initial values those of :class:`ActivatedLinear`. Shapes:
+    (*, in_features) -> (*, out_features), with values in [0, 1].
 
     >>> SigmoidLinear(3, 2)(torch.zeros(5, 3))[0]
     tensor([0.5000, 0.5000], grad_fn=<SelectBackward0>)
@@ -103,9 +103,9 @@ class SigmoidLinear(ActivatedLinear):
 
 @torch.no_grad()
 def draw_weights(weight: Tensor, g: Activation, gain: float = 1.0) -> None:
-    """Initial weights of layers with activation ``g``, (n_out, n_in) or of K networks (K, n_out, n_in).
+    """Draw initial weights of layers with activation ``g``, (n_out, n_in), or (K, n_out, n_in) for K networks.
 
-    ``gain`` is for Glorot's alone: He's has the activation's own.
+    ``gain`` is only for Glorot's weights; He's use the activation's own gain.
     """
     for W in weight if weight.dim() == 3 else [weight]:
         if g.init == "he":

@@ -15,32 +15,32 @@ from torchbp.iteration import Network
 from torchbp.nn._linear import ActivatedLinear, Linear, SigmoidLinear, draw_weights
 from torchbp.outputs import OUTPUTS, Output
 
-LARGE = 2**28  # parameters; what fails with fewer fails for another reason
+LARGE = 2**28  # parameters; with fewer, an error has another reason than memory
 
 
 class BPNetwork(nn.Module):
-    """Feed-forward network (equations 2.1 to 2.4, repeated for every layer), of sigmoid layers unless said otherwise.
+    """Feed-forward network (equations 2.1 to 2.4, repeated for every layer), by default with sigmoid layers.
 
     Args:
         layer_sizes: [n0, n1, ..., nL], the width of the input and of each layer; at least two.
         output: ``'sigmoid'`` for predictions in (0, 1), ``'softmax'`` for ones that add up to 1, ``'linear'`` for a last layer
-            without activation (regression), or that of another entry of :mod:`torchbp.outputs`, such as ``'exp'`` for counts.
-        init: ``'glorot'`` draws weights as Glorot and Bengio (2010) do, four times wider where a sigmoid layer is fed by
-            another, whose slope of 1/4 it makes up for, or as He et al. (2015) do for the family of ReLU; biases are zero.
-            ``'normal'`` draws every weight and bias from N(0, 1), as networks of the text's time were started. Both use
-            PyTorch's global generator.
-        activation: of the hidden layers, one for all or one each: a name, an import path ``package.module:name`` or an entry
-            of :mod:`torchbp.activations`.
-        per_unit: whether each hidden unit has the learnable parameters of its activation for itself.
-        networks: K of such networks side by side, for :class:`torchbp.descent.Descent`; every parameter has a leading K then.
+            without activation (regression), or another name in :mod:`torchbp.outputs`, such as ``'exp'`` for counts.
+        init: ``'glorot'`` draws weights as Glorot and Bengio (2010), or for the ReLU family as He et al. (2015); biases are
+            zero. A sigmoid layer above another layer has four times larger weights, to make up for the sigmoid's slope of 1/4.
+            ``'normal'`` draws every weight and bias from N(0, 1), as was usual at the text's time. Both use PyTorch's global
+            generator.
+        activation: of the hidden layers, one for all or one for each: a name, an import path ``package.module:name`` or an
+            entry of :mod:`torchbp.activations`.
+        per_unit: whether each hidden unit has its own learnable parameters of its activation.
+        networks: K such networks side by side, for :class:`torchbp.descent.Descent`; every parameter then has a leading K.
         device, dtype: of the parameters, as in ``torch.nn``.
 
-    Shapes: (*, n0) -> (*, nL); with ``networks`` (K, B, n0), or (B, n0) that all share, -> (K, B, nL).
+    Shapes: (*, n0) -> (*, nL); with ``networks`` (K, B, n0), or (B, n0) shared by all, -> (K, B, nL).
 
     Raises:
-        ValueError: sizes that make no network, another ``output``, ``init`` or ``activation``, or not one for each hidden
-            layer.
-        MemoryError: parameters that do not fit memory.
+        ValueError: ``layer_sizes`` are not two or more positive integers, there is no such ``output``, ``init`` or
+            ``activation``, or not one activation for each hidden layer.
+        MemoryError: the parameters do not fit in memory.
 
     >>> BPNetwork([2, 3, 1])
     BPNetwork(
@@ -86,7 +86,7 @@ class BPNetwork(nn.Module):
         self._draw(init, entry)
 
     def _take_output(self, output: str) -> Output:
-        """The first entry of an output's name, which is the network's from now on."""
+        """Set the network's output; returns the first entry of this name."""
         outputs = [entry for entry in OUTPUTS.values() if entry.name == output]
         if not outputs:
             names = dict.fromkeys(repr(name) for _, name in OUTPUTS)
@@ -97,16 +97,16 @@ class BPNetwork(nn.Module):
     @staticmethod
     @contextmanager
     def _fitting_memory(sizes: Sequence[int], count: int) -> Iterator[None]:
-        """Within the block so many parameters are made."""
+        """Raise MemoryError if the block, which makes ``count`` parameters, runs out of memory."""
         try:
             yield
-        except (RuntimeError, TypeError):  # which is what PyTorch makes of a tensor too large
+        except (RuntimeError, TypeError):  # PyTorch's errors for a tensor that is too large
             if count < LARGE:
                 raise
             raise MemoryError(f"layer_sizes is {sizes}; its {count:.2g} parameters do not fit memory") from None
 
     def _repeat(self, networks: int) -> None:
-        """A leading K for every parameter, each network's drawn for itself."""
+        """Give every parameter a leading K, with each network's values drawn anew."""
         layer: Any
         for layer in self.layers:
             drawn: dict[str, list[Tensor]] = {name: [] for name, _ in layer.named_parameters(recurse=False)}
@@ -126,7 +126,7 @@ class BPNetwork(nn.Module):
                 nn.init.normal_(layer.weight)
                 nn.init.normal_(layer.bias)
             return
-        for layer in hidden[1:]:  # the first is as its constructor has drawn it
+        for layer in hidden[1:]:  # the first keeps its constructor's weights
             draw_weights(layer.weight, layer.activation, layer.activation.gain)
         if output.gain is not None:
             draw_weights(last.weight, activation_of("sigmoid"), output.gain if hidden else 1.0)
@@ -143,10 +143,10 @@ class BPNetwork(nn.Module):
         return self.layers(input)
 
     def output_with(self, cost: str | None) -> Output:
-        """The entry of this network's output with a cost; with None, the first.
+        """The entry of this network's output with a cost; the first one for None.
 
         Raises:
-            ValueError: the cost does not go with the output.
+            ValueError: the cost does not fit the output.
         """
         allowed = {entry.cost: entry for entry in OUTPUTS.values() if entry.name == self.output}
         if cost is not None and cost not in allowed:
@@ -156,11 +156,11 @@ class BPNetwork(nn.Module):
         return allowed[cost] if cost is not None else next(iter(allowed.values()))
 
     def iteration(self, cost: str | None = None) -> Network:
-        """What :mod:`torchbp.iteration` is to know of this network."""
+        """The description of this network for :mod:`torchbp.iteration`."""
         return Network(self.activations, self.output_with(cost))
 
     def ordered_parameters(self) -> list[Tensor]:
-        """W1, b1, those of its activation, W2, ..., as :func:`torchbp.functional.network_cost` takes them."""
+        """All parameters in the order of :func:`torchbp.functional.network_cost`: W1, b1, those of its activation, W2, ..."""
         parameters: list[Tensor] = []
         layers: Any = self._modules["layers"]
         for layer in layers:
@@ -180,9 +180,9 @@ class BPNetwork(nn.Module):
         pos_weight: Tensor | None = None,
         weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Cost of the prediction, and the prediction without a gradient, with one node in the graph.
+        """The cost, and the prediction without a gradient, with one node in the graph.
 
-        See :func:`torchbp.functional.network_cost`; hooks on single layers are not called.
+        See :func:`torchbp.functional.network_cost`. Hooks of single layers are not called.
         """
         return F.cost_of(self._iteration(cost), input, target, self.ordered_parameters(), reduction, pos_weight, weight)
 
@@ -198,10 +198,10 @@ class BPNetwork(nn.Module):
 
 
 def checked_sizes(layer_sizes: Sequence[int], least: int) -> list[int]:
-    """The widths of layers.
+    """The widths of layers as a list.
 
     Raises:
-        ValueError: fewer than ``least``, or not positive integers.
+        ValueError: there are fewer than ``least``, or one is not a positive integer.
     """
     sizes = list(layer_sizes)
     if len(sizes) < least or any(not isinstance(n, int) or n < 1 for n in sizes):
@@ -211,7 +211,7 @@ def checked_sizes(layer_sizes: Sequence[int], least: int) -> list[int]:
 
 
 def _stacked(values: Sequence[Tensor]) -> Tensor:
-    """The tensors, one after another; on the meta device PyTorch would import SymPy to do so, for seconds."""
+    """``torch.stack``; on the meta device, where PyTorch would import SymPy for it, which takes seconds, an empty tensor."""
     if values[0].is_meta:
         return values[0].new_empty((len(values), *values[0].shape))
     return torch.stack(list(values))
@@ -221,7 +221,7 @@ def activations_of(activation: str | Activation | Sequence[str | Activation], hi
     """The activation of each hidden layer.
 
     Raises:
-        ValueError: no such activation, or a list of another length.
+        ValueError: there is no such activation, or the list has another length.
     """
     if isinstance(activation, str | Activation):
         return (activation_of(activation),) * hidden_layers

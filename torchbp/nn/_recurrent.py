@@ -13,18 +13,18 @@ from torchbp.activations import Activation, activation_of
 
 
 class RNN(nn.Module):
-    """Recurrent (Elman) layers (equations 5.1 to 5.3), one upon another; gradients of :func:`torchbp.functional.elman`.
+    """Stacked recurrent (Elman) layers (equations 5.1 to 5.3), with the gradients of :func:`torchbp.functional.elman`.
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype: as for ``torch.nn.RNN``.
         nonlinearity: a name of :mod:`torchbp.activations`, an import path ``package.module:name``, or an entry.
-        per_unit: whether each unit has learnable parameters of its own; else a layer's units share them.
+        per_unit: whether each unit has its own learnable parameters; otherwise a layer's units share them.
 
-    Initial values and the state_dict are those of ``torch.nn.RNN``; learnable parameters of the activation follow it under
-    names such as ``beta_l0`` and ``beta_l0_reverse``.
+    Initial values and the state_dict are those of ``torch.nn.RNN``. The activation's learnable parameters follow in the
+    state_dict, with names such as ``beta_l0`` and ``beta_l0_reverse``.
 
     Raises:
-        ValueError: sizes that make no network, or no such activation.
+        ValueError: a size is not a positive integer, ``dropout`` is not from 0 to 1, or there is no such activation.
 
     >>> output, h_n = RNN(3, 4, nonlinearity="sigmoid")(torch.zeros(5, 2, 3))
     >>> output.shape, h_n.shape
@@ -72,13 +72,13 @@ class RNN(nn.Module):
         self.reset_parameters()
 
     def _layer_names(self) -> list[str]:
-        """What the names of each layer's parameters end in, in the order of ``hx``."""
+        """The suffix of each layer's parameter names, in the order of ``hx``."""
         directions = ("", "_reverse") if self.bidirectional else ("",)
         return [f"_l{layer}{direction}" for layer in range(self.num_layers) for direction in directions]
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw every weight and bias as ``torch.nn.RNN`` does, uniform in ±1/sqrt(hidden_size); the others as they start."""
+        """Draw weights and biases like ``torch.nn.RNN``, uniform in ±1/sqrt(hidden_size); reset the activation's parameters."""
         starts = {name + layer: p for layer in self._layer_names() for name, p in self.activation.parameters.items()}
         bound = 1 / math.sqrt(self.hidden_size)
         for name, value in self.named_parameters():
@@ -89,11 +89,11 @@ class RNN(nn.Module):
 
     @property
     def activation_parameters(self) -> list[Tensor]:
-        """The activation's parameters, in their order, of the first layer's first direction."""
+        """The activation's parameters in the first layer's first direction, in the order of its entry."""
         return [getattr(self, f"{name}_l0") for name in self.activation.parameters]
 
     def flatten_parameters(self) -> None:
-        """Nothing: what ``torch.nn.RNN`` does for cuDNN. Here so that code written for it runs."""
+        """Do nothing: only for code written for ``torch.nn.RNN``, which needs it for cuDNN."""
 
     def forward(
         self, input: Tensor | PackedSequence, hx: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None
@@ -101,18 +101,18 @@ class RNN(nn.Module):
         """All states of the last layer, and the last state of every layer.
 
         Args:
-            input: (T, B, input_size), (B, T, input_size) with ``batch_first``, (T, input_size), or a PackedSequence, for which
-                ``lengths`` and padding are faster.
-            hx: the initial states, (layers times directions, B, hidden_size) or without B; zeros by default.
-            lengths: how many steps each sequence has, (B); the states after them are 0.
+            input: (T, B, input_size), (B, T, input_size) with ``batch_first``, (T, input_size), or a PackedSequence; padding
+                with ``lengths`` is faster than a PackedSequence.
+            hx: the initial states, (num_layers * directions, B, hidden_size), or without B for one sequence; zeros by default.
+            lengths: the number of steps of each sequence, (B); the states after its end are 0.
 
         Raises:
-            ValueError: shapes that do not fit, or lengths that are not from 1 to T.
+            ValueError: shapes do not fit, or lengths are not from 1 to T.
         """
         if not isinstance(input, PackedSequence):
             return self._layers(input, hx, lengths, self.batch_first)
         if lengths is not None:
-            raise ValueError("lengths are given with a PackedSequence, which has its own")
+            raise ValueError("lengths are given with a PackedSequence, which has its own; leave them out")
         padded, lengths = pad_packed_sequence(input)
         output, last = self._layers(padded, hx, lengths, False)
         if input.sorted_indices is not None:

@@ -18,27 +18,28 @@ POOLINGS = ("last", "mean", "each")
 
 
 class RecurrentNetwork(BPNetwork):
-    """Recurrent (Elman) layers (equations 5.1 to 5.3) under a last layer as :class:`BPNetwork` has it.
+    """Recurrent (Elman) layers (equations 5.1 to 5.3) with a last layer like that of :class:`BPNetwork`.
 
-    Sequences are (B, T, n0), those that end before T with NaN in every channel after their end; they are at least one step
-    long. Costs are means over the sequences, or over all steps that have a target.
+    Sequences are (B, T, n0), at least one step long; those that end before T are NaN in every channel after their end. Costs
+    are means over the sequences, or over all steps that have a target.
 
     Args:
         layer_sizes: [n0, n1, ..., nL], the width of a step, the units of each recurrent layer, and the outputs; three or more.
         output, activation, per_unit, device, dtype: as for :class:`BPNetwork`.
-        pooling: what the last layer sees: the ``last`` state of a sequence (of both directions the last that each reads), the
+        pooling: what the last layer sees: the ``last`` state of a sequence (in each direction, the last that it reads), the
             ``mean`` of its states, or ``each`` state, for a prediction at each step.
-        bidirectional: whether there are units that read from the end to the beginning, as many as the others.
-        init: ``glorot`` draws Wi and Wh as :class:`BPNetwork` draws weights; ``orthogonal`` draws Wh orthogonal, so that where
-            the slope is steepest neither states nor errors grow or vanish with time; ``normal`` everything from N(0, 1).
+        bidirectional: whether each layer has as many units again that read from the end to the start.
+        init: ``glorot`` draws Wi and Wh as :class:`BPNetwork` draws weights. ``orthogonal`` draws an orthogonal Wh: where the
+            slope is steepest, neither states nor errors grow or vanish with time. ``normal`` draws everything from N(0, 1).
 
     Shapes: (B, T, n0) -> (B, nL), or for ``each`` (B, T, nL), NaN after a sequence's end.
 
-    The layers are :class:`torchbp.nn.RNN` of one layer each, whose state_dict is that of ``torch.nn.RNN``.
+    Each recurrent layer is a :class:`torchbp.nn.RNN` with one layer, and has the state_dict of ``torch.nn.RNN``.
 
     Raises:
-        ValueError: sizes that make no network, another ``output``, ``init``, ``pooling`` or ``activation``.
-        MemoryError: parameters that do not fit memory.
+        ValueError: ``layer_sizes`` are not three or more positive integers, or there is no such ``output``, ``init``,
+            ``pooling`` or ``activation``.
+        MemoryError: the parameters do not fit in memory.
 
     >>> RecurrentNetwork([3, 8, 2], "softmax")(torch.zeros(5, 7, 3)).shape
     torch.Size([5, 2])
@@ -113,7 +114,7 @@ class RecurrentNetwork(BPNetwork):
         return Network(self.activations, self.output_with(cost), self.pooling, self.bidirectional)
 
     def ordered_parameters(self) -> list[Tensor]:
-        """Wi1, Wh1, bi1, bh1, those of its activation, and in both directions those of the other; Wi2, ...; WL, bL."""
+        """All parameters: Wi1, Wh1, bi1, bh1, those of its activation, the same for a second direction; Wi2, ...; WL, bL."""
         parameters: list[Tensor] = []
         *hidden, last = self.layers
         for layer in hidden:
@@ -123,7 +124,7 @@ class RecurrentNetwork(BPNetwork):
         return [*parameters, last.weight, last.bias]
 
     def first_states(self, input: Tensor) -> list[Tensor]:
-        """The states before the first step of sequences, zeros (B, m) for every layer; to go on from in :meth:`cost_from`."""
+        """The states before the first step, zeros (B, m) for every layer: for the first call of :meth:`cost_from`."""
         like = self.layers[-1].weight
         return [like.new_zeros(len(input), layer.hidden_size) for layer in self.layers[:-1]]
 
@@ -136,24 +137,24 @@ class RecurrentNetwork(BPNetwork):
         pos_weight: Tensor | None = None,
         weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The mean cost of some steps of sequences, the predictions, and the states to go on from with the steps after them.
+        """Train on long sequences in parts: the mean cost of some steps, the predictions, and the states for the next part.
 
         Args:
-            states: those before the steps, (B, m) for every layer, which have no gradient.
+            states: the states before these steps, (B, m) for every layer; they get no gradient.
             input, target, cost, pos_weight, weight: as for :meth:`cost`.
 
         Raises:
-            ValueError: as there, or a network that reads in both directions.
+            ValueError: as there, or the network is bidirectional.
         """
         if self.bidirectional:
-            raise ValueError("a network that reads from the end too has no states to begin with")
+            raise ValueError("the network is bidirectional; cost_from needs one that reads in one direction")
         network = self._iteration(cost)
         return F.cost_in_time(network, input, target, self.ordered_parameters(), states, pos_weight, weight)
 
     def _checked(self, input: Tensor) -> Tensor:
         n = self.layers[0].input_size
         if input.dim() != 3 or input.shape[2] != n or not input.shape[1]:
-            raise ValueError(f"input has shape {tuple(input.shape)}; it must be (B, T, {n}), with a step or more")
+            raise ValueError(f"input has shape {tuple(input.shape)}; it must be (B, T, {n}), T above 0")
         return input
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""Standardisation that travels with the network."""
+"""Standardisation as a module, saved with the network."""
 
 from collections.abc import Iterable
 
@@ -9,17 +9,17 @@ from torchbp.recurrence import without_padding
 
 
 class Standardize(nn.Module):
-    """(x - mean) / scale, column by column, the identity until it is given the columns' mean and scale.
+    """Standardisation (x - mean) / scale of each column; the identity until :meth:`fit` or mean and scale are set.
 
     Args:
-        num_features: how many columns there are.
-        clip: so many deviations from the mean are the most; what is farther counts as that. None for no limit.
+        num_features: the number of columns.
+        clip: clamp standardised values to ±clip; None for no limit.
 
-    Shapes: (*, num_features) -> (*, num_features). ``mean`` and ``scale`` are buffers, so they are part of the state_dict. NaN,
+    Shapes: (*, num_features) -> (*, num_features). ``mean`` and ``scale`` are buffers, so they are in the state_dict. NaN,
     which pads sequences, stays NaN.
 
     Raises:
-        ValueError: an input of another width.
+        ValueError: the input has another width.
     """
 
     mean: Tensor
@@ -38,15 +38,15 @@ class Standardize(nn.Module):
         return z if self.clip is None else z.clamp_(-self.clip, self.clip)
 
     def inverse(self, input: Tensor) -> Tensor:
-        """From standardised values back to the columns' own units."""
+        """Convert standardised values back to the columns' own units."""
         return input * self.scale + self.mean
 
     @torch.no_grad()
     def fit(self, rows: Tensor | Iterable[Tensor]) -> None:
-        """Take mean and standard deviation from ``rows`` (N, num_features), whole or part by part.
+        """Set mean and scale to the mean and standard deviation of ``rows`` (N, num_features), given whole or in parts.
 
-        Of sequences, (N, T, num_features), every step is a row, and those that are NaN, after a sequence's end, are left out.
-        A constant column keeps scale 1. Parts are joined in float64, as Chan, Golub and LeVeque (1983) do.
+        In sequences (N, T, num_features) every step is a row; NaN steps, after a sequence's end, are left out. A constant
+        column gets scale 1. Parts are merged in float64, after Chan, Golub and LeVeque (1983).
         """
         count, mean, squares = 0, *(torch.zeros_like(self.mean, dtype=torch.float64) for _ in range(2))
         for part in [rows] if isinstance(rows, Tensor) else rows:
@@ -60,5 +60,5 @@ class Standardize(nn.Module):
             squares += part.sub_(part_mean).square_().sum(0) + change.square() * (len(part) * others / count)
         scale = (squares / count).sqrt()
         self.mean.copy_(mean)
-        # A constant column has a deviation of rounding errors at most.
+        # The deviation of a constant column is rounding errors only.
         self.scale.copy_(torch.where(scale > 1e-12 * mean.abs(), scale, 1.0))
