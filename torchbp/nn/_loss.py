@@ -1,4 +1,4 @@
-"""The costs as modules, with the signatures of ``torch.nn``'s losses."""
+"""The costs as modules, named as in ``torch.nn``. Pass arguments by keyword: their order differs from PyTorch's."""
 
 from typing import Literal
 
