@@ -48,7 +48,7 @@ CASES = [
     ("trace --config broken.yaml", 2, "the configuration broken.yaml: it is no YAML: while parsing a flow node"),
     ("fit --config words.yaml", 2, "the configuration words.yaml: model.lr is fast; it must be float"),
     ("fit --config folder.csv", 2, "config: Path is not a file: "),
-    ("fit --config binary.yaml", 2, "binary.yaml: it is no text: 'utf-8' codec can't decode byte 0x80 in position 128"),
+    ("fit --config binary.yaml", 2, "binary.yaml: it is not text: 'utf-8' codec can't decode byte 0x80 in position 128"),
     ("fit --config nodata.yaml", 2, "arguments are required: fit.data"),
     ("fit --config unknown.yaml", 2, "does not accept option 'nope'"),
     ("fit --config misspelt.yaml", 2, "does not accept option 'model.lrr'"),

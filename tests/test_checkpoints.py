@@ -201,7 +201,7 @@ def test_a_schedule_that_is_not_known_is_asked_for(
     assert main(["fit", "--config", str(CONFIGS / "xor.yaml"), *SCHEDULE, "--trainer.max_epochs", "2"]) == 0
     shutil.copy("logs/xor/version_0/checkpoints/last.ckpt", "kept.ckpt")
     assert main(["fit", "--ckpt_path", "kept.ckpt"]) == 1
-    said = "torchbp: error: the checkpoint was trained with an lr_scheduler; say which, or give its run's --config\n"
+    said = "torchbp: error: the checkpoint was trained with an lr_scheduler; set the same one, or give its run's --config\n"
     assert capsys.readouterr().err == said
     assert main(["fit", "--ckpt_path", "kept.ckpt", *SCHEDULE, "--trainer.max_epochs", "3"]) == 0
 

@@ -188,7 +188,7 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert ("--output" in output) == (command in ("", "predict"))
     assert ("--patience" in output) == (command == "fit")
     assert ("--data.max_categories" in output) == bool(command)  # the options of a table
-    assert ("A run's checkpoint: a path, or best or last" in " ".join(output.split())) == bool(command)
+    assert ("A checkpoint: a path; or best or last" in " ".join(output.split())) == bool(command)
 
 
 def test_gradcheck(capsys: pytest.CaptureFixture[str]) -> None:

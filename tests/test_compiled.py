@@ -115,7 +115,7 @@ def test_what_it_cannot_do_is_refused() -> None:
         Descent(BPNetwork([2, 1], networks=3), compile=True)
     with pytest.raises(ValueError, match="cuda_graph is for engine: fused only, here engine is compiled"):
         BPModule(2, 1, engine="compiled", cuda_graph=True)
-    with pytest.raises(ValueError, match="gradient_clip_val is 1; engine: compiled cannot do that, take engine: autograd"):
+    with pytest.raises(ValueError, match="gradient_clip_val is 1; engine: compiled cannot do that, use engine: autograd"):
         quiet_trainer(max_epochs=1, gradient_clip_val=1).fit(
             BPModule(2, 1, engine="compiled"), datamodule=BuiltinDataModule("xor")
         )

@@ -188,7 +188,7 @@ def test_the_command_line_tests_and_refuses_to_predict(runs: list[dict]) -> None
     found, expected = ([line for line in text.splitlines() if line.startswith("│")] for text in outputs)
     assert found == expected
     assert any("accuracy" in line for line in found)
-    refusal = "torchbp: error: predictions are written by one process, not 2; say --trainer.devices 1 --trainer.num_nodes 1\n"
+    refusal = "torchbp: error: predictions are written by one process, not 2; set --trainer.devices 1 --trainer.num_nodes 1\n"
     assert runs[0]["predict"][2].endswith(refusal)
     assert Path("old.csv").read_text() == "precious"
 

@@ -188,7 +188,7 @@ def test_a_checkpoint_that_says_another_number_of_networks_is_refused(tmp_path):
     ("arguments", "message"),
     [
         ({"networks": 1, "engine": "fused"}, "networks is 1; it must be 2 or more, or null for one"),
-        ({"networks": 3}, "networks is 3 and engine is autograd; several are trained by engine: fused"),
+        ({"networks": 3}, "networks is 3 and engine is autograd; several networks need engine: fused"),
         ({"bootstrap": True}, "bootstrap is True; it is for several networks"),
     ],
 )
@@ -199,5 +199,5 @@ def test_what_cannot_be_is_refused(arguments, message):
 
 def test_what_the_fused_engine_cannot_do_is_refused():
     module = BPModule(2, 1, networks=3, engine="auto")
-    with pytest.raises(ValueError, match="several networks, side by side, cannot be trained so"):
+    with pytest.raises(ValueError, match="several networks cannot be trained with that"):
         quiet_trainer(max_epochs=1, gradient_clip_val=1.0).fit(module, datamodule=BuiltinDataModule("moons"))

@@ -285,7 +285,7 @@ def test_what_is_refused_elsewhere() -> None:
     ):
         with pytest.raises(ValueError, match="here the cost is 'squared_error' with linear outputs"):
             call()
-    with pytest.raises(ValueError, match=r"pos_weight is 'balanced'; that takes a data module of torchbp\.data"):
+    with pytest.raises(ValueError, match=r"pos_weight is 'balanced'; that needs a data module of torchbp\.data"):
         BPModule(3, 2, task="multilabel", pos_weight="balanced").fit_scaling(None)
 
 

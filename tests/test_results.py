@@ -114,7 +114,7 @@ def test_a_threshold_of_the_command_line_stands_before_the_checkpoints(
         assert ((predicted["p_fraud"] > threshold) == (predicted["class"] == "fraud")).all()
     capfd.readouterr()
     assert main([*predict, "--model.threshold", "f1"]) == 1
-    assert "threshold is f1; it is chosen in fit, to predict it must be a number" in capfd.readouterr().err
+    assert "threshold is f1; a rule is for fit only, for predict it must be a number" in capfd.readouterr().err
     assert main(["fit", "--data.path", "rare.csv", "--data.target", "y", "--model.threshold", "1.5"]) == 1
     assert "threshold is 1.5; it must be a number from 0 to 1; f1" in capfd.readouterr().err
 

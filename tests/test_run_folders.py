@@ -43,8 +43,7 @@ def test_a_damaged_configuration_beside_a_whole_checkpoint_is_told_with_its_reme
     for command in ("fit", "test"):
         assert main([command, "--ckpt_path", LAST]) == 1
         assert capsys.readouterr().err == (
-            f"torchbp: error: {CONFIG} is empty or damaged; "
-            "remove it, and say the run's options again or give a --config FILE\n"
+            f"torchbp: error: {CONFIG} is empty or damaged; remove it, and give the run's options again or a --config FILE\n"
         )
     assert main(["fit", "--ckpt_path", LAST, *XOR, "--trainer.max_epochs", "3"]) == 0
     assert yaml.safe_load(CONFIG.read_text())["trainer"]["max_epochs"] == 3

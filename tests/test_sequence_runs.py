@@ -200,7 +200,7 @@ def test_what_was_settled_in_training_cannot_be_asked_for_otherwise(tmp_path: Pa
     fitted(said, "--data.path", str(sun), *options)
     status, _, err = said("test", "--ckpt_path", "best", "--data.window", "5")
     assert status == 1
-    assert "window is 5; a checkpoint goes on as it was trained, and its window is 4" in err.splitlines()[-1]
+    assert "window is 5; a checkpoint keeps its settings, and its window is 4" in err.splitlines()[-1]
     gap = pl.read_csv(sun).with_columns(spots=pl.when(pl.col("year") == 1930).then(None).otherwise(pl.col("spots")))
     gap.write_csv("gap.csv")
     status, _, err = said("predict", "--ckpt_path", "best", "--data.path", "gap.csv")

@@ -237,7 +237,7 @@ def test_training_goes_on_by_gradient_descent_alone(
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("gamma", -1.0, "lr_scheduler StepLR makes the learning rate -0."),
+        ("gamma", -1.0, "lr_scheduler StepLR sets the learning rate to -0."),
         ("optimizer", 3, "the checkpoint was trained with another lr_scheduler than StepLR: it has 'optimizer'"),
     ],
 )

@@ -57,7 +57,7 @@ def test_a_run_that_diverged_is_neither_best_nor_last_without_a_word(capsys: pyt
     # As the only run it is taken, and said to have failed.
     checkpoint = next(Path("logs/t/version_0/checkpoints").iterdir()).stem
     assert main(["test", "--ckpt_path", checkpoint]) == 0
-    assert "is of a run that failed: FloatingPointError" in capsys.readouterr().err
+    assert "is from a run that failed: FloatingPointError" in capsys.readouterr().err
     assert fit() == 0
     assert not Path("logs/t/version_1/failed.txt").exists()
     assert fit(*diverges) == 1
@@ -65,7 +65,7 @@ def test_a_run_that_diverged_is_neither_best_nor_last_without_a_word(capsys: pyt
         capsys.readouterr()
         assert main(["test", "--ckpt_path", kind]) == 0
         error = capsys.readouterr().err
-        assert "logs/t/version_2 is passed over; it failed: FloatingPointError" in error
+        assert "logs/t/version_2 is skipped; it failed: FloatingPointError" in error
         assert f"logs/t/version_1/checkpoints/{kind}.ckpt" in error
 
 

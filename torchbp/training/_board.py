@@ -14,13 +14,13 @@ from torchbp._pytorch import file_writer, graph_node
 from torchbp.nn import RNN, RecurrentNetwork
 from torchbp.training._budget import Budget
 
-WAITED = 2.0  # seconds for which scalars are kept before they are written
+WAITED = 2.0  # seconds that scalars are buffered before they are written
 
 
 class BoardLogger(TensorBoardLogger):
-    """Lightning's, but the scalars of a step are one event, and events are handed over some seconds' at a time.
+    """Lightning's TensorBoardLogger, but it writes the scalars of a step as one event, and buffers events for some seconds.
 
-    Handed over singly, each event wakes the thread that writes them, for as long as a small network takes ten steps.
+    Each event that is passed on wakes the writer thread, which takes as long as ten steps of a small network.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -42,7 +42,7 @@ class BoardLogger(TensorBoardLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self._hand_over()  # of a run that has failed as well
+        self._hand_over()  # also if the run failed
         super().finalize(status)
 
     def _hand_over(self) -> None:
@@ -56,7 +56,7 @@ class BoardLogger(TensorBoardLogger):
 
 
 class Graph(Callback):
-    """The network's graph in TensorBoard, one node a layer: its kind, the shapes of W and b, and that of its output."""
+    """Writes the network's graph to TensorBoard, one node per layer: its kind, the shapes of W, b and the output."""
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,14 +81,14 @@ class Graph(Callback):
 
 
 class Histograms(Callback):
-    """Histograms of every W, b, ∂L/∂W and ∂L/∂b in TensorBoard, as ``W/1``, ``b/1``, ``dL_dW/1``, ``dL_db/1`` for layer 1.
+    """Writes histograms of W, b, ∂L/∂W and ∂L/∂b to TensorBoard, as ``W/1``, ``b/1``, ``dL_dW/1``, ``dL_db/1`` for layer 1.
 
-    Those of a learnable activation's parameters are beside them, by their names. Gradients are those of the epoch's last batch;
+    A learnable activation's parameters have histograms too, by their names. Gradients are those of the epoch's last batch;
     their norms are the scalars ``norm/dL_dW/1`` and so on.
 
     Args:
-        every_n_epochs: how often they are written.
-        budget: when they are written, in place of that.
+        every_n_epochs: write them after every n-th epoch.
+        budget: decides when they are written, instead of ``every_n_epochs``.
     """
 
     def __init__(self, every_n_epochs: int = 1, budget: Budget | None = None) -> None:
@@ -104,7 +104,7 @@ class Histograms(Callback):
         module: Any = pl_module
         module.keep_gradients = self._due
 
-    # Not at the epoch's end: validation comes before it, and Lightning clears the gradients for that.
+    # Not at the epoch's end: validation comes first, and Lightning clears the gradients for it.
     @rank_zero_only
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.is_last_batch and self._due:
@@ -118,7 +118,7 @@ class Histograms(Callback):
         for number, layer in enumerate(module.network.layers, 1):
             for kept_as, parameter in layer.named_parameters(recurse=False):
                 name = short_name(kept_as)
-                # TensorBoard's bins end at 1e20.
+                # TensorBoard's histogram bins end at 1e20.
                 writer.add_histogram(f"{name}/{number}", parameter.detach().clamp(-9e19, 9e19), trainer.global_step)
                 if parameter.grad is not None:
                     gradient = parameter.grad.clamp(-9e19, 9e19)
@@ -127,16 +127,16 @@ class Histograms(Callback):
 
 
 def short_name(kept_as: str) -> str:
-    """What a layer's parameter is called: W and b, of a recurrent one Wi, Wh, bi and bh, ``_reverse`` from the end."""
+    """The text's name of a parameter: W, b; in a recurrent layer Wi, Wh, bi, bh, with ``_reverse`` if it reads backwards."""
     known = {"weight": "W", "bias": "b", "weight_ih": "Wi", "weight_hh": "Wh", "bias_ih": "bi", "bias_hh": "bh"}
     name, _, direction = kept_as.partition("_l0")
     return known.get(name, name) + direction
 
 
 class Hyperparameters(Callback):
-    """The run's hyperparameters beside its validation metrics in TensorBoard's HPARAMS page.
+    """Writes the run's hyperparameters and the names of its validation metrics to TensorBoard's HPARAMS page.
 
-    The page reads each metric from the scalars of its name, so it always shows the latest value.
+    The page reads each metric from the scalar of that name, so it always shows the latest value.
     """
 
     @rank_zero_only
@@ -157,7 +157,7 @@ class Hyperparameters(Callback):
 
 
 class Band(Callback):
-    """A chart of the mean cost of several networks in TensorBoard, between the best one's and the worst one's."""
+    """Adds a chart to TensorBoard: the mean cost of several networks, between the lowest and the highest cost."""
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""When to observe a run: at its first and its last epoch, and in between for a share of its time."""
+"""Decides when to observe a run: in its first and last epoch, and in between within a share of its time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class Budget:
-    """Time for what need not be done after every epoch, be it of milliseconds.
+    """Limits the time of a task that need not run after every epoch, such as writing histograms.
 
     Args:
-        share: of the run's time so far that it may have taken for it to be done again.
-        at_most: so many seconds after it was done it is done again, whatever it takes.
-        thin: after that many epochs it is done at most once while the number of epochs grows by one part in so many, so that
-            what a long run writes stays small; None for as often as there is time.
+        share: the task runs again while its total time is at most this share of the run's time so far.
+        at_most: the longest wait between two runs of the task, in seconds; overrides ``share`` and ``thin``.
+        thin: from epoch ``thin`` on, the task waits epoch / ``thin`` epochs before it runs again, so that a long run writes
+            little; None for no such wait.
         begun: when the run began, in seconds of ``time.monotonic``; None for now.
     """
 
@@ -29,7 +29,7 @@ class Budget:
         self._epoch = self._next_epoch = 0
 
     def due(self, trainer: Trainer, left: float = 0) -> bool:
-        """Whether to do it in this epoch, of which so many steps are left; all processes are told the same."""
+        """Whether to run the task in this epoch, which has ``left`` steps to go; the same answer in every process."""
         now, self._epoch = monotonic(), trainer.current_epoch
         due = (
             self.done_at == -float("inf")
@@ -41,7 +41,7 @@ class Budget:
 
     @contextmanager
     def spending(self) -> Iterator[None]:
-        """Count the block's time."""
+        """Add the block's time to what was spent."""
         start = monotonic()
         try:
             yield
@@ -52,16 +52,16 @@ class Budget:
 
 
 def is_last_epoch(trainer: Trainer, left: float) -> bool:
-    """Whether the run ends with this epoch, of which so many steps are left, as far as that is known."""
+    """Whether the run ends with this epoch, which has ``left`` steps to go, as far as is known."""
     by_epochs = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + 1
     return by_epochs or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step + left
 
 
 def sees_costs_alone(trainer: Trainer) -> bool:
-    """Whether none but callbacks of this package's and of Lightning's look at the run, and these at no metric but a cost."""
+    """Whether all callbacks are from this package or Lightning, and callbacks and schedulers monitor nothing but a cost."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     known = all(type(callback).__module__.startswith(("torchbp.", "lightning.pytorch.")) for callback in callbacks)
-    # A ModelCheckpoint of the user's may have any metric in its files' names.
+    # A user's ModelCheckpoint may have any metric in its file names.
     known &= not any(type(callback) is ModelCheckpoint for callback in callbacks)
     monitors = [getattr(callback, "monitor", None) for callback in callbacks]
     monitors += [config.monitor for config in trainer.lr_scheduler_configs]

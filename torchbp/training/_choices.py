@@ -1,4 +1,4 @@
-"""Chooses what a run leaves open: its engine and its learning rate."""
+"""Tells the user what a run has chosen: engine, learning rate, and the defaults for tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class ShowChoices(Callback):
-    """Prints what a run has chosen, and why."""
+    """Prints the engine and the learning rate that a run has chosen, and why."""
 
     _shown = False
 
@@ -24,10 +24,12 @@ class ShowChoices(Callback):
 
 
 def defaults_in_words(settings: Mapping[str, Any], epochs: int | None, patience: int | None) -> str:
-    """What a table is trained with where nothing else was said, as it is now, and the options that set others.
+    """The defaults for tables in one line, with the options that change them.
 
     Args:
         settings: the module's hyperparameters.
+        epochs: ``max_epochs``.
+        patience: epochs without improvement after which the run stops; None for no limit.
     """
     said = [f"hidden_sizes {settings['hidden_sizes']} of {settings['activation']}"]
     said += [f"inputs within {settings['clip']:g} deviations"] if settings["clip"] else []

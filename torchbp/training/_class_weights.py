@@ -9,10 +9,10 @@ from torchbp.data.rows import Rows, targets
 
 
 def weight_of_each(name: str, weight: float | Sequence[float] | str | None, num_outputs: int) -> Tensor | None:
-    """The weights that an option asks for, (num_outputs), all 1 until they are balanced; None for none.
+    """The weights that an option sets, (num_outputs); all 1 for ``'balanced'``, until the data are known; None for None.
 
     Raises:
-        ValueError: anything but ``'balanced'``, finite numbers above 0, one or as many as there are outputs, or None.
+        ValueError: not ``'balanced'``, None, a finite number above 0, or a list of ``num_outputs`` such numbers.
     """
     if weight is None:
         return None
@@ -26,20 +26,20 @@ def weight_of_each(name: str, weight: float | Sequence[float] | str | None, num_
 
 
 def balanced_positives(rows: Rows) -> Tensor:
-    """pos_weight = negatives / positives of each output, (num_outputs); 1 where there are none of either."""
+    """pos_weight = negatives / positives of each output, (num_outputs); 1 if an output has no negatives or no positives."""
     positives, number = _sums(rows)
     weight = (number - positives) / positives
     return torch.where((weight > 0) & weight.isfinite(), weight, 1.0)
 
 
 def balanced_classes(rows: Rows) -> Tensor:
-    """Each class's weight N / (C n_c), (C), whose mean over the rows is 1; 1 for a class without rows."""
+    """Each class's weight N / (C n_c), (C); the mean over the rows is 1. A class without rows has weight 1."""
     count, number = _sums(rows)
     weight = number / ((count > 0).sum() * count)
     return torch.where(weight.isfinite(), weight, 1.0)
 
 
 def _sums(rows: Rows) -> tuple[Tensor, int]:
-    """The sum of the targets, (num_outputs), and how many there are."""
+    """The sum of the targets, (num_outputs), and their number."""
     parts = [(y.double().sum(0), len(y)) for y in targets(rows)]
     return torch.stack([total for total, _ in parts]).sum(0), sum(number for _, number in parts)

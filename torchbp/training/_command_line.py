@@ -1,4 +1,4 @@
-"""Joins the settings of command line, configurations and checkpoint into those of a run."""
+"""Combines the settings of the command line, the configurations and the checkpoint."""
 
 import argparse
 import sys
@@ -44,7 +44,7 @@ from torchbp.training.checkpoint import (
     saved_data,
 )
 
-FREE = {"threshold"}  # what may be another than in training
+FREE = {"threshold"}  # settings that may differ from those in training
 NETWORK = (
     "hidden_sizes",
     "cost",
@@ -53,25 +53,25 @@ NETWORK = (
     "activation_per_unit",
     "pooling",
     "bidirectional",
-)  # what makes it, and what it is measured by
-CKPT_PATH = "A run's checkpoint: a path, or best or last for those of the newest run that is meant."
+)  # settings of the network and its cost, as opposed to its training
+CKPT_PATH = "A checkpoint: a path; or best or last, for the newest run's (with --config or --data, the newest with that data)."
 
 
 class CommandLine(LightningCLI):
-    """Settles what is run, on what data; sizes and task of the network are read off the data.
+    """Determines the settings of a run; takes the network's sizes and task from the data.
 
     Attributes:
         command, arguments: the subcommand, and the whole command line.
-        checkpoint: that which the command line names.
-        notes: what is said on standard error once all has gone well.
-        says_defaults: whether the defaults of tables are in use.
-        another_file: the file of the data, where that is not what the checkpoint was trained on.
+        checkpoint: the checkpoint that the command line names.
+        notes: lines for standard error, printed after the settings are accepted.
+        says_defaults: whether the defaults for tables are in use.
+        another_file: the data's file, if the checkpoint was trained on another file.
         run: where a new run is written: logs, name and version.
-        trained_data, trained_arguments: the checkpoint's kind of data, and its settings where nothing else is asked for.
+        trained_data, trained_arguments: the checkpoint's data module, and its settings that the user does not override.
     """
 
     def __init__(self, args: list[str], **kwargs: Any) -> None:
-        # Whatever is named where any value is allowed stays as it is said, and nothing is opened by its import path.
+        # jsonargparse must not make an object from a value of type Any, and may not import a path that it denies by default.
         set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_allowlist=[])
         self.command, self.arguments = args[0], args
         self.checkpoint: dict[str, Any] | None = None
@@ -82,20 +82,20 @@ class CommandLine(LightningCLI):
         self.trained_data: type[LightningDataModule] | None = None
         self.trained_arguments: dict[str, Any] = {}
         super().__init__(args=args, **kwargs)
-        for note in self.notes:  # now that all has gone well: what is wrong is said in one line
+        for note in self.notes:  # only now: an error must be the only line
             rank_zero_only(print)(f"torchbp: {printable(note)}", file=sys.stderr)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for attribute in ("num_features", "num_outputs", "task"):
             parser.link_arguments(f"data.{attribute}", f"model.{attribute}", apply_on="instantiate")
-        # A data module of somebody else's need not know of sequences.
+        # A user's data module need not have `sequences`.
         parser.link_arguments("data", "model.sequences", _sequences_of, apply_on="instantiate")
         parser.set_defaults({"model.engine": "auto"})
 
     def _add_instantiators(self) -> None:
         instantiate = instantiator(self, "data")
 
-        # With a checkpoint nothing is fitted again: what the network is told of the data is what it was told in training.
+        # With a checkpoint nothing is fitted again: the network keeps the data's properties from training.
         def restored(
             class_type: type[LightningDataModule], *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any
         ) -> LightningDataModule:
@@ -116,24 +116,24 @@ class CommandLine(LightningCLI):
         self.parser.add_instantiator(trained, BPModule, subclasses=False)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """The command that is run, alone: to make the parsers of all four takes longer than to train on a small table."""
-        # Nothing is ever unpickled but tensors and plain values, and predictions are written as they come.
+        """The command that runs, alone: making all four parsers takes longer than training on a small table."""
+        # Without the options weights_only, which is always true, and return_predictions: predictions are written as they come.
         return {self.command: LightningCLI.subcommands()[self.command] | {"weights_only", "return_predictions"}}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        # A run's own config.yaml, which has it, can be given to the other commands.
+        # The other commands take it too, hidden: a run's own config.yaml has it.
         help = "Stop early, when cost/val has not fallen for this many epochs."
         parser.add_argument("--patience", type=PositiveInt | None, help=help if subcommand == "fit" else argparse.SUPPRESS)
-        help = "Metrics besides the cost, histograms and checkpoints of every epoch, however long that takes, not by time."
+        help = "Compute metrics, and write histograms and checkpoints, in every epoch, however long that takes."
         parser.add_argument("--every_epoch", type=bool, default=False, help=help if subcommand == "fit" else argparse.SUPPRESS)
         if subcommand == "test":
-            help = "A file to write: metrics, classes, curves and the columns' importance, as .html, .md or .json."
+            help = "Write a report: metrics, classes, curves and the importance of columns, as .html, .md or .json."
             parser.add_argument("--report", type=str | None, help=help)
         if subcommand == "predict":
             help = "The file to write: .csv, .tsv or .parquet; - is CSV on standard output."
             parser.add_argument("--output", type=str, default="-", help=help)
-            help = "Put ' before a text in CSV that a spreadsheet would run as a formula: one that begins with =, +, - or @."
+            help = "In CSV, put ' before a text that a spreadsheet would run as a formula: one that begins with =, +, - or @."
             parser.add_argument("--quote_formulas", type=bool, default=False, help=help)
         set_help(parser, "ckpt_path", CKPT_PATH)
         if {"-h", "--help"} & {*self.arguments}:
@@ -141,7 +141,7 @@ class CommandLine(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """What the arguments do not say of the data is as the checkpoint has it; without one, a file is a table."""
+        """Parse the arguments; take other data settings from the checkpoint. Without a checkpoint, a file is a table."""
         import_named_activations(args)
         said = given(args)
         refuse_file_as_class(parser, said.data)
@@ -155,7 +155,7 @@ class CommandLine(LightningCLI):
             if said.config or said.data:
                 config = parser.parse_args(args)
                 name = run_name(config[config.subcommand])
-            elif args[0] == "fit" and said.path:  # a run goes on with its own network, not with another table's
+            elif args[0] == "fit" and said.path:  # continue a run of this table, not of another
                 name = folder_name(said.path)
             said.ckpt_path = newest_checkpoint(name, said.ckpt_path)
             if name is None:
@@ -172,7 +172,7 @@ class CommandLine(LightningCLI):
                 parser.error(untrained)
             return
         self.checkpoint = load_checkpoint(said.ckpt_path)
-        args = [*args, "--ckpt_path", said.ckpt_path]  # at the end: it may stand for best or last
+        args = [*args, "--ckpt_path", said.ckpt_path]  # at the end, where it replaces best or last
         kind, saved = saved_data(self.checkpoint)
         defaults = stand_ins(kind, saved) if kind else kind_by_default(args)
         own = None if said.config else own_config(said.ckpt_path)
@@ -192,21 +192,21 @@ class CommandLine(LightningCLI):
             self._mind_another_file(arguments)
 
     def _take_from_checkpoint(self, said: Namespace) -> None:
-        """Of the checkpoint's kind of data, have its arguments be as they were in training where nothing else is said.
+        """If the data module is the checkpoint's, take its arguments from training where the user gives no others.
 
         Args:
-            said: what the command line and the user's own configurations say of the data, without any default.
+            said: the data settings of the command line and the user's configurations, without defaults.
         """
         assert self.checkpoint is not None
         kind, saved = saved_data(self.checkpoint)
         if DATA.get(self.config[self.command].data.class_path) is kind:
             given = {name for name, value in said.get("init_args", Namespace()).items() if value != STAND_IN}
-            given |= {name.replace("_path", "_size") for name in given & {"val_path", "test_path"}}  # a file has no such size
+            given |= {name.replace("_path", "_size") for name in given & {"val_path", "test_path"}}  # a file replaces the size
             self.trained_data = kind
             self.trained_arguments = {name: value for name, value in saved.items() if name not in given}
 
     def _mind_another_file(self, arguments: Namespace) -> None:
-        """Of a file that was not trained on, all rows are validated or tested; to train on, they are split."""
+        """Validate or test all rows of a file that was not trained on; for ``fit``, split them anew."""
         if self.command == "fit":
             self.notes.append(f"{self.another_file} is not the file that was trained on; its rows are split anew")
             return
@@ -217,7 +217,7 @@ class CommandLine(LightningCLI):
         self.notes.append(f"{self.another_file} is not the file that was trained on; all of its rows are {done}")
 
     def _refuse_settled(self) -> None:
-        """Refuse options of the data that are as they were in training, and are asked for otherwise."""
+        """Refuse data options that were fixed in training and differ on the command line."""
         saved = (self.checkpoint or {}).get("datamodule_hyper_parameters") or {}
         for name in asked(self.arguments, "data") & saved.keys():
             arguments = self.config[self.command].data.init_args
@@ -226,15 +226,15 @@ class CommandLine(LightningCLI):
                 refuse_other(name, arguments.get(name), saved[name])
 
     def _threshold(self, said: float | str | None, saved: float | str | None) -> float | str | None:
-        """That which is said, in place of the checkpoint's; a rule to choose one by is for fit alone."""
+        """The given threshold, else the checkpoint's; a rule that chooses one is allowed in ``fit`` only."""
         if self.command == "fit" or not isinstance(said, str):
             return saved if said is None else said
         if "threshold" in asked(self.arguments, "model"):
-            raise ValueError(f"threshold is {said}; it is chosen in fit, to {self.command} it must be a number")
+            raise ValueError(f"threshold is {said}; a rule is for fit only, for {self.command} it must be a number")
         return saved
 
     def _say_what_is_not_taken(self, checkpoint: dict[str, Any]) -> None:
-        """Take the checkpoint's settings where a configuration beside it has others, and say so."""
+        """Where a configuration differs from the checkpoint, take the checkpoint's settings, and say so."""
         config, other = self.config[self.command], []
         if self.trained_data:
             _, saved = saved_data(checkpoint)
@@ -246,7 +246,7 @@ class CommandLine(LightningCLI):
                     other.append(f"{name} {value} (the checkpoint's is {saved[name]})")
         trained = model_arguments(checkpoint)
         for name in sorted(configured(self.arguments, "model") & trained.keys() - asked(self.arguments, "model") - FREE):
-            # How it was trained is of no account where it is not.
+            # Settings of training matter only to fit.
             value = config.model.get(name)
             if value not in (None, trained[name]) and (self.command == "fit" or name in NETWORK):
                 other.append(f"{name} {value} (the checkpoint's is {trained[name]})")
@@ -254,8 +254,8 @@ class CommandLine(LightningCLI):
             self.notes.append(f"of the configuration, these are not taken: {printable(', '.join(other))}")
 
     def _parse_ckpt_path(self) -> None:
-        # Not as Lightning does, which parses what the checkpoint says. Its network stands before a configuration's, but options
-        # that differ are refused.
+        # Lightning would parse the checkpoint's hyperparameters. Here the checkpoint's settings override a configuration's, and
+        # command-line options that differ are errors.
         if self.checkpoint is None or "subcommand" not in self.config:
             return
         self._refuse_settled()
@@ -266,5 +266,5 @@ class CommandLine(LightningCLI):
 
 
 def _sequences_of(data: Any) -> str | None:
-    """Where the sequences of a data module have their target; None of rows."""
+    """A data module's ``sequences``: ``last``, ``each``, or None for rows."""
     return getattr(data, "sequences", None)

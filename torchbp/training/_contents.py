@@ -62,20 +62,20 @@ PARTS: dict[str, Any] = {
     "MixedPrecision": dict[str, Rate],
 }
 NEEDED = {"state_dict": "input_scaling.mean", "hyper_parameters": "num_features"}
-# What Lightning counts: a number for each, by these names and no other.
+# The names of Lightning's counters, each with one number.
 COUNTS = ("ready", "started", "processed", "completed", "_batches_that_stepped", "epoch", "batches")
 
 
 def refuse_contents(path: str | Path, checkpoint: Any) -> None:
-    """Refuse a checkpoint that holds what none of torchbp's does, and forget the files that are not in its own folder.
+    """Refuse a checkpoint with contents that torchbp never saves; drop paths of files outside the checkpoint's folder.
 
-    Parts of other names stay: plain values, which are for callbacks and data modules of the user's own.
+    Parts with other names stay: they are plain values, for the user's own callbacks and data modules.
 
     Args:
         path: where the checkpoint is.
 
     Raises:
-        ValueError: a part that is missing, or of another type or range.
+        ValueError: a part is missing, or has another type or range.
     """
     for part, entry in NEEDED.items():
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(part), dict) or entry not in checkpoint[part]:
@@ -104,7 +104,7 @@ def refuse_contents(path: str | Path, checkpoint: Any) -> None:
 
 
 def _refuse_optimizer(optimizer: Mapping[str, Any]) -> None:
-    """Refuse what is no state of plain gradient descent; a schedule may have changed its rate, and given it momentum."""
+    """Refuse any state but that of plain gradient descent; a scheduler may have changed its rate and momentum."""
     own = torch.optim.SGD([nn.Parameter(torch.zeros(()))], 1.0).state_dict()["param_groups"][0]
     for group in optimizer["param_groups"]:
         refuse_misfit("its params", group.get("params"), list[Count])
@@ -124,12 +124,12 @@ def _refuse_optimizer(optimizer: Mapping[str, Any]) -> None:
 
 
 def _counts(tree: Any, name: str = "") -> bool:
-    """Whether the tree is as Lightning's loops save it: names and counts."""
+    """Whether the tree has only the names and counts that Lightning's loops save."""
     if name in COUNTS:
         return fits(tree, Count)
     if name == "is_last_batch":
         return fits(tree, bool)
-    if name == "combined_loader":  # what each loader says of itself
+    if name == "combined_loader":  # one state per loader
         return isinstance(tree, list) and all(isinstance(one, dict) for one in tree)
     if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
         return False
@@ -139,10 +139,10 @@ def _counts(tree: Any, name: str = "") -> bool:
 
 
 def _forget_other_files(state: dict[str, Any], folder: Path) -> None:
-    """Of the files that a ModelCheckpoint knows, and may remove, keep those in the folder that its checkpoint is in."""
+    """Drop the paths that a ModelCheckpoint could remove, unless the file is in the checkpoint's own folder."""
 
     def own(path: str) -> bool:
-        # As Lightning joined it, since it takes another spelling for another file.
+        # Compare the spelling too: Lightning takes another spelling for another file.
         inside = os.path.dirname(path) == state["dirpath"] and path.endswith(".ckpt") and "\0" not in path
         return inside and os.path.isfile(path) and Path(path).resolve().parent == folder
 
@@ -154,10 +154,10 @@ def _forget_other_files(state: dict[str, Any], folder: Path) -> None:
 
 
 def refuse_other_schedule(states: list[dict[str, Any]], scheduler: Any) -> None:
-    """Refuse states of another scheduler than the one that is to go on.
+    """Refuse states of another scheduler than ``scheduler``.
 
     Raises:
-        ValueError: they hold what it does not save.
+        ValueError: a state has an entry that ``scheduler`` does not save.
     """
     for state in states:
         if unknown := state.keys() - scheduler.state_dict().keys():

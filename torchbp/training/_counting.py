@@ -1,4 +1,4 @@
-"""Tells Lightning's counters of steps that it has not made itself."""
+"""Adds to Lightning's counters the steps that Lightning did not take itself."""
 
 from dataclasses import fields
 from typing import Any
@@ -9,7 +9,7 @@ from torchbp.training._lightning import count_stepped_batches
 
 
 def count_updates(trainer: Trainer, updates: int) -> None:
-    """Make Lightning's counters what they are after so many steps on as many batches; it adds the ``training_step`` itself."""
+    """Count ``updates`` steps on as many batches in one ``training_step``; Lightning counts the last one itself."""
     batches = trainer.fit_loop.epoch_loop.batch_progress
     count_steps(trainer, updates - 1)
     _add(batches, updates - 1)
@@ -18,7 +18,7 @@ def count_updates(trainer: Trainer, updates: int) -> None:
 
 
 def count_steps(trainer: Trainer, more: int) -> None:
-    """Tell Lightning of so many steps that it has not made itself."""
+    """Count ``more`` steps that Lightning did not take itself."""
     _add(trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step, more)
 
 

@@ -1,4 +1,4 @@
-"""Learnable activations, drawn: g(z; θ) over z as an image in TensorBoard."""
+"""Draws learnable activations, g(z; θ) over z, as images in TensorBoard."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -13,25 +13,25 @@ from torchbp.activations import Activation
 from torchbp.training._budget import Budget
 
 HEIGHT, WIDTH, Z_MAX = 240, 320, 8.0
-CURVES = 32  # of units with parameters of their own, the first so many
+CURVES = 32  # at most, if each unit has parameters of its own
 WHITE, GRID, START, NOW = (255, 255, 255), (215, 215, 215), (150, 150, 150), (31, 119, 180)
 
 
 class ActivationCurves(Callback):
-    """The curve of each learnable activation over z in [-8, 8], epoch by epoch, as ``g/1`` for layer 1; in grey its start.
+    """Draws each learnable activation over z in [-8, 8], as ``g/1`` for layer 1; its initial curve is grey.
 
-    Its parameters are scalars beside it, where a layer's units share one.
+    If a layer's units share a parameter, it is also a scalar.
 
     Args:
-        every_n_epochs: how often they are drawn.
-        budget: when they are drawn, in place of that.
+        every_n_epochs: draw after every n-th epoch.
+        budget: decides when to draw, instead of ``every_n_epochs``.
     """
 
     def __init__(self, every_n_epochs: int = 1, budget: Budget | None = None) -> None:
         self.every_n_epochs, self.budget = every_n_epochs, budget
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Asked in every process, for all are told the same.
+        # Every process must ask: the answer is broadcast.
         due = self.budget.due(trainer) if self.budget else (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if due and trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
             with self.budget.spending() if self.budget else nullcontext():
@@ -50,11 +50,11 @@ class ActivationCurves(Callback):
 
 @torch.no_grad()
 def curve_image(g: Activation, theta: list[Tensor]) -> np.ndarray:
-    """g(z; θ) over z in [-8, 8] as pixels (3, height, width), one curve a unit where each has parameters of its own.
+    """g(z; θ) over z in [-8, 8] as pixels (3, height, width); one curve per unit if units have their own parameters.
 
     Args:
         g: the activation.
-        theta: its parameters, (C, 1) or (C, n) each.
+        theta: its parameters, each (C, 1), or (C, n) for n units.
     """
     units = min(max(t.shape[-1] for t in theta), CURVES)
     z = torch.linspace(-Z_MAX, Z_MAX, WIDTH).unsqueeze(1)
@@ -78,6 +78,6 @@ def curve_image(g: Activation, theta: list[Tensor]) -> np.ndarray:
 
 
 def line(image: np.ndarray, rows: np.ndarray, color: tuple[int, int, int]) -> None:
-    """A curve that has one row for each column; steep parts are filled from row to row."""
+    """Draw a curve with one row for each column; fill steep parts from row to row."""
     for column, (row, before) in enumerate(zip(rows, [rows[0], *rows[:-1]], strict=True)):
         image[min(row, before) : max(row, before) + 2, column] = color

@@ -1,4 +1,4 @@
-"""What a table is trained with where nothing else is said, chosen by tests/measure_tables.py's tables: see docs/tables.md."""
+"""Training defaults for tables, chosen with tests/measure_tables.py: see docs/tables.md."""
 
 TABLE_DEFAULTS = {
     "model.hidden_sizes": "[100]",
@@ -11,5 +11,5 @@ TABLE_DEFAULTS = {
 
 
 def table_options() -> list[str]:
-    """The defaults as options, to stand before those of the command line."""
+    """The defaults as options, to put before those of the command line, which override them."""
     return [part for name, value in TABLE_DEFAULTS.items() for part in (f"--{name}", value)]

@@ -1,29 +1,29 @@
-"""Says in a line why a run does not learn: which layer shows it, and what to try."""
+"""Says in one line why a run does not learn: which layer shows it, and what to try."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning.pytorch import Trainer
 
-SATURATED = 0.8  # of a layer's activations, at the start
-DEAD = 0.9  # of a layer's units, later on
-VANISHED = 1e-3  # of the last layer's δ
-RISEN = 1.5  # times the cost at the start
-STUCK = 0.99  # of the cost at the start
-EPOCHS, STEPS = 3, 30  # after which the cost is to have moved
-CHANGED = 0.01  # by how much of itself W has to change over a run for it to learn
+SATURATED = 0.8  # share of a layer's activations, at the start
+DEAD = 0.9  # share of a layer's units, after the start
+VANISHED = 1e-3  # norm of δ / norm of the last layer's δ
+RISEN = 1.5  # cost / cost at the start
+STUCK = 0.99  # cost / cost at the start
+EPOCHS, STEPS = 3, 30  # the cost must have moved after these
+CHANGED = 0.01  # least relative change of W over a run that learns
 
 
 @dataclass(frozen=True)
 class Signal:
-    """What one iteration shows of a layer.
+    """What one iteration shows about a layer.
 
     Attributes:
         delta: the norm of δ = ∂L/∂Z, L the mean cost.
-        update: α ‖∂L/∂W‖ / ‖W‖, by how much of itself a step changes W.
-        saturated: the share of activations, of all rows and units, where the slope g' is near 0; None for the last layer.
-        dead: the share of units whose slope is near 0 for every row.
-        reach, steps: of a recurrent layer, how many of the steps an error at a sequence's end reaches back.
+        update: α ‖∂L/∂W‖ / ‖W‖, the relative change of W in a step.
+        saturated: the share of activations, over all rows and units, with a slope g' near 0; None for the last layer.
+        dead: the share of units with a slope near 0 for every row; None for the last layer.
+        reach, steps: for a recurrent layer, how many steps back an error at a sequence's end reaches, and the number of steps.
     """
 
     delta: float
@@ -35,13 +35,13 @@ class Signal:
 
 
 class Diagnosis:
-    """Watches a run from its start."""
+    """Compares a run with its start, and says what goes wrong."""
 
     def __init__(self) -> None:
         self._start: float | None = None
 
     def of(self, cost: float, signals: Sequence[Signal], lr: float, trainer: Trainer) -> str | None:
-        """What is known to be wrong, in words, by the cost and the layers' signals of now; None for nothing."""
+        """What goes wrong, in words, according to the current cost and signals of the layers; None if nothing does."""
         if self._start is None:
             self._start = cost
             return _saturated(signals) or _vanishing(signals)

@@ -1,4 +1,4 @@
-"""Several networks in one module: their joint cost, their own rows, and what they cannot do."""
+"""Several networks in one module: the cost of their mean prediction, bootstrapped rows, and settings that they refuse."""
 
 from typing import Any
 
@@ -11,22 +11,22 @@ from torchbp.nn import BPNetwork
 
 
 def refuse_networks(networks: int | None, bootstrap: bool, engine: str, cuda_graph: bool, sequences: str | None) -> None:
-    """Refuse a number of networks, and what asks for another engine than theirs.
+    """Refuse a number of networks below 2, and settings that several networks cannot be trained with.
 
     Raises:
-        ValueError: it cannot be.
+        ValueError: such a number or setting.
     """
     if networks is None:
         if bootstrap:
-            raise ValueError("bootstrap is True; it is for several networks: say networks: 8")
+            raise ValueError("bootstrap is True; it is for several networks: set networks, for example networks: 8")
         return
     if networks < 2:
         raise ValueError(f"networks is {networks}; it must be 2 or more, or null for one")
     if sequences is not None:
-        raise ValueError(f"networks is {networks}; several are for rows, and the data are sequences")
+        raise ValueError(f"networks is {networks}; several networks are for rows, and the data are sequences")
     if engine in ("autograd", "compiled") or cuda_graph:
         asked = f"engine is {engine}" if engine in ("autograd", "compiled") else "cuda_graph is True"
-        raise ValueError(f"networks is {networks} and {asked}; several are trained by engine: fused, without cuda_graph")
+        raise ValueError(f"networks is {networks} and {asked}; several networks need engine: fused, without cuda_graph")
 
 
 def cost_of_mean(
@@ -38,9 +38,11 @@ def cost_of_mean(
     pos_weight: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The mean cost of the mean prediction of the networks that are ``kept``, (K) of True and False, and that prediction.
+    """The mean cost of the networks' mean prediction, a scalar, and that prediction, (B, nL).
 
-    The rest is as for :meth:`BPNetwork.cost` of one.
+    Args:
+        kept: which networks count, (K) of bool.
+        network, x, y, cost, pos_weight, weight: as for :meth:`BPNetwork.cost`.
     """
     output = network.output_with(cost)
     z = output.pooled(network.logits(x)[kept])
@@ -55,14 +57,15 @@ def cost_of_mean(
 
 
 def bootstrap(loader: Any, networks: int) -> None:
-    """Have a loader's rows come with a weight for each of K networks, (B, K): how often it has drawn them.
+    """Add to a loader's rows a weight for each of K networks, (B, K): how often the network's bootstrap sample has the row.
 
     Raises:
-        ValueError: the rows are of no data module of this package, or have weights already.
+        ValueError: the loader is not from a data module of this package, or its rows already have weights.
     """
     rows = getattr(loader, "rows", None)
     if rows is None or len(rows.shapes) != 2:
-        raise ValueError(f"bootstrap is True; it takes rows of {RowsDataModule.__module__.rpartition('.')[0]}, x and y alone")
+        package = RowsDataModule.__module__.rpartition(".")[0]
+        raise ValueError(f"bootstrap is True; it needs a data module of {package}, without weights of rows")
     generator = torch.Generator().manual_seed(loader.seed or 0)
     drawn = [torch.randint(len(rows), (len(rows),), generator=generator) for _ in range(networks)]
     loader.rows = rows.beside(torch.stack([torch.bincount(one, minlength=len(rows)) for one in drawn], 1).float())

@@ -1,4 +1,4 @@
-"""A split's cost and metrics over an epoch, gathered from what its steps compute anyway."""
+"""Computes a split's cost and metrics over an epoch from the costs and predictions of its steps."""
 
 from collections.abc import Callable
 
@@ -9,39 +9,39 @@ from torchmetrics import MetricCollection
 
 from torchbp.recurrence import told
 
-ROWS_AT_ONCE = 8192  # metrics are updated with so many rows at a time: an update costs more than a step
+ROWS_AT_ONCE = 8192  # rows per update of the metrics: an update takes longer than a step
 
 
 class EpochRows:
-    """The rows of a split that an epoch has seen so far.
+    """Collects costs, predictions and targets of the rows that an epoch has seen.
 
-    ``LightningModule.log`` could show them, but takes as long for one value as a small network for ten steps.
+    It replaces ``LightningModule.log``, which takes as long for one value as ten steps of a small network.
 
     Args:
         split: ``train`` or ``val``.
-        metrics: what to compute of them besides their mean cost; None for nothing.
-        for_metrics: makes of predictions and targets what the metrics take.
+        metrics: the metrics to compute besides the mean cost; None for none.
+        for_metrics: converts predictions and targets to the form that the metrics take.
     """
 
     def __init__(
         self, split: str, metrics: MetricCollection | None, for_metrics: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     ) -> None:
         self.name, self.metrics, self.for_metrics = f"cost/{split}", metrics, for_metrics
-        self.with_metrics = metrics is not None  # which may be left out of an epoch, at whose start this is set
+        self.with_metrics = metrics is not None  # set at the start of an epoch, which may leave them out
         self._values: dict[str, Tensor] = {}
-        self.forget()  # a run before may have been ended in the middle of an epoch
+        self.forget()  # an earlier run may have ended in the middle of an epoch
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Start again without rows."""
         self.cost_sum, self.rows = 0.0, 0
-        self.norms: list[Tensor] = []  # of each step's gradient, where it is clipped
+        self.norms: list[Tensor] = []  # of each step's gradient, if gradients are clipped
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._rows_waiting = 0
         if self.metrics is not None and self.with_metrics:
             self.metrics.reset()
 
     def add(self, cost: float, prediction: Tensor, y: Tensor) -> None:
-        """Count the rows of a step, or of several, with their mean cost; of sequences, steps that have a target are rows."""
+        """Add the rows of one or several steps, with their mean cost; in sequences each step with a target counts as a row."""
         prediction, y = told(prediction, y)
         self.cost_sum += cost * len(y)
         self.rows += len(y)
@@ -52,9 +52,9 @@ class EpochRows:
                 self._update_metrics()
 
     def publish(self, trainer: Trainer) -> None:
-        """Show the rows' mean cost and metrics, over all processes, to callbacks and progress bar, and begin anew.
+        """Give the mean cost and the metrics, over all processes, to callbacks and progress bar, and start again.
 
-        The same processes are to call it at the same time; where there are no rows, nothing is done.
+        All processes must call it at the same time. Without rows it does nothing.
         """
         if not self.rows:
             return
@@ -75,7 +75,7 @@ class EpochRows:
         trainer.progress_bar_metrics[self.name] = self._values[self.name].item()
 
     def log(self, trainer: Trainer) -> None:
-        """Write what was published since the last time to the loggers."""
+        """Write the values published since the last call to the loggers."""
         if trainer.loggers and self._values:
             trainer.logged_metrics.update(self._values)
             values = {name: value.item() for name, value in self._values.items()}

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """Predictions of rows, or of steps that have a target, beside their targets, (N, num_outputs) each; and the mean cost,
-    where it is known.
-    """
+    """Predictions and targets, each (N, num_outputs), of rows or of steps with a target; and the mean cost, if known."""
 
     prediction: Tensor
     y: Tensor
@@ -31,7 +29,7 @@ class Outcome:
 
 
 class Collected(Metric):
-    """Predictions and targets of an evaluation, of all processes."""
+    """Collects predictions and targets of an evaluation, over all processes."""
 
     full_state_update = False
 
@@ -41,24 +39,24 @@ class Collected(Metric):
         self.add_state("y", [], dist_reduce_fx="cat")
 
     def update(self, prediction: Tensor, y: Tensor) -> None:
-        """Add a batch's, (B, num_outputs) each; of sequences with a target at each step, the steps are rows."""
+        """Add a batch, (B, num_outputs) each; in sequences each step with a target counts as a row."""
         prediction, y = told(prediction.detach(), y)
         self.prediction.append(prediction)  # type: ignore[operator, union-attr]
         self.y.append(y)  # type: ignore[operator, union-attr]
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """All of them, on the CPU; a Metric makes one number of one row."""
+        """All predictions and targets, on the CPU; a Metric turns a single row into a number, see :meth:`rows`."""
         return dim_zero_cat(self.prediction).float().cpu(), dim_zero_cat(self.y).float().cpu()  # type: ignore[arg-type]
 
     def rows(self, num_outputs: int) -> tuple[Tensor, Tensor]:
-        """All of them, (N, num_outputs) each, on the CPU."""
+        """All predictions and targets, (N, num_outputs) each, on the CPU."""
         prediction, y = self.compute()
         return prediction.reshape(-1, num_outputs), y.reshape(-1, num_outputs)
 
 
 @torch.no_grad()
 def evaluate(module: "BPModule", rows: Rows) -> Outcome:
-    """The module's predictions of all rows, and their mean cost."""
+    """The module's predictions for all rows, and their mean cost."""
     like = next(module.parameters())
     predictions, ys, total = [], [], 0.0
     for x, y in rows.chunks():
@@ -72,23 +70,23 @@ def evaluate(module: "BPModule", rows: Rows) -> Outcome:
 
 @dataclass
 class Baseline:
-    """What is predicted without looking at x: the training rows' shares of the classes, or their mean."""
+    """A prediction that ignores x: the class shares, or the mean target, of the training rows."""
 
     constant: Tensor  # (num_outputs)
     name: str
 
     def of(self, outcome: Outcome) -> Outcome:
-        """The same rows as the baseline predicts them."""
+        """The baseline's predictions for the same rows."""
         return replace(outcome, prediction=self.constant.expand_as(outcome.y).contiguous(), cost=None)
 
 
 def baseline_of(rows: Rows, task: str, names: Sequence[str]) -> Baseline:
-    """The baseline that the rows, (x, y), give.
+    """The baseline of the training rows.
 
     Args:
-        rows: those to train on.
-        task: what is learned.
-        names: the classes', both of them for ``binary``.
+        rows: the training rows (x, y).
+        task: the network's task.
+        names: the classes' names, both of them for ``binary``.
     """
     total: Any = 0
     number = 0

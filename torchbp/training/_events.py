@@ -1,4 +1,4 @@
-"""What TensorBoard cannot write."""
+"""Names the file in errors of TensorBoard's writer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from torchbp._files import NotWrittenError
 
 @contextmanager
 def naming_events(trainer: Trainer) -> Iterator[None]:
-    """Where TensorBoard does not say which file it cannot write, say so.
+    """Name the event file if TensorBoard cannot write it: TensorBoard's own error does not.
 
     Raises:
-        NotWrittenError: it cannot write its events.
+        NotWrittenError: TensorBoard cannot write its events.
     """
     try:
         yield

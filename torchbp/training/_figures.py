@@ -1,4 +1,4 @@
-"""The pictures of a report, by matplotlib and torchmetrics, and the numbers that are drawn."""
+"""Draws the pictures of a report with matplotlib and torchmetrics, and computes their numbers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from torchbp.training._results import Results
 
 BINS = 10
-POINTS = 500  # of a curve that are kept, evenly spaced
-DRAWN = 10  # curves, classes with a number in each cell times two, targets
-COLUMNS = 20  # the most important ones
+POINTS = 500  # kept of each curve, evenly spaced
+DRAWN = 10  # most targets, and most curves with a legend; a confusion matrix of up to twice as many classes has numbers
+COLUMNS = 20  # most columns in the picture of importances
 
 
 @dataclass
 class Bin:
-    """Of a calibration: rows whose predicted probability is in a tenth; what is not defined is NaN.
+    """One bin of a calibration curve; values that are not defined are NaN.
 
     Args:
-        low, high: the tenth.
-        probability: the mean of what was predicted.
-        share: how many of the rows were of that class.
-        rows: how many there are.
+        low, high: the range of predicted probabilities.
+        probability: the mean predicted probability of its rows.
+        share: the share of its rows that are of the class.
+        rows: the number of its rows.
     """
 
     low: float
@@ -47,9 +47,9 @@ class Bin:
 
 
 def calibration(outcome: Outcome, task: str) -> list[Bin]:
-    """How often the rows are of the class that is predicted with a probability, tenth by tenth.
+    """The share of rows of the predicted class, by its predicted probability, in ten bins.
 
-    It is the probability of the positive class or of a label, or of ``multiclass`` that of the likeliest class.
+    The class is the positive one, a label, or for ``multiclass`` the likeliest class.
     """
     if task == "multiclass":
         p, place = outcome.prediction.max(1)
@@ -78,10 +78,10 @@ def _metric(task: str, classes: int, kind: str) -> Metric:
 
 
 def _curves(outcome: Outcome, task: str, kind: str) -> list[tuple[Tensor, ...]]:
-    """Of each class or label what torchmetrics gives: its two rates and the thresholds."""
+    """For each class or label torchmetrics' curve: two rates, and the thresholds."""
     metric = _metric(task, outcome.prediction.shape[1], kind)
     y = outcome.y.argmax(1) if task == "multiclass" else (outcome.y > 0.5).long()
-    prediction = outcome.prediction.clamp(0, 1)  # of sums of rounded values, too
+    prediction = outcome.prediction.clamp(0, 1)  # a sum of rounded values may lie outside
     if task == "binary":
         prediction, y = prediction[:, 0], y[:, 0]
     metric.update(prediction, y)
@@ -90,7 +90,7 @@ def _curves(outcome: Outcome, task: str, kind: str) -> list[tuple[Tensor, ...]]:
 
 
 def curves(outcome: Outcome, task: str, names: Sequence[str]) -> dict[str, Any]:
-    """ROC and precision by recall of each class or label, of two classes of the positive one; up to 500 points each."""
+    """ROC and precision-recall curves of each class or label (of two classes, the positive one); up to 500 points each."""
     named = names[1:] if task == "binary" else names
     result: dict[str, Any] = {}
     for kind, axes in (("roc", ("false_positive_rate", "true_positive_rate")), ("precision_recall", ("precision", "recall"))):
@@ -209,6 +209,6 @@ def _of_importances(results: "Results") -> Any:
     some = results.importances[:COLUMNS][::-1]
     figure, axes = _figure(6.4, 1.2 + 0.28 * len(some))
     axes.barh([_short(one.column) for one in some], [one.cost for one in some], xerr=[one.cost_deviation for one in some])
-    axes.set_xlabel("by how much the cost rises where the column is shuffled")
+    axes.set_xlabel("rise of the cost when the column is shuffled")
     axes.grid(axis="x", alpha=0.3)
     return figure

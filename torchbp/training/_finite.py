@@ -1,4 +1,4 @@
-"""Finds where in a network numbers are no longer finite."""
+"""Finds the layer of a network where numbers are no longer finite."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from torchbp.recurrence import lengths_of
 
 @torch.no_grad()
 def where_not_finite(network: BPNetwork, a: Tensor) -> str:
-    """The first layer, in words, of which W, b or the weighted input of these inputs (B, n0) is not finite.
+    """The first layer, in words, where W, b or the weighted input is not finite, for inputs (B, n0).
 
-    Of a recurrent layer it is a state, of sequences (B, T, n0).
+    For a recurrent layer it looks at the state instead of the weighted input, for sequences (B, T, n0).
     """
     layer: Any
     if isinstance(network, RecurrentNetwork):

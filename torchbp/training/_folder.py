@@ -1,4 +1,4 @@
-"""The folder of a run in ``logs/``."""
+"""Names, makes and cleans up the folder of a run in ``logs/``."""
 
 import itertools
 import json
@@ -20,19 +20,19 @@ from torchbp.training.checkpoint import FAILED, LOGS
 
 
 def run_name(config: Namespace) -> str:
-    """What the run's folder in logs/ is called: the data set's name, or its file's."""
+    """The name of the run's folder in logs/: that of the data set or of its file."""
     arguments = config.data.get("init_args", {})
     return folder_name(arguments.get("name") or arguments.get("path") or "")
 
 
 def folder_name(path: str) -> str:
-    """What a file's or a data set's runs are called: a folder right in logs/, whatever the path."""
+    """The name of the folder for a file's or a data set's runs, directly in logs/ for any path."""
     stem = Path(path).stem
     return "run" if stem in ("", ".", "..") else stem
 
 
 def claimed(root: Path) -> str:
-    """Make the folder of the next run in ``root``, version_N; runs that start at the same moment get one each."""
+    """Make the next free folder version_N in ``root``; runs that start at the same moment get different ones."""
     root.mkdir(parents=True, exist_ok=True)
     found = [re.fullmatch(r"version_(\d+)", path.name) for path in root.iterdir()]
     for number in itertools.count(max((int(version[1]) + 1 for version in found if version), default=0)):
@@ -43,16 +43,16 @@ def claimed(root: Path) -> str:
 
 
 def own_run(path: str | None) -> Path | None:
-    """The run in logs/ that a checkpoint is of; None for a checkpoint from elsewhere."""
+    """The run in logs/ that a checkpoint belongs to; None for a checkpoint elsewhere."""
     run = Path(path or "").resolve().parent.parent
     return LOGS / run.parent.name / run.name if run.parent.parent == LOGS.resolve() else None
 
 
 def own_config(path: str) -> Path | None:
-    """The config.yaml of the run in logs/ that a checkpoint is of, if it has one.
+    """The config.yaml of the run in logs/ that a checkpoint belongs to, if there is one.
 
     Raises:
-        ValueError: it is empty or damaged.
+        ValueError: the file is empty or damaged.
     """
     run = own_run(path)
     if run is None or not (config := run / "config.yaml").is_file() or config.is_symlink():
@@ -62,27 +62,27 @@ def own_config(path: str) -> Path | None:
             return config
     except (AttributeError, UnicodeDecodeError, yaml.YAMLError):
         pass
-    raise ValueError(f"{config} is empty or damaged; remove it, and say the run's options again or give a --config FILE")
+    raise ValueError(f"{config} is empty or damaged; remove it, and give the run's options again or a --config FILE")
 
 
 def run_options(config: Path, command: str) -> list[str]:
-    """The options by which a run goes on as its config.yaml says; for other commands than fit, those of its data."""
+    """The options that restore a run's settings from its config.yaml; for commands other than fit, its data settings."""
     if command == "fit":
         return ["--config", str(config)]
     return ["--data", json.dumps(yaml.safe_load(config.read_text(encoding="utf-8"))["data"], default=str)]
 
 
 def run_folder(config: Namespace) -> tuple[Path, str, str | None]:
-    """Where the run is written: (logs, name, version); a resumed run goes on in the folder of its checkpoint."""
+    """Where the run is written: (logs, name, version); a resumed run uses the folder of its checkpoint."""
     run = own_run(config["ckpt_path"])
     return (LOGS, run.parent.name, run.name) if run else (LOGS, run_name(config), None)
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the run's config.yaml, whole or not at all.
+    """Writes the run's config.yaml atomically.
 
     Args:
-        trained: by section, what a checkpoint decides in place of the configuration.
+        trained: by section, settings of the checkpoint that replace the configuration's.
     """
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, trained: dict[str, dict[str, Any]]) -> None:
@@ -90,7 +90,7 @@ class SaveConfig(SaveConfigCallback):
         self.trained = trained
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.folder = trainer.log_dir  # a broadcast, in which every process takes part
+        self.folder = trainer.log_dir  # it broadcasts: every process must call it
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -105,10 +105,10 @@ class SaveConfig(SaveConfigCallback):
 
 
 class _Begun(Callback):
-    """Sees a run begin to train, and dismisses callbacks that have done by then all they do: to ask one takes a microsecond.
+    """Notes that training has begun, and removes callbacks that are then finished: calling each takes a microsecond per hook.
 
     Args:
-        done: the kinds of those.
+        done: the classes of those callbacks.
     """
 
     training = False
@@ -116,7 +116,7 @@ class _Begun(Callback):
     def __init__(self, done: tuple[type[Callback], ...]) -> None:
         self.done = *done, type(self)
 
-    # Of a module's hooks on_train_start is the last that refuses. An epoch that is gone on with is not started again.
+    # Not on_train_start: the module's own may still refuse. Not on_train_epoch_start: a resumed epoch does not call it.
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         self.training = True
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -127,13 +127,13 @@ class _Begun(Callback):
 def only_if_trained(
     trainer: Trainer, run: tuple[Path, str, str | None] | None, at_start: tuple[type[Callback], ...] = ()
 ) -> Iterator[None]:
-    """Claim the run's folder; at the block's end, remove what the run made where it has not begun to train.
+    """Make the run's folder; at the block's end, remove it if training never began.
 
-    A run that has, and ends with an error, gets a file that says which.
+    If training began and ended with an error, write the error to a file in the folder.
 
     Args:
-        run: of torchbp's own logger, where it writes: (logs, name, version), without a version for a new run.
-        at_start: the kinds of callbacks that do nothing once it has begun.
+        run: the folder of torchbp's own logger, (logs, name, version); version is None for a new run.
+        at_start: the classes of callbacks that do nothing after training has begun.
     """
     new: list[Path] = []
     failed: Path | None = None
@@ -148,7 +148,7 @@ def only_if_trained(
     trainer.callbacks.append(begun)  # type: ignore[attr-defined]
     try:
         yield
-        if failed and begun.training:  # a run that goes on, and now has ended well
+        if failed and begun.training:  # a resumed run that has now ended well
             failed.unlink(missing_ok=True)
     except Exception as error:
         with suppress(OSError):  # the error may be that nothing can be written

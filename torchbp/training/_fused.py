@@ -1,4 +1,4 @@
-"""The fused engine: many iterations of the text in one ``training_step``, each reported to Lightning."""
+"""The fused engine: takes many gradient-descent steps in one ``training_step``, and counts each for Lightning."""
 
 import sys
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from torchbp.training._lightning import every_n_train_steps
 if TYPE_CHECKING:
     from torchbp.training._module import BPModule
 
-# Under all the names that a Trainer takes.
+# All names that a Trainer has for them.
 PRECISIONS = (None, 32, "32", "32-true", 64, "64", "64-true", "bf16-true")
 SGD_ONLY = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
 STEP_HOOKS = (
@@ -33,11 +33,11 @@ STEP_HOOKS = (
 
 
 class FusedEngine:
-    """Trains a :class:`BPModule` by :class:`torchbp.descent.Descent`.
+    """Trains a :class:`BPModule` with :class:`torchbp.descent.Descent`.
 
     Args:
-        module: a module that is about to be trained, with its optimizer, that of :func:`optimizer_obstacle` None: it holds the
-            learning rate.
+        module: a module that is about to be trained. Its optimizer holds the learning rate; :func:`optimizer_obstacle` must
+            be None.
     """
 
     def __init__(self, module: "BPModule") -> None:
@@ -54,25 +54,25 @@ class FusedEngine:
         self.descent = kind(module.network, module.cost, self.group["lr"], reduce, **how)
 
     def norms(self) -> list[Tensor]:
-        """The norm of each step's gradient since the last time, where gradients are clipped."""
+        """The norm of each step's gradient since the last call, if gradients are clipped."""
         norms, self.descent.norms = self.descent.norms, []
         return norms
 
     def train(
         self, x: Tensor, y: Tensor, batch_size: int, batch_idx: int, weight: Tensor | None = None
     ) -> tuple[float, Tensor]:
-        """Descend on each ``batch_size`` rows in turn.
+        """Take one step for each ``batch_size`` rows in turn.
 
         Args:
             x, y: the rows of the batches, as the data module gives them.
-            batch_idx: the number of batches of this epoch that came before them.
-            weight: what multiplies each row's cost, (B); of K networks (B, K).
+            batch_idx: the number of batches of this epoch before these.
+            weight: the factor of each row's cost, (B), or (B, K) for K networks.
 
         Returns:
             The rows' mean cost and their predictions (B, num_outputs).
 
         Raises:
-            FloatingPointError: a batch's cost that is not finite.
+            FloatingPointError: a batch's cost is not finite.
         """
         module = self.module
         if module.bptt_steps:
@@ -84,7 +84,7 @@ class FusedEngine:
         a, t = module.input_scaling(x), module.network_target(y)
         keeps = module.keep_gradients and ends_epoch
         several = self.trainer.world_size > 1
-        # One process makes the last batch's gradients besides, so that to look at them changes no bit of a parameter.
+        # A single process computes the last batch's gradients separately, so that keeping them changes no bit of a parameter.
         first = batches - 1 if keeps and not several else batches
         costs, predictions = [], []
         with torch.no_grad():
@@ -111,23 +111,23 @@ class FusedEngine:
         if y.dim() == 3:
             counts = [count_of(part) for part in y.split(batch_size)]
             return sum(map(mul, costs, counts)) / max(sum(counts), 1), prediction
-        *full, last = costs  # the last batch may be smaller, and weighs less
+        *full, last = costs  # the last batch may be smaller: weight the costs by rows
         rows = batch_size * len(full)
         return (sum(full) * batch_size + last * (len(x) - rows)) / len(x), prediction
 
     def _of_networks(self, weight: Tensor) -> Tensor:
-        """The rows' weights, of K networks (K, B)."""
+        """The rows' weights; for K networks, (B, K) is turned to (K, B)."""
         return weight.mT if self.module.network.networks is not None and weight.dim() == 2 else weight
 
     def _own_rates(self, lrs: Sequence[float]) -> Sequence[float | Tensor]:
-        """Each batch's α, of K networks 0 for those that are left out."""
+        """Each batch's α; for K networks, 0 for a network that is left out."""
         kept = self.module.kept
         return lrs if kept is None or bool(kept.all()) else [lr * kept for lr in lrs]
 
     def _of_kept(self, costs: Tensor, prediction: Tensor, before: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The means over the networks that have not diverged, of costs (K, batches) and predictions (K, B, nL).
+        """The mean costs and predictions over the networks that have not diverged, of (K, batches) and (K, B, nL).
 
-        One that now has gets its parameters of before, and is left out from then on, unless it is the last.
+        A network that has just diverged gets its earlier parameters back and is left out from now on, unless it is the last.
         """
         kept, parameters = self.module.kept, list(self.module.network.parameters())
         assert kept is not None
@@ -145,7 +145,7 @@ class FusedEngine:
         return costs[kept > 0].mean(0), prediction[kept > 0].mean(0)
 
     def log_band(self) -> None:
-        """Write the epoch's mean cost of the best and of the worst of K networks to the loggers."""
+        """Write the lowest and the highest of K networks' mean costs in this epoch to the loggers."""
         if not self.band:
             return
         assert self.module.kept is not None
@@ -156,7 +156,7 @@ class FusedEngine:
             logger.log_metrics(values, self.trainer.global_step - 1)
 
     def _train_by_parts(self, x: Tensor, y: Tensor, batch_idx: int, weight: Tensor | None) -> tuple[float, Tensor]:
-        """Descend on one batch of sequences after each ``bptt_steps`` steps, the states carried on."""
+        """Take one gradient-descent step per ``bptt_steps`` steps of a batch of sequences; states are carried on."""
         module, descent, network = self.module, self.descent, self.module.network
         assert isinstance(descent, RecurrentDescent)
         assert isinstance(network, RecurrentNetwork)
@@ -184,18 +184,18 @@ class FusedEngine:
                 parameter.copy_(value)
 
     def _keep_gradients(self, a: Tensor, t: Tensor, weight: Tensor | None) -> None:
-        """Leave a batch's ∂L/∂W and ∂L/∂b in the parameters' ``.grad``."""
+        """Put a batch's ∂L/∂W and ∂L/∂b into the parameters' ``.grad``."""
         module = self.module
         with torch.enable_grad():
             network = module.network
             network.zero_grad()
-            if network.networks is not None:  # each network's own, as if it were alone
+            if network.networks is not None:  # each network's own gradients, as if it were alone
                 a, t = (rows.expand(network.networks, *rows.shape) for rows in (a, t))
             cost = network.cost(a, t, module.cost, pos_weight=module.pos_weight, weight=weight)[0]
             cost.sum().backward()
 
     def _learning_rates(self, batches: int, batch_idx: int) -> Sequence[float]:
-        """Each batch's α: schedulers are stepped in between, and after the last by Lightning."""
+        """Each batch's α. Steps the schedulers between batches; Lightning steps them after the last one."""
         lrs = [self.group["lr"]]
         for done in range(batch_idx + 1, batch_idx + batches):
             for config in self.trainer.lr_scheduler_configs:
@@ -214,7 +214,11 @@ class FusedEngine:
         lrs: Sequence[float],
         parameters: list[Tensor],
     ) -> None:
-        """Walk through the batches again, up to the one whose cost is not finite."""
+        """Repeat the steps, up to the batch with a cost that is not finite, and raise.
+
+        Raises:
+            FloatingPointError: with the step and the layer.
+        """
         network = self.module.network
         weights = [None] * len(lrs) if weight is None else weight.split(batch_size)
         for number, (raw, inputs, targets, w, lr) in enumerate(
@@ -231,10 +235,11 @@ class FusedEngine:
 
 
 def updates_ahead(trainer: Trainer, wanted: int, done: int) -> int:
-    """How many of the wanted steps may be taken at once, for Lightning to see every step after which it has something to do.
+    """The largest block of steps, at most ``wanted``, that crosses no Lightning event (epoch end, validation, checkpoint).
 
     Args:
-        done: the number of batches of this epoch that came before.
+        wanted: the number of steps asked for.
+        done: the number of batches of this epoch before these.
     """
     ahead = [wanted, int(trainer.num_training_batches) - done]
     if trainer.max_steps != -1:
@@ -250,13 +255,14 @@ def updates_ahead(trainer: Trainer, wanted: int, done: int) -> int:
 
 
 def trainer_obstacle(trainer: Trainer, engine: str, single: bool = True) -> str | None:
-    """What is asked of a Trainer that the fused, or the compiled, engine does not do, in words; None for nothing.
+    """The Trainer's setting, in words, that the fused or the compiled engine cannot do; None if there is none.
 
     Args:
-        single: whether it is of one network, and step by step without a CUDA graph.
+        engine: the engine's name.
+        single: whether there is one network, and no CUDA graph.
     """
     accumulation = [c.scheduling for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
-    whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)  # copies of the network
+    whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)  # each process has the whole network
     clips = trainer.gradient_clip_val or None
     asked = {
         "gradient_clip_val": clips if engine == "compiled" or not single else None,
@@ -271,7 +277,7 @@ def trainer_obstacle(trainer: Trainer, engine: str, single: bool = True) -> str 
 
 
 def optimizer_obstacle(module: "BPModule") -> str | None:
-    """What the module's optimizer does that is not plain gradient descent on all of the network, in words; None for nothing."""
+    """Why the optimizer is not plain gradient descent on the whole network, in words; None if it is."""
     optimizer = module.optimizers(use_pl_optimizer=False)
     if not isinstance(optimizer, torch.optim.SGD) or len(optimizer.param_groups) != 1:
         return f"the optimizer is {_kind(optimizer)}, not torch.optim.SGD with one group of parameters"
@@ -284,10 +290,10 @@ def optimizer_obstacle(module: "BPModule") -> str | None:
 
 
 def step_watcher(trainer: Trainer) -> str | None:
-    """A callback that wants to see every single step, in words; None where all are content with some."""
+    """A callback with a hook for every step, in words; None if there is none."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if type(callback).__module__.startswith("torchbp.") or isinstance(callback, ModelCheckpoint | ProgressBar):
-            continue  # which know of blocks of steps, or are told of them
+            continue  # they handle blocks of steps
         for hook in STEP_HOOKS:
             if getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook):
                 return f"{_kind(callback)} is told of every step"
@@ -295,13 +301,13 @@ def step_watcher(trainer: Trainer) -> str | None:
 
 
 def refuse_obstacle(obstacle: str | None, engine: str) -> None:
-    """Refuse what an engine that is asked for by its name does not do.
+    """Refuse an obstacle to an engine that was chosen by name.
 
     Raises:
-        ValueError: there is such an obstacle.
+        ValueError: ``obstacle`` is not None.
     """
     if obstacle is not None:
-        raise ValueError(f"{obstacle}; engine: {engine} cannot do that, take engine: autograd")
+        raise ValueError(f"{obstacle}; engine: {engine} cannot do that, use engine: autograd")
 
 
 def _kind(one: object) -> str:
@@ -309,10 +315,10 @@ def _kind(one: object) -> str:
 
 
 def refuse_precision(precision: str | int | None, engine: str) -> None:
-    """Refuse a precision, as one gives it to a Trainer, in which the engine cannot train.
+    """Refuse a Trainer's precision that the engine cannot train in.
 
     Raises:
-        ValueError: mixed precision, or 16 bits of float16.
+        ValueError: mixed precision, or float16.
     """
     refuse_obstacle(None if precision in PRECISIONS else f"precision is {precision}", engine)
 

@@ -11,21 +11,21 @@ from torch import Tensor
 
 from torchbp._text import digits, printable
 
-SHOWN = 30  # classes or targets in a terminal
-WIDE = 12  # classes of which a terminal has room for the confusion matrix
-PAIRS = 10  # of classes taken for one another, where it has not
+SHOWN = 30  # most classes or targets in a terminal
+WIDE = 12  # most classes for a confusion matrix in a terminal
+PAIRS = 10  # pairs of confused classes that are shown instead of a wider matrix
 NONE = "–"
 
 
 @dataclass
 class Grid:
-    """A table to be read: on a terminal, in Markdown or in HTML.
+    """A table to show in a terminal, in Markdown or in HTML.
 
     Args:
-        title: what it shows.
-        header: the names of its columns; the first holds names, the others numbers.
-        rows: its cells, as they are shown.
-        note: what else is to be said of it.
+        title: the title.
+        header: the names of its columns; the first column holds names, the others numbers.
+        rows: its cells, as text.
+        note: a line below the table.
     """
 
     title: str
@@ -34,7 +34,7 @@ class Grid:
     note: str = ""
 
     def as_rich(self) -> RichTable:
-        """The cells, for a terminal."""
+        """The table for a terminal, without title and note."""
         table = RichTable()
         for number, name in enumerate(self.header):
             table.add_column(Text(printable(name)), justify="right" if number else "left")
@@ -43,25 +43,25 @@ class Grid:
         return table
 
     def as_markdown(self, titled: bool = True) -> str:
-        """For a Markdown file; its title, if at all, is a line of its own."""
+        """The table in Markdown; with ``titled``, the title is a line above it."""
         lines = [[*self.header], ["---", *["--:"] * (len(self.header) - 1)], *self.rows]
         text = "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
         return "\n\n".join(filter(None, [_plain(self.title) if titled else "", text, _plain(self.note)]))
 
 
 def _plain(text: str) -> str:
-    """Text without what Markdown, or HTML in it, would act on."""
+    """The text with the special characters of Markdown and HTML escaped."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#&!$~" else c for c in printable(text))
 
 
 def score_grid(title: str, columns: Mapping[str, Mapping[str, float]], rows: Mapping[str, int], note: str = "") -> Grid:
-    """Scores by name, a column each: of splits and of the baseline.
+    """A table of scores: one row per score, one column per split or baseline.
 
     Args:
-        title: the table's.
-        columns: each column's scores by name; one that is not there or no number is not shown.
-        rows: how many rows each column's are of.
-        note: said below the table.
+        title: the table's title.
+        columns: each column's scores by name; a score that is missing or not finite is shown as a dash.
+        rows: the number of rows behind each column's scores.
+        note: a line below the table.
     """
     grid = Grid(title, ["", *columns], note=note)
     grid.rows.append(["rows", *(f"{rows[name]:,}" if name in rows else "" for name in columns)])
@@ -71,12 +71,12 @@ def score_grid(title: str, columns: Mapping[str, Mapping[str, float]], rows: Map
 
 
 def shown(value: float | None) -> str:
-    """A number in three digits, or a dash where there is none."""
+    """A number in three digits, or a dash for None, NaN and infinity."""
     return NONE if value is None or not isfinite(value) else digits(value)
 
 
 def confusion_of(prediction: Tensor, y: Tensor, threshold: float) -> Tensor:
-    """How many rows of each class (rows) were taken for each (columns), (C, C), by predictions (N, C), or (N, 1) of two."""
+    """The confusion matrix (C, C), true class by predicted class, for predictions (N, C), or (N, 1) for two classes."""
     if prediction.shape[1] == 1:
         true, taken, classes = (y[:, 0] > 0.5).long(), (prediction[:, 0] > threshold).long(), 2
     else:
@@ -86,7 +86,7 @@ def confusion_of(prediction: Tensor, y: Tensor, threshold: float) -> Tensor:
 
 @dataclass
 class ClassScores:
-    """How well a class, or a label, is told from the rest; what is not defined is None."""
+    """Scores of one class or label against the rest; None where one is not defined."""
 
     name: str
     precision: float | None
@@ -96,13 +96,13 @@ class ClassScores:
 
 
 def class_scores(confusion: Tensor, names: Sequence[str]) -> list[ClassScores]:
-    """Of each class, by the confusion matrix (C, C)."""
+    """The scores of each class, from the confusion matrix (C, C)."""
     hits, taken, true = confusion.diag().tolist(), confusion.sum(0).tolist(), confusion.sum(1).tolist()
     return [_scores_of(*one) for one in zip(names, hits, taken, true, strict=True)]
 
 
 def label_scores(prediction: Tensor, y: Tensor, names: Sequence[str]) -> list[ClassScores]:
-    """Of each label of ``multilabel``, by predictions (N, C)."""
+    """The scores of each label of ``multilabel``, from predictions (N, C)."""
     taken, true = prediction > 0.5, y > 0.5
     sums = ((taken & true).sum(0).tolist(), taken.sum(0).tolist(), true.sum(0).tolist())
     return [_scores_of(*one) for one in zip(names, *sums, strict=True)]
@@ -115,7 +115,7 @@ def _scores_of(name: str, hits: int, taken: int, true: int) -> ClassScores:
 
 
 def class_grid(title: str, scores: Sequence[ClassScores], most: int | None = SHOWN) -> Grid:
-    """Precision, recall and F1 of each class; of more than ``most``, those with the lowest F1."""
+    """Precision, recall and F1 of each class; if there are more than ``most``, of those with the lowest F1."""
     chosen, note = scores, ""
     if most is not None and len(scores) > most:
         chosen = sorted(scores, key=lambda one: one.f1 if one.f1 is not None else 2)[:most]
@@ -125,7 +125,7 @@ def class_grid(title: str, scores: Sequence[ClassScores], most: int | None = SHO
 
 
 def confusion_grid(confusion: Tensor, names: Sequence[str], wide: int | None = WIDE) -> Grid:
-    """The confusion matrix, or of more than ``wide`` classes the pairs that are confused most."""
+    """The confusion matrix; for more than ``wide`` classes, the pairs that are confused most often."""
     if wide is None or len(names) <= wide:
         rows = [[name, *(f"{count:,}" for count in counts)] for name, counts in zip(names, confusion.tolist(), strict=True)]
         return Grid("true class, and what it was taken for", ["", *names], [*rows])
@@ -140,7 +140,7 @@ def confusion_grid(confusion: Tensor, names: Sequence[str], wide: int | None = W
 
 @dataclass
 class TargetScores:
-    """How near predictions come to a target, in its units; ``r2`` is None where all rows have one value."""
+    """Errors of the predictions of one target, in its units; ``r2`` is None if all rows have the same value."""
 
     name: str
     mae: float
@@ -152,7 +152,7 @@ class TargetScores:
 
 
 def target_scores(prediction: Tensor, y: Tensor, names: Sequence[str], offsets: Sequence[float] = ()) -> list[TargetScores]:
-    """Of each target of ``regression``, by predictions (N, C); ``offsets`` were taken from the targets."""
+    """The scores of each target of ``regression``, from predictions (N, C); ``offsets`` were subtracted from the targets."""
     error, y = (prediction - y).double(), y.double()
     scores = []
     for number, name in enumerate(names):
@@ -166,7 +166,7 @@ def target_scores(prediction: Tensor, y: Tensor, names: Sequence[str], offsets: 
 
 
 def target_grid(title: str, scores: Sequence[TargetScores], most: int | None = SHOWN) -> Grid:
-    """Errors of each target beside its mean and deviation; of more than ``most``, those with the lowest R²."""
+    """Errors, mean and deviation of each target; if there are more than ``most``, of those with the lowest R²."""
     chosen, note = scores, ""
     if most is not None and len(scores) > most:
         chosen = sorted(scores, key=lambda one: one.r2 if one.r2 is not None else 2)[:most]

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from torchbp.training._module import BPModule
 
 REPEATS = 10
-VALUES = 2**27  # of x that the network is given in all: fewer rows where there are many columns
+VALUES = 2**27  # values of x over all evaluations: the more columns, the fewer rows
 
 
 @dataclass
 class Importance:
-    """Of a column: by how much the cost rises and the leading metric falls, the mean of the repeats and their deviation."""
+    """A column's importance: how much the cost rises and the leading metric falls, as mean and deviation of the repeats."""
 
     column: str
     cost: float
@@ -32,16 +32,16 @@ class Importance:
 def importances(
     module: "BPModule", rows: Rows, schema: Any = None, seed: int = 0, names: Sequence[str] | None = None
 ) -> list[Importance]:
-    """The importance of each column, the largest rise of the cost first.
+    """The importance of each column, sorted by the rise of the cost, largest first.
 
-    All features that were made of a column, such as a category's, are shuffled together; a channel of sequences, among all
-    steps.
+    All features of one column, such as those of a category, are shuffled together. A channel of sequences is shuffled over
+    all steps.
 
     Args:
         rows: x (N, num_features) and y.
-        schema: of a table, whose columns have their ``features``; None for a column a feature.
-        seed: of the shuffles.
-        names: of sequences, their channels.
+        schema: a table's schema, with the ``features`` of each column; None if each column is one feature.
+        seed: the seed of the shuffles.
+        names: the names of the channels, for sequences.
     """
     shape = rows.shapes[0]
     groups = _groups(schema, shape[-1]) if names is None else [(name, at, at + 1) for at, name in enumerate(names)]
@@ -66,7 +66,7 @@ def importances(
 
 
 def _groups(schema: Any, width: int) -> list[tuple[str, int, int]]:
-    """Each column's name and where its features are."""
+    """Each column's name, and the first and the end index of its features."""
     if schema is None:
         return [(f"x{number}", number, number + 1) for number in range(width)]
     groups, first = [], 0
@@ -78,11 +78,11 @@ def _groups(schema: Any, width: int) -> list[tuple[str, int, int]]:
 
 
 def _judged(module: "BPModule", x: Tensor, y: Tensor) -> tuple[float, float]:
-    """The mean cost and the leading metric."""
+    """The mean cost and the leading metric: R² for ``regression``, else accuracy."""
     outcome = evaluate(module, Rows(x, y))
     assert outcome.cost is not None
     prediction, y = outcome.prediction.double(), outcome.y.double()
-    if module.task == "regression":  # R², the mean of the targets'
+    if module.task == "regression":  # the mean R² of the targets
         variance = (y - y.mean(0)).square().sum(0)
         return outcome.cost, (1 - (prediction - y).square().sum(0) / variance).mean().item()
     if module.task == "multiclass":

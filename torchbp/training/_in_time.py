@@ -1,4 +1,4 @@
-"""Networks that read sequences: which one is trained, and truncated backpropagation through time."""
+"""Networks for sequences: makes them, and trains them by truncated backpropagation through time."""
 
 from collections.abc import Iterator, Sequence
 from math import isfinite
@@ -28,17 +28,17 @@ def network_of(
     bidirectional: bool,
     networks: int | None = None,
 ) -> BPNetwork:
-    """The network for rows, or where ``sequences`` says so for sequences with a target at the last step or at each.
+    """The network for rows; or for sequences, with a target at the ``last`` step or at ``each``.
 
     Raises:
-        ValueError: what only a network for sequences has, of another; sequences without a hidden layer.
+        ValueError: a setting for sequences in a network for rows; a network for sequences without a hidden layer.
     """
     if sequences not in PLACES:
         raise ValueError(f"sequences is {sequences!r}; it must be last, each or null")
     if pooling not in ("last", "mean"):
         raise ValueError(f"pooling is {pooling!r}; it must be last or mean")
     if pooling == "mean" and sequences != "last":
-        raise ValueError(f"pooling is mean; it is for sequences with one target each, here sequences is {sequences}")
+        raise ValueError(f"pooling is mean; it is for sequences: last, with one target each, here sequences is {sequences}")
     if sequences is None:
         if bidirectional:
             raise ValueError("bidirectional is True; it is for sequences, and the data are rows")
@@ -50,10 +50,10 @@ def network_of(
 
 
 def refuse_bptt_steps(bptt_steps: int | None, sequences: str | None, bidirectional: bool) -> None:
-    """Refuse steps that are not to be cut.
+    """Refuse truncation where it is not possible.
 
     Raises:
-        ValueError: no positive number, sequences without a target at each step, or a network that reads from the end too.
+        ValueError: a number below 1, sequences without a target at each step, or a bidirectional network.
     """
     if bptt_steps is None:
         return
@@ -61,13 +61,11 @@ def refuse_bptt_steps(bptt_steps: int | None, sequences: str | None, bidirection
         raise ValueError(f"bptt_steps is {bptt_steps}; it must be 1 or more")
     if sequences != "each" or bidirectional:
         what = f"sequences is {sequences}" if sequences != "each" else "the network is bidirectional"
-        raise ValueError(
-            f"bptt_steps is {bptt_steps}; it is for a target at each step, and sequences read from the beginning: here {what}"
-        )
+        raise ValueError(f"bptt_steps is {bptt_steps}; it is for sequences: each, and not for bidirectional: here {what}")
 
 
 def parts_of(x: Tensor, y: Tensor, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """So many steps of sequences (B, T, n) after another, as long as a sequence goes on."""
+    """Split sequences (B, T, n) into parts of ``steps`` steps; stop where all sequences have ended."""
     for px, py in zip(x.split(steps, 1), y.split(steps, 1), strict=True):
         if px[:, 0].isnan().all():
             return
@@ -75,15 +73,15 @@ def parts_of(x: Tensor, y: Tensor, steps: int) -> Iterator[tuple[Tensor, Tensor]
 
 
 def count_of(y: Tensor) -> int:
-    """How many targets there are: rows, or steps that have one."""
+    """The number of targets: rows, or steps with a target."""
     return len(y) if y.dim() == 2 else int((~y[..., 0].isnan()).sum())
 
 
 def joined(costs: Sequence[float], predictions: Sequence[Tensor], ys: Sequence[Tensor], y: Tensor) -> tuple[float, Tensor]:
-    """The mean cost of all parts of :func:`parts_of`, and their predictions, NaN where no sequence goes on.
+    """The mean cost over all parts of :func:`parts_of`, and their predictions joined, NaN after all sequences have ended.
 
     Args:
-        costs, predictions, ys: of each part.
+        costs, predictions, ys: those of each part.
         y: the targets of all steps.
     """
     counts = [count_of(part) for part in ys]
@@ -94,19 +92,21 @@ def joined(costs: Sequence[float], predictions: Sequence[Tensor], ys: Sequence[T
 
 
 def step_by_parts(module: "BPModule", x: Tensor, y: Tensor, weight: Tensor | None) -> tuple[Tensor, float, Tensor]:
-    """Descend by autograd after each ``bptt_steps`` steps of sequences; after the last of these Lightning does.
+    """Take a step by autograd after each ``bptt_steps`` steps of sequences; Lightning takes the one after the last part.
 
     Returns:
-        The cost of the last part, which has a gradient, the mean cost of all, and the predictions of all.
+        The cost of the last part, with its graph; the mean cost and the predictions of all parts.
 
     Raises:
-        FloatingPointError: a cost that is not finite.
-        ValueError: several processes.
+        FloatingPointError: a cost is not finite.
+        ValueError: there are several processes.
     """
     network, trainer = module.network, module.trainer
     optimizer: Any = module.optimizers(use_pl_optimizer=False)
     if trainer.world_size > 1:
-        raise ValueError("bptt_steps takes several steps on a batch; of several processes that is for engine: fused")
+        raise ValueError(
+            f"bptt_steps is {module.bptt_steps} and there are {trainer.world_size} processes; that needs engine: fused"
+        )
     assert isinstance(network, RecurrentNetwork)
     states, parts = network.first_states(x), list(parts_of(x, y, module.bptt_steps or x.shape[1]))
     costs: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""What this package uses of jsonargparse without a public name, each with its reason; a test calls each."""
+"""The private parts of jsonargparse that this package uses, each with its reason; a test calls each."""
 
 import argparse
 from collections.abc import Callable
@@ -7,12 +7,12 @@ from jsonargparse import ArgumentParser
 
 
 def set_help(parser: ArgumentParser, option: str, text: str) -> None:
-    """Change the help of an option that is there already: Lightning has added it."""
+    """Change the help of an option that Lightning has added."""
     next(action for action in parser._actions if action.dest == option).help = text
 
 
 def hide(parser: ArgumentParser, hidden: Callable[[str], bool]) -> None:
-    """Leave out of the help the options of which ``hidden`` is true: a class's are all added at once."""
+    """Hide the options from the help for which ``hidden`` is true: jsonargparse adds all options of a class at once."""
     for action in parser._actions:
         if hidden(action.dest):
             action.help = argparse.SUPPRESS

@@ -1,6 +1,6 @@
-"""What this package uses of Lightning without a public name, each with its reason.
+"""The private parts of Lightning that this package uses, each with its reason.
 
-A test calls each, so that it names the one that a new version of Lightning has changed.
+A test calls each, and so names the part that a new version of Lightning has changed.
 """
 
 from collections.abc import Callable
@@ -13,20 +13,20 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 
 def every_n_train_steps(checkpoint: ModelCheckpoint) -> int:
-    """After how many steps it saves, 0 for never: a block of steps must not cross one that it saves after."""
+    """After how many steps it saves, 0 for never: a block of steps must not cross a step that it saves after."""
     return checkpoint._every_n_train_steps
 
 
 def count_stepped_batches(trainer: Trainer, batches: int) -> None:
-    """Have Lightning count as many batches more that were stepped on: by it loggers tell the steps apart."""
+    """Add ``batches`` to Lightning's count of batches with a step: loggers use it as the step."""
     trainer.fit_loop.epoch_loop._batches_that_stepped += batches
 
 
 def copies_this_process(trainer: Trainer) -> bool:
-    """Whether the run is in copies of this process, of which nothing comes back."""
+    """Whether the run is in copies of this process, which return nothing to it."""
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
 def instantiator(cli: LightningCLI, key: str) -> Callable[..., Any]:
-    """What Lightning's command line makes the model or the data with, and keeps the arguments of; ours stands before it."""
+    """Lightning's function that makes the model or the data and keeps its arguments; our own instantiators call it."""
     return _InstantiatorFn(cli=cli, key=key)

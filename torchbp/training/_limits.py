@@ -1,4 +1,4 @@
-"""Numbers that Lightning's Trainer takes, though nothing would come of them."""
+"""Refuses numbers that Lightning's Trainer accepts but that make no sense."""
 
 from jsonargparse import Namespace
 
@@ -16,7 +16,7 @@ def refuse_limits(trainer: Namespace, command: str) -> None:
     """Refuse such numbers among the Trainer's options.
 
     Raises:
-        ValueError: there is one.
+        ValueError: an option is too small.
     """
     numbers = {name: value for name, value in trainer.items() if isinstance(value, int | float)}
     for name, value in numbers.items():

@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture, for TensorBoard: drawn by Pillow, which takes a hundredth of matplotlib's time."""
+"""Draws the confusion matrix for TensorBoard, with Pillow: a hundredth of the time that matplotlib takes."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ PAPER, INK, SHADE = (255, 255, 255), (30, 30, 30), (31, 119, 180)
 
 
 def matrix_image(confusion: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Pixels (3, height, width): a row for each true class, a column for what it was taken for, darker the larger its share.
+    """The confusion matrix as pixels (3, height, width): true classes down, predicted classes across; larger shares are darker.
 
     Args:
-        confusion: how many rows, (C, C).
-        names: the classes'.
+        confusion: the numbers of rows, (C, C).
+        names: the classes' names.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -35,7 +35,7 @@ def matrix_image(confusion: np.ndarray, names: Sequence[str]) -> np.ndarray:
             draw.rectangle((x, top, x + side, top + side), color, (215, 215, 215))
             draw.text((x + side / 2, top + side / 2), text, PAPER if share > 0.5 else INK, font, "mm")
     draw.text((8, left + side * len(names) + 8), "rows: true class, columns: taken for", INK, font)
-    # Names of columns are written upwards.
+    # The names of columns are written upwards.
     upright = Image.new("RGB", (left, side * len(names)), PAPER)
     above = ImageDraw.Draw(upright)
     for taken, label in enumerate(labels):

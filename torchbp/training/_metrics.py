@@ -1,4 +1,4 @@
-"""The metrics of each task, from torchmetrics."""
+"""Chooses the metrics of each task, from torchmetrics."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,13 +25,13 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 class _Ranked(Metric):
-    """Mixed into a metric that ranks rows, which is undefined of a class that no row has, or all rows have.
+    """A mixin for metrics that rank rows, which are undefined for a class that no row has, or every row has.
 
-    The mean is over the other classes, and NaN where there are none.
+    The mean is over the classes where the metric is defined, and NaN if there are none.
     """
 
     target: Any
-    absent: Sequence[int] = ()  # the outputs for which it was undefined when last computed
+    absent: Sequence[int] = ()  # the outputs where the metric was undefined when last computed
 
     def compute(self) -> Tensor:
         target = dim_zero_cat(self.target)
@@ -39,7 +39,7 @@ class _Ranked(Metric):
         defined = ((of_each > 0) & (of_each < len(target))).flatten()
         self.absent = (~defined).nonzero().flatten().tolist()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # which say that an undefined one counts as 0
+            warnings.simplefilter("ignore", UserWarning)  # they say that an undefined value counts as 0
             values = torch.atleast_1d(super().compute())  # type: ignore[safe-super]
         return values[defined].mean()
 
@@ -53,7 +53,7 @@ def _ranked(kind: type[Metric], *args: Any, **options: Any) -> Metric:
 
 
 class _DefinedR2(R2Score):
-    """NaN of fewer than two rows; the mean over the targets that are not constant in them."""
+    """The mean R² over the targets that are not constant; NaN for fewer than two rows."""
 
     def __init__(self) -> None:
         super().__init__(multioutput="raw_values")
@@ -66,12 +66,12 @@ class _DefinedR2(R2Score):
 
 
 class SplitMetrics(MetricCollection):
-    """The metrics of a split that are defined of its rows; what has a unit is there for each target.
+    """The metrics of a split; those in the target's units have one value per target.
 
     Attributes:
-        targets: what the targets are called, where there are several.
-        undefined: the names of the metrics that the rows did not define when last computed.
-        absent: the outputs, that is the classes or labels, for which some were not.
+        targets: the names of the targets, if there are several.
+        undefined: the names of the metrics that were undefined when last computed.
+        absent: the outputs (classes or labels) where some metric was undefined.
     """
 
     def __init__(self, metrics: Mapping[str, Metric], postfix: str, num_targets: int = 1) -> None:
@@ -81,7 +81,7 @@ class SplitMetrics(MetricCollection):
         self.absent: Sequence[int] = ()
 
     def compute(self) -> dict[str, Any]:
-        """Each one's value by its name, as in :attr:`names`."""
+        """The value of each metric that is defined, by its name in :attr:`names`."""
         values: dict[str, Tensor] = {}
         for name, value in super().compute().items():
             values.update(zip(self._of_targets(name, value.numel()), value.flatten(), strict=True))
@@ -91,13 +91,13 @@ class SplitMetrics(MetricCollection):
         return {name: value for name, value in values.items() if name not in self.undefined}
 
     def why_undefined(self, classes: Sequence[str]) -> str:
-        """What the rows did not define, in a line, or several.
+        """Which metrics are undefined for the rows, and why, in one or more lines.
 
         Args:
-            classes: what the outputs are called; of two classes both.
+            classes: the names of the outputs; for two classes, both.
         """
         ranked = [str(name) for name, metric in self.items(copy_state=False) if isinstance(metric, _Ranked)]
-        lines = [f"{name}: n/a, undefined of these rows" for name in self.undefined if name not in ranked]
+        lines = [f"{name}: n/a, undefined for these rows" for name in self.undefined if name not in ranked]
         if self.absent:
             names = [repr(classes[number]) for number in self.absent] if len(self.absent) < len(classes) else ["one class"]
             if len(classes) == 2 and len(self.absent) == 1:
@@ -110,7 +110,7 @@ class SplitMetrics(MetricCollection):
 
     @property
     def names(self) -> list[str]:
-        """What :meth:`compute` may name."""
+        """The names that :meth:`compute` may return."""
         sizes = [getattr(metric, "num_outputs", 1) for metric in self.values(copy_state=False)]
         return [one for name, size in zip(self.keys(), sizes, strict=True) for one in self._of_targets(str(name), size)]
 
@@ -122,8 +122,8 @@ class SplitMetrics(MetricCollection):
 def metrics_of(task: str, num_outputs: int, split: str, threshold: float = 0.5) -> SplitMetrics:
     """Accuracy, F1, AUROC and average precision for classes; MAE, MSE and R² for regression.
 
-    Named after the split, ``accuracy/val``. The training split has no AUROC and average precision, which keep every prediction
-    and sort them. Each target has an MAE and an MSE of its own. Of two classes the positive one is predicted above
+    Names end with the split, as in ``accuracy/val``. The training split has no AUROC and no average precision: these keep and
+    sort all predictions. Each target has its own MAE and MSE. For two classes, the positive one is predicted above
     ``threshold``.
     """
     if task == "regression":

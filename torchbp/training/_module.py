@@ -1,4 +1,4 @@
-"""The LightningModule: network, cost and plain gradient descent."""
+"""The LightningModule: a network, its cost, and plain gradient descent."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -40,70 +40,71 @@ from torchbp.training._metrics import SplitMetrics, metrics_of
 from torchbp.training._schedule import refuse_failing
 from torchbp.training._threshold import DEFAULT, best_threshold, refuse_threshold
 
-ENGINES = ("autograd", "fused")  # between which auto chooses
-MAX_LAYERS = 1000  # hidden ones
+ENGINES = ("autograd", "fused")  # auto chooses between these
+MAX_LAYERS = 1000  # hidden layers
 
 
 class BPModule(LightningModule):
     """The text's network, trained by backpropagation and gradient descent, W ← W - α ∂L/∂W (equation 3.2g).
 
-    Batches are ``(x, y)``: x (B, num_features), y (B, num_outputs) with values in [0, 1] for classes, one column a class; or
+    Batches are ``(x, y)``: x (B, num_features), y (B, num_outputs) with values in [0, 1] for classes, one column per class; or
     ``(x, y, weight)`` with a weight (B) for the cost of each row.
-    Called on x, it gives predictions (B, num_outputs): the outputs' activations, or values in the target's units.
+    Called on x, it returns predictions (B, num_outputs): the outputs' activations, or values in the target's units.
 
     Args:
         num_features: n0, the width of x.
         num_outputs: nL, the width of y.
-        hidden_sizes: the widths of the layers between; empty for none.
+        hidden_sizes: the widths of the hidden layers; empty for none.
         task: ``binary`` and ``multilabel`` have a sigmoid for each output, ``multiclass`` has softmax outputs, ``regression``
-            has linear outputs and a target that is standardised while it trains.
+            has linear outputs and a target that is standardised in training.
         cost: ``cross_entropy`` (equations 3.1c and 4.2; the default for classes) or ``squared_error`` (3.1a; for regression).
-        output: the activation of the last layer where it is not the task's own: ``sigmoid`` gives each class of ``multiclass``
-            a sigmoid, one class against the rest.
-        activation: of the hidden layers, one for all or a list of one each: a name of :mod:`torchbp.activations`, or
-            ``package.module:name`` for one of your own.
-        activation_per_unit: whether each unit learns the parameters of its activation for itself.
-        lr: the learning rate α; ``auto`` takes 1/λ, λ the largest eigenvalue of the cost's Hessian at the start, by
-            :func:`torchbp.curvature.lr_from_curvature` of the first batches to train on. What was found takes the place of
-            ``auto`` in the hyperparameters, and with them in checkpoints.
-        lr_factor: what the learning rate that ``auto`` finds is multiplied by.
-        clip: so many deviations from the mean are the most that an input counts as, where inputs are standardised; None for no
-            limit. Columns with a few very large values do not upset the rest then.
-        pos_weight: multiplies the cross-entropy's term of the positive class, y ln a, of every output, or of each by a list;
-            ``balanced`` takes each output's negatives by its positives in the training split, so that both count alike.
-        class_weight: multiplies softmax's cross-entropy by the weight of the row's class, a list of one each; ``balanced``
-            takes N / (C n_c) of the training split's rows.
+        output: the activation of the last layer, if not the task's own: ``sigmoid`` gives each class of ``multiclass`` a
+            sigmoid, one class against the rest.
+        activation: the activation of the hidden layers, or a list with one for each: a name of :mod:`torchbp.activations`, or
+            ``package.module:name`` for your own.
+        activation_per_unit: whether each unit learns its own parameters of the activation.
+        lr: the learning rate α. ``auto`` takes 1/λ, where λ is the largest eigenvalue of the cost's Hessian at the start, from
+            the first training batches (:func:`torchbp.curvature.lr_from_curvature`). The value found replaces ``auto`` in the
+            hyperparameters and in checkpoints.
+        lr_factor: multiplies the learning rate that ``auto`` finds.
+        clip: clips standardised inputs to this many standard deviations from the mean, so that a few very large values do not
+            dominate; None for no limit. Inputs that are not standardised are not clipped.
+        pos_weight: multiplies the cross-entropy's term of the positive class, y ln a: one number, or a list with one for each
+            output. ``balanced`` takes negatives / positives of each output in the training split.
+        class_weight: multiplies softmax's cross-entropy by the weight of the row's class: a list with one for each class.
+            ``balanced`` takes N / (C n_c), from the training split.
         label_smoothing: the share of softmax's targets that is spread evenly over all classes.
-        threshold: of two classes the positive one is predicted where its probability is above this number, 0.5 for None; ``f1``
-            chooses it on the validation rows, epoch by epoch, for the highest F1, ``miss:R`` for the least cost there if a
-            missed positive costs R false alarms. Checkpoints have the number.
+        threshold: for two classes, the positive one is predicted if its probability is above this number; None for 0.5. ``f1``
+            and ``miss:R`` choose it on the validation rows in every epoch: ``f1`` for the highest F1, ``miss:R`` for the lowest
+            cost if a missed positive costs R false alarms. Checkpoints hold the number.
         init: ``glorot`` or ``normal``, as in :class:`torchbp.nn.BPNetwork`; for sequences also ``orthogonal``, as in
             :class:`torchbp.nn.RecurrentNetwork`.
-        sequences: None where x are rows. Else x is (B, T, num_features), NaN after a sequence's end, and y is of the ``last``
-            step, (B, num_outputs), or of ``each``, (B, T, num_outputs), and hidden layers are recurrent. The data say which.
-        pooling: of sequences with one target, whether it is predicted from the ``last`` state or from the ``mean`` of all.
-        bidirectional: whether sequences are read from the end too, by as many units.
-        bptt_steps: of sequences with a target at each step, after how many steps one of gradient descent is taken; the error
-            goes no further back than these (truncated backpropagation through time), the states are carried on.
-        lr_scheduler: what makes a scheduler of the optimizer; none keeps α constant.
+        sequences: None if x are rows. Else x is (B, T, num_features), NaN after a sequence's end; y is (B, num_outputs), for
+            the ``last`` step, or (B, T, num_outputs), for ``each`` step; and the hidden layers are recurrent. The command line
+            takes it from the data.
+        pooling: for sequences with one target, whether it is predicted from the ``last`` state or the ``mean`` of all states.
+        bidirectional: whether as many units again read the sequences from the end.
+        bptt_steps: for sequences with a target at each step, take a gradient-descent step after this many time steps. The error
+            goes back no further (truncated backpropagation through time); the states are carried on.
+        lr_scheduler: makes a scheduler from the optimizer; None keeps α constant.
         lr_scheduler_interval: whether the scheduler is stepped once an ``epoch`` or at every ``step``.
-        engine: ``autograd`` trains by the autograd Functions and ``torch.optim.SGD``, ``fused`` by
-            :class:`torchbp.descent.Descent`, many times faster on small networks; the parameters are the same. ``auto`` is
-            fused where that can do what the run asks, and no callback is told of every step; else autograd. ``compiled`` is
+        engine: ``autograd`` trains with the autograd Functions and ``torch.optim.SGD``, ``fused`` with
+            :class:`torchbp.descent.Descent`, many times faster on small networks; the parameters are the same. ``auto`` takes
+            fused if it can do what the run asks and no callback has a hook for every step, else autograd. ``compiled`` is
             fused with up to 32 steps compiled as one function, for long runs of small networks; it needs a C++ compiler.
-        steps_per_execution: how many steps the fused engine takes in one ``training_step``, which is all that callbacks see of
-            them; None for as many as take about a tenth of a second. Epochs, ``max_steps``, validation and checkpoints come
-            after the very step that they are asked for, whatever this is.
-        train_metrics: whether accuracy and the like are computed of the training split too, besides its cost; what they cost
-            is felt where an epoch takes milliseconds.
+        steps_per_execution: how many steps the fused engine takes in one ``training_step``; callbacks see only these blocks.
+            None for about a tenth of a second. Blocks end where an epoch, ``max_steps``, validation or a checkpoint is due.
+        train_metrics: whether metrics such as accuracy are computed for the training split too, besides its cost. This takes
+            a noticeable time if an epoch takes milliseconds.
         cuda_graph: whether the fused engine replays its step as a CUDA graph.
-        networks: so many networks, which differ by their initial weights, are trained side by side by the fused engine; the
-            prediction is the mean of theirs, and the cost that of the prediction. One that diverges is left out. None for one.
-        bootstrap: whether each of them has rows of its own, drawn with replacement: a row counts as often as it is drawn.
+        networks: the number of networks that the fused engine trains side by side; they differ by their initial weights. The
+            prediction is the mean of theirs, the cost that of this prediction. A network that diverges is left out. None for
+            one network.
+        bootstrap: whether each network has its own sample of rows, drawn with replacement; a row counts as often as drawn.
 
     Raises:
-        ValueError: an argument outside what is said above; a Trainer that asks the fused engine for what it cannot do.
-        FloatingPointError: while training, when the cost or a parameter is no longer finite.
+        ValueError: an argument is outside its range, or the Trainer asks the fused engine for something it cannot do.
+        FloatingPointError: in training, when the cost or a parameter is no longer finite.
     """
 
     pos_weight: Tensor | None
@@ -162,7 +163,7 @@ class BPModule(LightningModule):
             raise ValueError(f"engine is {engine!r}; it must be one of auto, {', '.join(ENGINES)}, compiled")
         if steps_per_execution is not None and (engine == "autograd" or steps_per_execution < 1):
             raise ValueError(
-                f"steps_per_execution is {steps_per_execution}; it must be 1 or more, and is for engine: fused only"
+                f"steps_per_execution is {steps_per_execution}; it must be 1 or more, with another engine than autograd"
             )
         if cuda_graph and engine in ("autograd", "compiled"):
             raise ValueError(f"cuda_graph is for engine: fused only, here engine is {engine}")
@@ -177,8 +178,8 @@ class BPModule(LightningModule):
         self.save_hyperparameters(ignore=["lr_scheduler"], logger=False)
         self.hparams.update(hidden_sizes=hidden_sizes, cost=entry.cost, output=entry.name)
         self.task, self.cost = task, entry.cost
-        self.engine: str = engine  # in a run that which it has, and where that is autograd by auto, why
-        self.obstacle: str | None = None
+        self.engine: str = engine  # in a run, the engine that auto has chosen
+        self.obstacle: str | None = None  # why auto has chosen autograd
         self.lr, self.lr_factor, self.lr_was_found = lr, lr_factor, False
         self.threshold_rule = threshold if isinstance(threshold, str) else None
         self.threshold = DEFAULT if threshold is None or isinstance(threshold, str) else threshold
@@ -187,11 +188,10 @@ class BPModule(LightningModule):
         self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
         self.steps_per_execution, self.cuda_graph = steps_per_execution, cuda_graph
         self.train_metrics, self.keep_gradients, self.bptt_steps = train_metrics, False, bptt_steps
-        # For metrics besides the cost; None for those of every epoch.
-        self.budget: Budget | None = None
+        self.budget: Budget | None = None  # when to compute metrics besides the cost; None for every epoch
         self.register_buffer("pos_weight", weight_of_each("pos_weight", pos_weight, num_outputs))
         self.register_buffer("class_weight", weight_of_each("class_weight", class_weight, num_outputs))
-        self.register_buffer("kept", None if networks is None else torch.ones(networks))  # 0 for one that has diverged
+        self.register_buffer("kept", None if networks is None else torch.ones(networks))  # 0 for a network that diverged
         sizes = [num_features, *hidden_sizes, num_outputs]
         try:
             how = activation, activation_per_unit, sequences, pooling, bidirectional, networks
@@ -206,19 +206,19 @@ class BPModule(LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **arguments: Any) -> Self:  # type: ignore[override]
-        """The network of a checkpoint, on the CPU; ``arguments`` are those of the class that are to differ.
+        """Load the network of a checkpoint, on the CPU; ``arguments`` override those of the class.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: a file that is no checkpoint, or holds more than tensors and plain values.
+            FileNotFoundError: the file does not exist.
+            ValueError: the file is not a checkpoint, or holds more than tensors and plain values.
         """
         from torchbp.training.checkpoint import load_checkpoint, load_module
 
-        arguments.pop("weights_only", None)  # they are never anything else
+        arguments.pop("weights_only", None)  # always true
         return load_module(load_checkpoint(checkpoint_path), cls, **arguments)  # type: ignore[return-value]
 
     def configure_callbacks(self) -> list[Callback]:
-        # A run's first hook, before Lightning refuses on its own and without a word of the engine.
+        # The first hook of a run: Lightning's own errors come later and do not mention the engine.
         self.engine = self.hparams["engine"]
         self._take_fused_unless(trainer_obstacle(self.trainer, self.engine, not (self.hparams["networks"] or self.cuda_graph)))
         if self.hparams["engine"] == "auto":
@@ -226,22 +226,22 @@ class BPModule(LightningModule):
         return []
 
     def _take_fused_unless(self, obstacle: str | None) -> None:
-        """Where auto has not settled on autograd before, take the fused engine, or where something stands against it autograd.
+        """Choose the fused engine, or autograd if there is an obstacle; a choice of autograd is final.
 
         Raises:
-            ValueError: the fused engine is asked for by its name, and there is an obstacle.
+            ValueError: there is an obstacle, and the engine was chosen by name or there are several networks.
         """
         if self.engine == "autograd":
             return
         if obstacle and self.hparams["networks"]:
-            raise ValueError(f"{obstacle}; several networks, side by side, cannot be trained so")
+            raise ValueError(f"{obstacle}; several networks cannot be trained with that")
         if self.hparams["engine"] != "auto":
             refuse_obstacle(obstacle, self.engine)
         else:
             self.engine, self.obstacle = ("autograd" if obstacle else "fused"), obstacle
 
     def setup(self, stage: str) -> None:
-        # Lightning does this too, but after it has restored a checkpoint, which would lose digits to float32.
+        # Lightning does this too, but after it has restored a checkpoint, whose float64 values would be rounded to float32.
         self.trainer.precision_plugin.convert_module(self)
         data: Any = getattr(self.trainer, "datamodule", None)
         if len(targets := getattr(data, "targets", ())) == self.hparams["num_outputs"]:
@@ -254,18 +254,22 @@ class BPModule(LightningModule):
             self._validated = EpochRows("val", self.split_metrics("val"), self._for_metrics)
             self._to_choose_by = Collected().to(self.device) if self.threshold_rule else None
             self.observed = True
-            # One process reads the training split for all of them.
+            # One process reads the training split for all.
             if self.trainer.is_global_zero:
                 self.fit_scaling(data)
             for buffer in self.buffers():
                 buffer.copy_(self.trainer.strategy.broadcast(buffer))
 
     def fit_scaling(self, data: Any) -> None:
-        """Take balanced weights, and if it wants it the scaling, from a data module's training split."""
+        """Compute balanced weights, and the scaling if ``data.standardize``, from a data module's training split.
+
+        Raises:
+            ValueError: balanced weights, and the data module has no ``split_rows``; a target outside the output's range.
+        """
         for name, balance in (("pos_weight", balanced_positives), ("class_weight", balanced_classes)):
             if self.hparams[name] == "balanced":
                 if not hasattr(data, "split_rows"):
-                    raise ValueError(f"{name} is 'balanced'; that takes a data module of torchbp.data, or give the weights")
+                    raise ValueError(f"{name} is 'balanced'; that needs a data module of torchbp.data; else give the weights")
                 getattr(self, name).copy_(balance(data.split_rows("train")))
         if self.task == "regression" and not self.entry.takes_any and hasattr(data, "split_rows"):
             for y in targets(data.split_rows("train")):
@@ -281,13 +285,13 @@ class BPModule(LightningModule):
         return prediction if self.kept is None else prediction.mean(0)
 
     def members(self, x: Tensor) -> Tensor:
-        """The predictions of each of K networks that are kept, (K, B, num_outputs); of one network (B, num_outputs)."""
+        """The predictions of each network that is kept, (K, B, num_outputs); (B, num_outputs) for a single network."""
         prediction = self.network(self.input_scaling(x))
         prediction = prediction if self.kept is None else prediction[self.kept > 0]
         return prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
     def network_target(self, y: Tensor) -> Tensor:
-        """The targets (B, num_outputs) as the network's cost takes them: standardised, or smoothed and weighted."""
+        """The targets (B, num_outputs) in the form for the network's cost: standardised, or smoothed and weighted."""
         if self.target_scaling is not None:
             return self.target_scaling(y)
         if self.label_smoothing:
@@ -295,7 +299,7 @@ class BPModule(LightningModule):
         return y if self.class_weight is None else y * self.class_weight
 
     def cost_and_prediction(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The batch's mean cost, a scalar that has a gradient, and its predictions (B, num_outputs), without one.
+        """The batch's mean cost, a scalar with its graph, and its predictions (B, num_outputs), detached.
 
         ``weight`` (B) multiplies each row's cost.
         """
@@ -305,7 +309,7 @@ class BPModule(LightningModule):
         return cost, prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
     def on_train_start(self) -> None:
-        self._take_fused_unless(optimizer_obstacle(self))  # a checkpoint may have brought another
+        self._take_fused_unless(optimizer_obstacle(self))  # only now: a checkpoint may have changed the optimizer's state
         self._fused = None if self.engine == "autograd" else FusedEngine(self)
         if self.hparams["bootstrap"]:
             bootstrap(self.trainer.train_dataloader, self.hparams["networks"])
@@ -319,21 +323,21 @@ class BPModule(LightningModule):
 
     @property
     def updates_ahead(self) -> Callable[[int, int], int] | None:
-        """What a loader is to ask how many batches the next ``training_step`` takes; None where that is always one."""
+        """Tells a loader how many batches the next ``training_step`` takes; None if always one."""
         return None if self.engine == "autograd" else self._updates_ahead
 
     def _updates_ahead(self, done: int, batch_size: int) -> int:
-        if self.engine == "autograd":  # settled on since the loader was made
+        if self.engine == "autograd":  # chosen after the loader was made
             return 1
         if self.hparams["sequences"] and (self.bptt_steps or not self._steps_of_sequences):
-            return 1  # a block of as many as rows may have could be hours of long sequences
+            return 1  # the length is not known yet: a block could take hours
         weights, values = (max(self._steps_of_sequences, 1) * each for each in self._weights_and_values(batch_size))
         return updates_ahead(self.trainer, self.steps_per_execution or automatic_steps(weights, values, batch_size), done)
 
-    _steps_of_sequences = 0  # of the latest batch
+    _steps_of_sequences = 0  # in the latest batch
 
     def _weights_and_values(self, batch_size: int) -> tuple[int, int]:
-        """How many products there are for a row, or for a step, and how many values a batch has."""
+        """The number of products for a row (or a step of a sequence), and the number of values in a batch."""
         weights = sum(parameter.numel() for parameter in self.network.parameters())
         return weights, batch_size * (self.hparams["num_features"] + 2 * self.hparams["num_outputs"])
 
@@ -362,21 +366,21 @@ class BPModule(LightningModule):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_epoch_end(self) -> None:
-        self._publish(self._trained)  # where something else has ended the epoch
+        self._publish(self._trained)  # if the epoch ended before its last batch
         self._trained.log(self.trainer)
         if self._fused is not None:
             self._fused.log_band()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.trainer.is_last_batch or self.global_step == self.trainer.max_steps:
-            self._publish(self._trained)  # for callbacks to find it where validation starts and the epoch ends
-        # Lightning tells its progress bar of the block's first batch.
+            self._publish(self._trained)  # callbacks need it when validation starts and when the epoch ends
+        # Lightning gives its progress bar only the block's first batch.
         bar = self.trainer.progress_bar_callback
         if self._fused is not None and bar is not None:
             bar.on_train_batch_end(self.trainer, self, outputs, batch, self.trainer.fit_loop.batch_idx)
 
-    # To Lightning both engines optimise automatically, so that it schedules and counts alike; but the fused one has done by
-    # the end of training_step what these are for, and it may have left gradients.
+    # Both engines use Lightning's automatic optimization, so that schedulers and counters work. The fused engine has taken its
+    # steps by the end of training_step, and may keep gradients: the next three hooks do nothing for it.
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         if self._fused is None:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
@@ -391,7 +395,7 @@ class BPModule(LightningModule):
         if self._fused is None:
             super().backward(loss, *args, **kwargs)
 
-    # By itself Lightning does this to each of the metrics too, which takes longer than to validate.
+    # Lightning's own hooks also switch each metric, which takes longer than validation.
     def on_validation_model_eval(self) -> None:
         children = [child for name, child in self.named_children() if name != "metrics"]
         self._in_training = [module for child in children for module in child.modules() if module.training]
@@ -458,14 +462,14 @@ class BPModule(LightningModule):
         for group in scheduler.optimizer.param_groups:
             if not 0 <= group["lr"] < inf:
                 name = type(scheduler).__name__
-                raise ValueError(f"lr_scheduler {name} makes the learning rate {group['lr']:g}; it must be finite, 0 or more")
+                raise ValueError(f"lr_scheduler {name} sets the learning rate to {group['lr']:g}; it must be finite, 0 or more")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved, own = checkpoint.get("hyper_parameters", {}), self.hparams
         for name in ("num_features", "hidden_sizes", "num_outputs", "task", "networks", "sequences"):
             if name in saved and saved[name] != own[name]:
                 raise ValueError(f"the checkpoint is of another network: its {name} is {saved[name]}, here it is {own[name]}")
-        if self.lr == "auto" and "lr" in saved:  # a run goes on with what it has found
+        if self.lr == "auto" and "lr" in saved:  # a resumed run keeps the rate that it has found
             self.lr = self.hparams["lr"] = saved["lr"]
         shapes, own_shapes = ({n: tuple(t.shape) for n, t in s.items()} for s in (checkpoint["state_dict"], self.state_dict()))
         for name in {**own_shapes, **shapes}:
@@ -474,7 +478,7 @@ class BPModule(LightningModule):
                 raise ValueError(f"the checkpoint is of another network: its {name} has shape {shape}, here it is {wanted}")
 
     def threshold_of(self, checkpoint: dict[str, Any]) -> float:
-        """The threshold that a checkpoint of this very run was saved with."""
+        """The threshold in a checkpoint of this run."""
         saved = checkpoint["hyper_parameters"].get("threshold")
         return self.threshold if saved is None or isinstance(saved, str) else saved
 
@@ -494,38 +498,39 @@ class BPModule(LightningModule):
         return self.metrics[f"{split}_metrics"]  # type: ignore[return-value]
 
     def scores(self, prediction: Tensor, y: Tensor, threshold: float | None = None) -> dict[str, float]:
-        """Accuracy and the like of predictions and targets (N, num_outputs), of this process alone.
+        """Metrics such as accuracy, by name, of predictions and targets (N, num_outputs) in this process alone.
 
         Args:
-            threshold: in place of the module's own.
+            prediction, y: the predictions and the targets.
+            threshold: replaces the module's own.
         """
         threshold = self.threshold if threshold is None else threshold
         metrics = metrics_of(self.task, self.hparams["num_outputs"], "test", threshold)
         metrics.targets = self.split_metrics("test").targets
         for metric in metrics.values():
-            metric.distributed_available_fn = _alone  # sync_on_compute is looked at by its constructor alone
+            metric.distributed_available_fn = _alone  # sync_on_compute can be set only in the constructor
         metrics.update(*self._for_metrics(prediction, y))
         values: Any = metrics.compute()
         return {name.removesuffix("/test"): value.item() for name, value in values.items()}
 
     def not_finite(self, cost: float, step: int, x: Tensor) -> FloatingPointError:
-        """What to raise where the cost of a batch ``x`` is not finite, with the parameters as they were before the step."""
+        """The error for a batch ``x`` whose cost is not finite. The parameters must be those before the step."""
         return FloatingPointError(
             f"the cost became {cost} at step {step}, {where_not_finite(self.network, self.input_scaling(x))}; {self._advice()}"
         )
 
     def _advice(self) -> str:
         saved = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        return "the last checkpoint before it is kept; a smaller lr may help" if saved else "a smaller lr may help"
+        return "the last checkpoint before that is kept; a smaller lr may help" if saved else "a smaller lr may help"
 
     def _log(self, split: str, cost: Tensor, prediction: Tensor, y: Tensor) -> None:
         prediction, y = told(prediction, y)
-        rows: Any = float(len(y))  # of integers Lightning makes the mean over processes an integer
+        rows: Any = float(len(y))  # with an integer, Lightning would round the mean over processes to an integer
         self.log(f"cost/{split}", cost, on_step=False, on_epoch=True, prog_bar=True, batch_size=rows, sync_dist=True)
         self.split_metrics(split).update(*self._for_metrics(prediction, y))
 
     def _log_metrics(self, split: str) -> None:
-        """Log what the rows of :meth:`_log` define."""
+        """Log the metrics that are defined for the rows of :meth:`_log`."""
         metrics = self.split_metrics(split)
         self.log_dict(metrics.compute(), sync_dist=True)  # the same in every process
         metrics.reset()
@@ -535,13 +540,13 @@ class BPModule(LightningModule):
             rows.publish(self.trainer)
 
     def _for_metrics(self, prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Prediction and target as torchmetrics takes them for this task."""
+        """Predictions and targets in the form that torchmetrics takes for this task."""
         if self.task == "multiclass":
             return prediction, y.argmax(1)
         if self.task == "regression":
             return prediction.squeeze(1), y.squeeze(1)
-        # A target may be a probability; the metrics ask which side it is on.
-        prediction, y = prediction, (y > 0.5).long()
+        # A target may be a probability: round it to a class.
+        y = (y > 0.5).long()
         return (prediction.squeeze(1), y.squeeze(1)) if self.task == "binary" else (prediction, y)
 
 
@@ -550,6 +555,6 @@ def _alone() -> bool:
 
 
 def _parts(batch: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor | None]:
-    """x, y, and the weights of the rows' costs where a batch has them."""
+    """x, y, and the weights of the rows' costs if the batch has them."""
     x, y, *weight = batch[:3]
     return x, y, weight[0] if weight else None

@@ -1,4 +1,4 @@
-"""What a network has learned, as pictures in TensorBoard: the boundary between classes, and the first layer's weights."""
+"""Draws what a network has learned in TensorBoard: the boundary between classes, and the first layer's weights."""
 
 import math
 from contextlib import nullcontext
@@ -14,9 +14,9 @@ from torchbp.data import RowsDataModule
 from torchbp.training._budget import Budget
 
 SIDE = 200  # pixels of the boundary's picture
-POINTS = 512  # rows of the training split that are drawn into it
-UNITS = 64  # whose weights are drawn, the first so many
-TILE = 32  # pixels of one unit's weights, at least
+POINTS = 512  # most rows of the training split that are drawn into it
+UNITS = 64  # most units whose weights are drawn
+TILE = 32  # least pixels of one unit's weights
 COLOURS = np.array(
     [
         *((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189)),
@@ -27,7 +27,7 @@ COLOURS = np.array(
 
 
 class Pictures(Callback):
-    """``boundary`` where classes are told by two features, ``W/1/pictures`` where the data module says that rows are pictures.
+    """Draws ``boundary`` for classes with two features, and ``W/1/pictures`` if the data module says that rows are pictures.
 
     Args:
         budget: when they are drawn; None for every epoch.
@@ -50,7 +50,7 @@ class Pictures(Callback):
             self._shape = data.image_shape
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Asked in every process, for all are told the same.
+        # Every process must ask: the answer is broadcast.
         due = self.budget is None or self.budget.due(trainer)
         if not (due and trainer.is_global_zero and (self._points or self._shape)):
             return
@@ -66,11 +66,11 @@ class Pictures(Callback):
 
 @torch.no_grad()
 def boundary_image(predict: Any, x: Tensor, y: Tensor) -> np.ndarray:
-    """The plane of two features as pixels (3, 200, 200): the colour of each class by its probability, and rows as dots.
+    """The plane of two features as pixels (3, 200, 200): class colours mixed by probability, rows as dots.
 
     Args:
-        predict: makes predictions (B, C) of x (B, 2), with gradients or without.
-        x: the rows (N, 2); the first feature is drawn to the right, the second upwards.
+        predict: a module that makes predictions (B, C) from x (B, 2).
+        x: the rows (N, 2); the first feature goes to the right, the second upwards.
         y: their targets, (N, C).
     """
     low, high = x.amin(0), x.amax(0)
@@ -96,22 +96,22 @@ def boundary_image(predict: Any, x: Tensor, y: Tensor) -> np.ndarray:
 
 
 def _shares(prediction: Tensor) -> np.ndarray:
-    """Each class's share of (B, C), or of a binary one (B, 1): (B, C)."""
+    """Each class's share, (B, C), from predictions (B, C), or (B, 1) for two classes."""
     shares = prediction.float().cpu().numpy()
     return np.hstack([1 - shares, shares]) if shares.shape[1] == 1 else shares / np.maximum(shares.sum(1, keepdims=True), 1e-9)
 
 
 def _mixed(shares: np.ndarray) -> np.ndarray:
-    """The classes' colours, each by its share: (B, 3) from 0 to 255."""
+    """The classes' colours, mixed by their shares: (B, 3) from 0 to 255."""
     return shares @ COLOURS[np.arange(shares.shape[1]) % len(COLOURS)]
 
 
 def weight_images(weights: Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    """The weights (n, features) of the first units as tiles of one picture (3, height, width): red above 0, blue below.
+    """The weights of the first units as tiles of one picture (3, height, width): red above 0, blue below.
 
     Args:
-        weights: of rows that are pictures; where inputs are standardised, so are these.
-        shape: of a picture, (height, width); with colours before or after these, which are averaged.
+        weights: (n, features), for rows that are pictures; for standardised inputs, the weights of those.
+        shape: a picture's (height, width), with a dimension of colours before or after, which is averaged.
     """
     w = weights[:UNITS].float().cpu().numpy().reshape(-1, *shape)
     if w.ndim == 4:

@@ -1,4 +1,4 @@
-"""How far a run is: a bar in a terminal, lines elsewhere; and no profile of it."""
+"""Shows a run's progress: a bar in a terminal, lines elsewhere; and a profiler that does nothing."""
 
 from contextlib import AbstractContextManager, nullcontext
 from time import monotonic
@@ -16,14 +16,14 @@ NOTHING = nullcontext()
 
 
 class ProgressBar(RichProgressBar):
-    """Rich's bar, with the run's speed in place of the epoch's: one epoch may be over before it is drawn."""
+    """Rich's bar with the run's speed instead of the epoch's: an epoch may end before the bar is drawn."""
 
     def __init__(self, **options: Any) -> None:
-        # Drawn 100 times a second, as by default, it takes as much of the processor as a small network.
+        # The default draws 100 times a second, which takes as much of the processor as a small network.
         super().__init__(refresh_rate=4, **options)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The epoch's costs, and the leading metric of the validation split as it was last measured."""
+        """The epoch's costs, and the latest value of the validation split's leading metric."""
         metrics: dict[str, Any] = {name: digits(value) for name, value in trainer.progress_bar_metrics.items()}
         for name in ("accuracy/val", "r2/val"):
             if (value := trainer.callback_metrics.get(name)) is not None:
@@ -36,7 +36,7 @@ class ProgressBar(RichProgressBar):
 
 
 class StepsPerSecond(ProgressColumn):
-    """Gradient-descent steps a second, over a second or more."""
+    """Gradient-descent steps per second, over at least a second."""
 
     def __init__(self, trainer: Trainer) -> None:
         super().__init__()
@@ -51,9 +51,9 @@ class StepsPerSecond(ProgressColumn):
 
 
 class PlainProgress(Callback):
-    """A line of the epoch's cost and metrics, about ten times a run, for output that is not a terminal."""
+    """Prints a line with the epoch's cost and metrics, about ten times per run, for output that is not a terminal."""
 
-    _shown = -1  # how many tenths of the run were behind it at the last line
+    _shown = -1  # how many tenths of the run were complete at the last line
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 0
@@ -68,7 +68,7 @@ class PlainProgress(Callback):
 
 
 class Unprofiled(PassThroughProfiler):
-    """Does nothing, as Lightning's own, but without a generator for each hook of each callback, of which a step has fifty."""
+    """Does nothing, like Lightning's own, but makes no generator for each of the fifty hooks per step."""
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
         return NOTHING

@@ -9,11 +9,11 @@ from torchbp._text import printable
 
 
 def be_quiet() -> None:
-    """Have Lightning keep to itself what is no news to whoever called this command."""
+    """Silence Lightning's messages that do not help the user of this command; print warnings in one line."""
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     warnings.formatwarning = lambda message, *_, **__: f"torchbp: warning: {printable(str(message), keep=chr(10))}\n"
-    # Rows in memory are handed out faster without workers, and everything is logged by the epoch.
+    # Rows in memory load faster without workers, and everything is logged per epoch.
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
@@ -21,10 +21,10 @@ def be_quiet() -> None:
     warnings.filterwarnings("ignore", message="Total length of `RowLoader`")  # nothing was held out to validate on
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message="The dirpath has changed")  # the checkpoint was moved
-    warnings.filterwarnings("ignore", message=".*could not find the monitored key")  # a run that ended before it was validated
-    # To test or predict, a checkpoint's callbacks are of no use.
+    warnings.filterwarnings("ignore", message=".*could not find the monitored key")  # the run ended before validation
+    # Test and predict do not need a checkpoint's callbacks.
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided")
-    # What TensorBoard's thread cannot write is raised again where its writer is next used.
+    # TensorBoard raises an error of its writer thread again at the next use of the writer.
     threading.excepthook = lambda failed: None if failed.exc_type is OSError else threading.__excepthook__(failed)
-    # Polars raises an interrupt beside Python, whose own may then meet what the first one closes.
+    # Polars raises KeyboardInterrupt besides Python; the second one may reach objects that the first is closing.
     sys.unraisablehook = lambda failed: None if failed.exc_type is KeyboardInterrupt else sys.__unraisablehook__(failed)

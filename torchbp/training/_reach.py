@@ -1,4 +1,4 @@
-"""How far back in time an error reaches: the norm of ∂L/∂A_t of each recurrent layer, step by step from the end."""
+"""Measures how far back in time an error reaches: the norm of ∂L/∂A_t in each recurrent layer, from the last step back."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +13,8 @@ from torchbp.nn import RecurrentNetwork
 from torchbp.recurrence import missing, reverse
 from torchbp.training._curves import GRID, HEIGHT, NOW, START, WHITE, WIDTH, line
 
-DECADES = 8  # below the largest norm, that a picture shows
-REACHED = 0.01  # of the norm at the end, which counts as an error that is felt
+DECADES = 8  # powers of ten that a picture shows, down from the largest norm
+REACHED = 0.01  # an error reaches a step if its norm is at least this share of that at the end
 
 
 class _Timed(Elman):
@@ -30,13 +30,14 @@ class _Timed(Elman):
 
 @torch.no_grad()
 def errors_back(network: RecurrentNetwork, x: Tensor, y: Tensor, cost: str | None = None) -> list[Tensor]:
-    """The norm of ∂L/∂A of the last step, the one before it, and so on, (T), for each recurrent layer.
+    """For each recurrent layer the norm of ∂L/∂A at the last step, the step before it, and so on, (T).
 
-    It is the root of the mean square over the sequences that have as many steps. Of targets at each step L is the cost of each
-    sequence's last one, so that all that is seen has come back through time. Of two directions it is the forward one.
+    It is the root mean square over the sequences that have that many steps. With a target at each step, L is the cost of each
+    sequence's last target alone, so that every error has come back through time. In a bidirectional layer it is the forward
+    direction's.
 
     Args:
-        network: with its parameters as they are.
+        network: the network, which is not changed.
         x, y: sequences and targets, as the network's cost takes them.
         cost: as for :meth:`torchbp.nn.BPNetwork.cost`.
     """
@@ -47,7 +48,7 @@ def errors_back(network: RecurrentNetwork, x: Tensor, y: Tensor, cost: str | Non
         each = getattr(layer, "directions", (layer,))
         timed.append(each[0])
         for one in each:
-            one.reuses = False  # each ∂L/∂A is to stay
+            one.reuses = False  # keep each ∂L/∂A
     z = forward(layers, x)
     counts = torch.ones_like(z[:, :1])
     if y.dim() == 3:
@@ -64,17 +65,17 @@ def errors_back(network: RecurrentNetwork, x: Tensor, y: Tensor, cost: str | Non
 
 
 def reach(norms: Tensor) -> int:
-    """How many steps an error reaches back: until its norm, (T) from the end, is less than a hundredth of the one there."""
+    """How many steps an error reaches back: until its norm, (T) from the end, is below a hundredth of that at the end."""
     felt = (norms >= REACHED * norms[0]).cumprod(0).sum() if norms[0] > 0 else norms.new_zeros(())
     return int(felt.item())
 
 
 def reach_image(norms: Tensor, start: Tensor) -> np.ndarray:
-    """The norms (T) from the end, as pixels (3, height, width): t to the right, the last one at the right edge, powers of ten.
+    """The norms over t as pixels (3, height, width): the last step is at the right edge, the scale is logarithmic.
 
     Args:
-        norms: of now.
-        start: of the network at the start, in grey.
+        norms: the current norms, (T) from the end.
+        start: the norms at the start of the run, drawn in grey.
     """
     logs = [n.double().clamp(min=1e-300).log10().flip(0).cpu().numpy() for n in (start, norms)]
     top = np.ceil(max(log.max() for log in logs))

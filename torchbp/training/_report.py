@@ -1,4 +1,4 @@
-"""``torchbp test --report``: what was tested as a page of HTML, as Markdown or as JSON."""
+"""``torchbp test --report``: writes the results as HTML, Markdown or JSON."""
 
 import base64
 import html
@@ -38,11 +38,11 @@ th:first-child,td:first-child{text-align:left}tr{border-bottom:1px solid #ddd}th
 
 
 def refuse_report(path: str) -> None:
-    """Refuse, before anything is tested, a report that cannot be written.
+    """Refuse a report that cannot be written, before the test begins.
 
     Raises:
-        ValueError: another extension than ``.html``, ``.md`` and ``.json``, or a folder that does not exist.
-        ModuleNotFoundError: for pictures, matplotlib is not installed.
+        ValueError: the extension is not ``.html``, ``.md`` or ``.json``, or the folder does not exist.
+        ModuleNotFoundError: the report has pictures and matplotlib is not installed.
     """
     kind = Path(path).suffix.lower()
     if kind not in KINDS:
@@ -51,15 +51,15 @@ def refuse_report(path: str) -> None:
         raise ValueError(f"the report's folder {Path(path).parent} does not exist")
     if kind != ".json" and find_spec("matplotlib") is None:
         raise ModuleNotFoundError(
-            f"for the pictures of {path}, matplotlib must be there: pip install 'torchbp[report]'; .json has none"
+            f"the pictures of {path} need matplotlib: pip install 'torchbp[report]'; a .json report has no pictures"
         )
 
 
 def write_report(path: str, results: "Results") -> None:
-    """Write what was tested; pictures of Markdown are files beside it, NAME-PICTURE.png.
+    """Write the report; the pictures of Markdown are files beside it, NAME-PICTURE.png.
 
     Raises:
-        NotWrittenError: it cannot be written.
+        NotWrittenError: a file cannot be written.
     """
     target = Path(path)
     kind = target.suffix.lower()
@@ -67,7 +67,7 @@ def write_report(path: str, results: "Results") -> None:
         text = json.dumps(_plain(content(results)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     else:
         parts: list[tuple[str, Grid | bytes]] = [(grid.title, grid) for grid in grids(results)]
-        with warnings.catch_warnings():  # of what matplotlib and NumPy make of torchmetrics' tensors
+        with warnings.catch_warnings():  # matplotlib and NumPy warn about torchmetrics' tensors
             warnings.simplefilter("ignore", DeprecationWarning)
             parts += [(title, _png(figure)) for title, figure in figures(results)]
         text = as_html(parts, _heading(results)) if kind == ".html" else as_markdown(parts, _heading(results), target)
@@ -82,7 +82,7 @@ def _heading(results: "Results") -> str:
 
 
 def content(results: "Results") -> dict[str, Any]:
-    """All numbers of a report, by name, to the last digit; what is not defined is NaN."""
+    """All numbers of a report, by name, unrounded; values that are not defined are NaN or None."""
     module, outcome, names = results.module, results.outcome, results.names
     found: dict[str, Any] = {
         "torchbp": __version__,
@@ -109,7 +109,7 @@ def content(results: "Results") -> dict[str, Any]:
 
 
 def grids(results: "Results") -> list[Grid]:
-    """All tables of a report, whole."""
+    """All tables of a report, with all their rows."""
     module, outcome, names = results.module, results.outcome, results.names
     columns: dict[str, Mapping[str, float]] = {"test": results.scores}
     note = ""
@@ -127,13 +127,13 @@ def grids(results: "Results") -> list[Grid]:
             ]
             for one in results.importances
         ]
-        note = "where the column is shuffled among the test rows: mean and deviation of 10 shuffles"
+        note = "the column's values are shuffled among the test rows: mean and deviation of 10 shuffles"
         found.append(Grid("importance of the columns", ["column", "cost rises by", f"{leading} falls by"], [*rows], note))
     return found
 
 
 def as_html(parts: list[tuple[str, Grid | bytes]], heading: str) -> str:
-    """One page, pictures inline."""
+    """One HTML page with the pictures inline."""
     text = [
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{_escaped(heading)}</title><style>{STYLE}</style>'
         f"<h1>{_escaped(heading)}</h1>"
@@ -156,7 +156,7 @@ def _tagged(grid: Grid) -> list[tuple[str, Any]]:
 
 
 def as_markdown(parts: list[tuple[str, Grid | bytes]], heading: str, target: Path) -> str:
-    """Markdown; its pictures are written beside ``target``."""
+    """The text in Markdown; writes its pictures beside ``target``."""
     text = [f"# {heading}"]
     for title, part in parts:
         text.append(f"## {title}")
@@ -181,7 +181,7 @@ def _escaped(text: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The value with None in place of what is no number in JSON."""
+    """The value with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The results of an evaluation: scores beside the baseline, each class or target, and parts of a report."""
+"""Collects the results of an evaluation: scores beside the baseline's, each class or target, and the importance of columns."""
 
 from typing import Any
 
@@ -16,11 +16,11 @@ WORDS = {"val": "validation", "test": "test"}
 
 
 class Results(Callback):
-    """Collects what a module predicts in ``test`` or ``validate``, of all processes, to be shown.
+    """Collects a module's predictions in ``test`` or ``validate``, over all processes, and makes the tables to show.
 
     Args:
         split: ``val`` or ``test``.
-        with_importance: whether the importance of the columns is measured too.
+        with_importance: whether to measure the importance of the columns too.
     """
 
     module: Any
@@ -50,7 +50,7 @@ class Results(Callback):
 
     @torch.no_grad()
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Of all processes, so that all take part.
+        # Every process must take part: this gathers the rows of all.
         prediction, y = self._collected.rows(pl_module.hparams["num_outputs"])
         if not trainer.is_global_zero:
             return

@@ -1,4 +1,4 @@
-"""When a run's checkpoints are written: ``last`` by time, ``best`` from a copy in memory before it."""
+"""Writes a run's checkpoints: ``last`` within a share of the time, ``best`` from a copy in memory before each ``last``."""
 
 import copy
 from collections import OrderedDict
@@ -15,10 +15,10 @@ from torchbp.training.checkpoint import CheckpointIO
 
 
 class WaitingCheckpointIO(CheckpointIO):
-    """Keeps the checkpoints of some files in memory, until another one is saved or the run ends.
+    """Keeps checkpoints with certain names in memory until another one is saved or the run ends.
 
     Args:
-        waiting: the names of those files, without folder and extension.
+        waiting: the names of these files, without folder and extension.
     """
 
     def __init__(self, *waiting: str) -> None:
@@ -31,31 +31,31 @@ class WaitingCheckpointIO(CheckpointIO):
         if path.stem in self._names:
             self._waiting[path] = _copied(checkpoint)
         else:
-            self.write()  # first, for the checkpoint knows of them
+            self.write()  # first: the checkpoint names these files
             super().save_checkpoint(checkpoint, path, storage_options)
 
     def read(self, path: str | Path) -> dict[str, Any]:
-        """A checkpoint of this very run, from memory where it is kept there."""
+        """A checkpoint of this run, from memory if it is kept there."""
         waiting = self._waiting.get(Path(path))
         return read_plain(path) if waiting is None else waiting
 
     def write(self) -> None:
-        """Write what is kept."""
+        """Write the checkpoints in memory to their files."""
         for path in [*self._waiting]:
             super().save_checkpoint(self._waiting.pop(path), path)
 
     def teardown(self) -> None:
-        """Called by Lightning where the run ends, whether well or not."""
+        """Write them; Lightning calls this at the end of a run, also after an error."""
         self.write()
         super().teardown()
 
 
 def _copied(value: Any) -> Any:
-    """A deep copy, of what a checkpoint is made of in a fraction of the library's time."""
+    """A deep copy; for the types in a checkpoint, many times faster than copy.deepcopy."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if type(value) in (dict, OrderedDict):
-        made = copy.copy(value)  # with what a state_dict has beside its items
+        made = copy.copy(value)  # keeps the attributes of a state_dict
         made.update((name, _copied(one)) for name, one in value.items())
         return made
     if type(value) in (list, tuple):
@@ -64,13 +64,13 @@ def _copied(value: Any) -> Any:
 
 
 class _Checkpoint(ModelCheckpoint):
-    """A ModelCheckpoint that saves its state as one, to be checked as one where it is loaded."""
+    """Saves its state under the name of ModelCheckpoint, so that loading checks it as that."""
 
     _key = ""
 
     @property
     def state_key(self) -> str:
-        if not self._key:  # Lightning asks at each hook
+        if not self._key:  # cached: Lightning asks at each hook
             self._key = super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
         return self._key
 
@@ -79,7 +79,7 @@ class Best(_Checkpoint):
     """``best.ckpt``, the run's checkpoint with the lowest ``monitor``."""
 
     def __init__(self, monitor: str) -> None:
-        # Overwritten at once, also by a run that goes on after it was killed.
+        # Without versions, the file is overwritten, also when a killed run is resumed.
         super().__init__(None, "best", monitor, enable_version_counter=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,21 +91,21 @@ class Best(_Checkpoint):
             super().on_validation_end(trainer, pl_module)
 
     def _may_be_better(self, trainer: Trainer) -> bool:
-        """Asked first, for Lightning copies all metrics before it asks."""
+        """Whether the epoch may be the best; checked first, because Lightning copies all metrics before it checks."""
         current = trainer.callback_metrics.get(str(self.monitor))
         return not self.best_model_path or current is None or self.check_monitor_top_k(trainer, current)
 
 
 class Last(_Checkpoint):
-    """``last.ckpt``, at the first and the last epoch's end and in between when the budget has it.
+    """``last.ckpt``, written after the first and the last epoch, and in between as the budget allows.
 
     Args:
-        budget: None for every epoch.
+        budget: the budget; None to write after every epoch.
     """
 
     def __init__(self, budget: Budget | None = None) -> None:
-        # Not by save_last, which saves only where the best was saved too: what came after it would be lost.
-        # Without a monitor the mode says nothing but whose state this is: a ModelCheckpoint of the user's has "min".
+        # Not save_last, which saves only when the best is saved: later epochs would be lost.
+        # Without a monitor, the mode only makes the state's key differ from that of a user's ModelCheckpoint, which has "min".
         super().__init__(None, "last", mode="max", enable_version_counter=False, save_on_train_epoch_end=True)
         self.budget = budget
 

@@ -1,4 +1,4 @@
-"""Schedulers of the learning rate, tried before hours of training depend on them."""
+"""Tests a scheduler of the learning rate before training."""
 
 import inspect
 import math
@@ -10,10 +10,14 @@ from torch import nn
 
 
 def refuse_failing(make: Callable[[Any], Any], lr: float) -> None:
-    """Make the scheduler of an optimizer of no account, and step it once: PyTorch takes some that cannot be stepped.
+    """Try the scheduler on a throwaway optimizer with one step: PyTorch accepts some arguments that fail only then.
+
+    Args:
+        make: makes the scheduler from an optimizer.
+        lr: the learning rate at the start.
 
     Raises:
-        ValueError: it fails, or makes a learning rate that is negative, infinite or NaN.
+        ValueError: the scheduler fails, or sets a learning rate that is negative, infinite or NaN.
     """
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr)
     name = "lr_scheduler"
@@ -28,4 +32,4 @@ def refuse_failing(make: Callable[[Any], Any], lr: float) -> None:
         raise ValueError(f"{name} cannot be used: {error}") from None
     after = optimizer.param_groups[0]["lr"]
     if not 0 <= after < math.inf:
-        raise ValueError(f"{name} makes the learning rate {after:g}; it must be a finite number, 0 or more")
+        raise ValueError(f"{name} sets the learning rate to {after:g}; it must be a finite number, 0 or more")

@@ -1,4 +1,4 @@
-"""Backpropagation at work: the size of every layer's error and update, and how many of its units still learn."""
+"""Measures backpropagation layer by layer: the size of the error and of the update, and the share of units that still learn."""
 
 import sys
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ from torchbp.training._budget import Budget
 from torchbp.training._diagnosis import Diagnosis, Signal
 from torchbp.training._reach import errors_back, reach, reach_image
 
-ROWS = 512  # of the training split, spread evenly over it, and the same for the whole run
-FLAT = 0.05  # a slope of less than this share of the steepest one is near 0
+ROWS = 512  # rows of the training split, evenly spaced, the same for the whole run
+FLAT = 0.05  # a slope of at most this share of the steepest is near 0
 TINY = 1e-30
-Z_MAX = 8.0  # the steepest between -8 and 8
+Z_MAX = 8.0  # the steepest slope is that between -8 and 8
 
 
 class _Watched(Dense):
-    """A layer that keeps what its :class:`Signal` is made of."""
+    """A layer that keeps the values for its :class:`Signal`."""
 
     flat: Tensor | None = None  # (B, n), whether the slope is near 0
     dz: Tensor
@@ -45,7 +45,7 @@ class _Watched(Dense):
 
 
 class _WatchedElman(Elman):
-    """The same of a recurrent layer, of all steps before the sequences' ends."""
+    """A recurrent layer that keeps the values for its :class:`Signal`, of all steps before the sequences' ends."""
 
     flat: Tensor | None = None
     dz: Tensor
@@ -59,7 +59,7 @@ class _WatchedElman(Elman):
 
 
 def _steepest(g: Activation, units: int, theta: Sequence[Tensor]) -> Tensor:
-    """The largest |g'(z; θ)| between -8 and 8, of each unit, (units)."""
+    """The largest |g'(z; θ)| for z between -8 and 8, for each unit, (units)."""
     like = theta[0] if theta else torch.empty(0)
     z = torch.linspace(-Z_MAX, Z_MAX, 129, dtype=like.dtype, device=like.device).unsqueeze(1).repeat(1, units if theta else 1)
     slope = g.slope(g.value(z, *theta) if g.keeps == "a" else z, *theta)
@@ -76,10 +76,10 @@ def signals_of(
     pos_weight: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> tuple[float, list[Signal]]:
-    """The mean cost of some rows, and the signals of each layer, of one iteration that changes no parameter.
+    """The mean cost of some rows, and the signals of each layer, from one forward and backward pass without an update.
 
     Args:
-        network: of any depth and activations; not of K networks.
+        network: a single network, of any depth and activations.
         x, y, weight: the rows (B, n0), (B, nL) and (B), or sequences, as the network's cost takes them.
         lr: the learning rate α.
         cost, pos_weight: as for :meth:`torchbp.nn.BPNetwork.cost`.
@@ -103,9 +103,9 @@ def signals_of(
 
 
 def _signal(layer: Any, gradients: Sequence[Tensor | None], lr: float) -> Signal:
-    """What a layer has kept, over both directions where there are two."""
+    """The signal of a layer, over both directions if there are two."""
     parts = getattr(layer, "directions", (layer,))
-    # Of a recurrent layer W is Wi and Wh.
+    # A recurrent layer's W is Wi and Wh together.
     weights = [(p.slot + i, W) for p in parts for i, W in enumerate([p.W] if isinstance(p, Dense) else [p.Wi, p.Wh])]
     changes, sizes = (
         torch.stack([t.norm() for t in of]).norm() for of in zip(*((gradients[s], W) for s, W in weights), strict=True)
@@ -119,20 +119,20 @@ def _signal(layer: Any, gradients: Sequence[Tensor | None], lr: float) -> Signal
 
 
 class Signals(Callback):
-    """Scalars of every layer in TensorBoard, here of layer 1, at the start and then of the network after an epoch.
+    """Writes scalars of each layer to TensorBoard, at the start and after epochs; the names below are those of layer 1.
 
-    ``norm/dL_dZ/1`` is the norm of δ: where it falls from layer to layer, the error vanishes. ``update/1`` is by how much of
-    itself a step changes W, ``saturated/1`` and ``dead/1`` are the shares of activations and of whole units whose slope is near
-    0 (:class:`Signal`). The custom scalars page has them side by side. They are of the same 512 rows of the training split for
-    the whole run, whatever the engine, or of the first batch where the data are not torchbp's.
+    ``norm/dL_dZ/1`` is the norm of δ: if it falls from layer to layer, the error vanishes. ``update/1`` is the relative change
+    of W in a step. ``saturated/1`` and ``dead/1`` are the shares of activations and of whole units with a slope near 0
+    (:class:`Signal`). The custom scalars page shows them side by side. They are measured on the same 512 rows of the training
+    split for the whole run, with any engine; or on the first batch, if the data module is not torchbp's.
 
-    Of a recurrent network there is a picture besides, ``norm/dL_dA_of_t/1``: the norm of ∂L/∂A_t against t, in powers of ten,
-    in grey what it was at the start; ``reach/1`` is how many steps back from the end it is felt.
+    For a recurrent network, the picture ``norm/dL_dA_of_t/1`` shows the norm of ∂L/∂A_t over t on a logarithmic scale, with
+    the norm at the start in grey; ``reach/1`` is how many steps back from the end the error reaches.
 
-    Where they, or the cost, show that training fails in a known way, a line on standard error says so, once.
+    If these values or the cost show that training fails in a known way, one line on standard error says so, once.
 
     Args:
-        budget: when they are taken; None for every epoch.
+        budget: decides when to measure; None for every epoch.
     """
 
     def __init__(self, budget: Budget | None = None) -> None:
@@ -140,7 +140,7 @@ class Signals(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._rows: Sequence[Tensor | None] | None = None
-        self._at_start: Sequence[Tensor] = []  # of a recurrent network, its errors back in time
+        self._at_start: Sequence[Tensor] = []  # a recurrent network's errors back in time, at the start
         self._diagnosis = Diagnosis() if trainer.global_step == 0 else None
         data = getattr(trainer, "datamodule", None)
         if trainer.is_global_zero and isinstance(data, RowsDataModule):
@@ -154,7 +154,7 @@ class Signals(Callback):
             self._take(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Asked in every process, for all are told the same.
+        # Every process must ask: the answer is broadcast.
         due = self.budget is None or self.budget.due(trainer)
         if due and trainer.is_global_zero:
             self._take(trainer, pl_module)
@@ -179,7 +179,7 @@ class Signals(Callback):
                 print(f"torchbp: {line}", file=sys.stderr, flush=True)
 
     def _in_time(self, trainer: Trainer, signals: Sequence[Signal], norms: Sequence[Tensor]) -> list[Signal]:
-        """Draw each recurrent layer's error in time; the signals with how far it reaches."""
+        """Draw each recurrent layer's error over time; return the signals with how far it reaches."""
         self._at_start = self._at_start or norms
         if isinstance(trainer.logger, TensorBoardLogger):
             for number, (now, start) in enumerate(zip(norms, self._at_start, strict=True), 1):
@@ -202,11 +202,11 @@ def _chart(*tags: str) -> list[Any]:
     return ["Multiline", list(tags)]
 
 
-# TensorBoard's custom scalars page: charts by title, their tags as regular expressions.
+# TensorBoard's custom scalars page: charts by title, with tags as regular expressions.
 LAYOUT = {
     "training": {"cost": _chart("cost/.*"), "accuracy, or R²": _chart("accuracy/.*", "r2/.*")},
     "backpropagation, layer by layer": {
-        "norm of δ = ∂L/∂Z: vanishing where it falls from layer to layer": _chart("norm/dL_dZ/.*"),
+        "norm of δ = ∂L/∂Z (it vanishes if it falls from layer to layer)": _chart("norm/dL_dZ/.*"),
         "update of W in a step, as a share of W": _chart("update/.*"),
         "share of saturated activations": _chart("saturated/.*"),
         "share of dead units": _chart("dead/.*"),

@@ -1,4 +1,4 @@
-"""Tells the user about the rows before a run, and about the results after it."""
+"""Shows the rows before a run, and the results after it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from torchbp.training._module import BPModule
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
-QUICK = 10**9  # products of weights and rows, a second's: after Ctrl-C no more is computed
-DRAWN = 64  # classes, of which the confusion matrix is drawn for TensorBoard
+QUICK = 10**9  # most weights × rows, about a second's work, for a summary after Ctrl-C
+DRAWN = 64  # most classes for which TensorBoard gets a picture of the confusion matrix
 
 Shown = Sequence[Grid | str]
 
@@ -51,7 +51,7 @@ def show(parts: Shown, console: Console) -> None:
         if isinstance(part, str):
             print(printable(part), flush=True)
             continue
-        with console.capture() as table:  # rich itself would end the process, without a word, where nobody reads
+        with console.capture() as table:  # on a closed pipe rich would end the process without a message
             console.print(part.as_rich())
         print(printable(part.title), table.get(), sep="\n", end="", flush=True)
         if part.note:
@@ -59,7 +59,7 @@ def show(parts: Shown, console: Console) -> None:
 
 
 def parts_of(data: RowsDataModule) -> dict[str, Rows]:
-    """The rows of each split that has some, ``train`` first; of ``all`` where every split is the whole set."""
+    """The rows of each split that is not empty, ``train`` first; ``all`` if every split is the whole set."""
     parts = {split: data.split_rows(split) for split in ("train", "val", "test")}
     if sum(map(len, parts.values())) > len(data.rows) and not any(getattr(data, "other_paths", {}).values()):
         return {"all": parts["train"]}
@@ -67,7 +67,7 @@ def parts_of(data: RowsDataModule) -> dict[str, Rows]:
 
 
 def announced(module: "BPModule", data: RowsDataModule) -> Shown:
-    """What is known before training: rows and classes of each split, and how good the baseline is."""
+    """What to show before training: the rows and classes of each split, and the baseline's scores."""
     names = output_names(module.task, module.hparams["num_outputs"], data)
     parts = parts_of(data)
     grid = rows_grid(parts, module.task, names, getattr(data, "target_offsets", ()))
@@ -75,7 +75,7 @@ def announced(module: "BPModule", data: RowsDataModule) -> Shown:
     judged = next(split for split in ("val", "test", "all", "train") if split in parts)
     y = torch.cat([*targets(parts[judged])])
     scores = module.scores(baseline.of(Outcome(y, y)).prediction, y, 0.5)
-    # Of several targets no error stands for all.
+    # Errors of several targets have different units.
     told = ("accuracy", "f1", "r2", "mae") if len(names) == 1 or module.task != "regression" else ("r2",)
     said = "".join(f", {name} {digits(score)}" for name, score in scores.items() if name in told)
     return [grid, f"baseline: {baseline.name}{said} on {_words(judged)}"]
@@ -86,7 +86,7 @@ def _words(split: str) -> str:
 
 
 def rows_grid(parts: dict[str, Rows], task: str, names: Sequence[str], offsets: Sequence[float] = ()) -> Grid:
-    """How many rows each split has, and of each class or label; of a single target its mean, deviation and range."""
+    """The number of rows of each split, and of each class or label; for a single target, its mean, deviation and range."""
     ys = {split: [*targets(rows)] for split, rows in parts.items()}
     grid = Grid("rows", ["", "rows"])
     if task != "regression":
@@ -119,7 +119,7 @@ def rows_grid(parts: dict[str, Rows], task: str, names: Sequence[str], offsets: 
 
 
 def _counts(y: Tensor, task: str) -> Tensor:
-    """How many of the rows y are of each class or have each label."""
+    """How many of the rows y have each class or label."""
     if task == "multiclass":
         return torch.bincount(y.argmax(1), minlength=y.shape[1])
     positive = (y > 0.5).sum(0)
@@ -129,11 +129,11 @@ def _counts(y: Tensor, task: str) -> Tensor:
 def detailed(
     module: "BPModule", outcome: Outcome, names: Sequence[str], offsets: Sequence[float], of: str, whole: bool = False
 ) -> list[Grid]:
-    """Each class, label or target of the rows, and the confusion matrix.
+    """The tables of each class, label or target, and of the confusion matrix.
 
     Args:
-        of: which rows they are, in words.
-        whole: of all of them, where a terminal has room for some.
+        of: the rows' name, for the titles.
+        whole: whether to show all classes or targets, also if a terminal has no room for them.
     """
     prediction, y = outcome.prediction, outcome.y
     most, wide = (None, None) if whole else (SHOWN, WIDE)
@@ -146,21 +146,21 @@ def detailed(
 
 
 def beats_baseline(module: "BPModule", outcome: Outcome, scores: Mapping[str, float], base: Mapping[str, float]) -> bool:
-    """Whether predictions are better than the baseline, as far as the rows can tell, by the scores of both."""
-    if module.threshold != DEFAULT:  # another than for the most rows right
+    """Whether the predictions are better than the baseline, as far as the rows can tell, by the scores of both."""
+    if module.threshold != DEFAULT:  # it was not chosen for accuracy: compare at 0.5
         scores = module.scores(outcome.prediction, outcome.y, DEFAULT)
     shares = _counts(outcome.y, module.task) / len(outcome) if module.task != "regression" else torch.zeros(1)
     return not is_no_better(scores, base, len(outcome), shares.min().item())
 
 
 class Summary(Callback):
-    """Sums up a run of the rows of a data module of torchbp's, for :func:`show`.
+    """Summarises a run for :func:`show`; without a data module of torchbp, by the verdict alone.
 
-    It is of the best network where there is a checkpoint of it, of the last elsewhere. A run that is interrupted is summed up
-    if that takes no longer than a moment.
+    It evaluates the best network if there is a checkpoint of it, else the last one. An interrupted run is summarised if that
+    takes about a second or less.
 
     Args:
-        best: what keeps the best checkpoint.
+        best: the callback that keeps the best checkpoint.
     """
 
     def __init__(self, best: ModelCheckpoint | None = None) -> None:
@@ -204,7 +204,7 @@ class Summary(Callback):
             sampled = {split: _sample(part) if split == "train" else part for split, part in rows.items()}
             outcomes = {split: evaluate(module, part) for split, part in sampled.items()}
             scores = {split: {"cost": one.cost, **module.scores(one.prediction, one.y)} for split, one in outcomes.items()}
-            # What the run was not fitted to comes first.
+            # Prefer rows that the run was not fitted to.
             judged = next(split for split in ("test", "val", "all", "train") if split in outcomes)
             baseline = baseline_of(next(iter(rows.values())), module.task, names)
             on_judged = baseline.of(outcomes[judged])
@@ -221,7 +221,7 @@ class Summary(Callback):
 
     @contextmanager
     def _best_network(self, trainer: Trainer, module: "BPModule") -> Iterator[str]:
-        """Within the block the module is as its best checkpoint has it; gives which epoch's it is, in words."""
+        """Load the best checkpoint into the module for the block; yield which epoch it is of, in words."""
         epochs = self.history.first + len(self.history.train) - 1
         io = trainer.strategy.checkpoint_io
         if not (self.best and self.best.best_model_path and isinstance(io, WaitingCheckpointIO)):
@@ -240,7 +240,7 @@ class Summary(Callback):
     def _draw(
         self, trainer: Trainer, module: "BPModule", outcome: Outcome, names: Sequence[str], split: str, grids: Sequence[Grid]
     ) -> None:
-        """Write tables and the confusion matrix's picture to TensorBoard."""
+        """Write the tables and the picture of the confusion matrix to TensorBoard."""
         if not isinstance(trainer.logger, TensorBoardLogger):
             return
         writer = trainer.logger.experiment

@@ -8,16 +8,16 @@ from torch import Tensor
 
 DEFAULT = 0.5
 ALLOWED = (
-    "a number from 0 to 1; f1, for the highest F1 on the validation rows; or miss:R, for the least cost there if a missed "
+    "a number from 0 to 1; f1, for the highest F1 on the validation rows; or miss:R, for the lowest cost there if a missed "
     "positive costs R false alarms"
 )
 
 
 def refuse_threshold(threshold: float | str | None, task: str) -> None:
-    """Refuse what is no threshold, and one of another task than ``binary``.
+    """Refuse a value that is not a threshold, and any threshold for a task other than ``binary``.
 
     Raises:
-        ValueError: it is.
+        ValueError: such a threshold.
     """
     if threshold is None:
         return
@@ -32,13 +32,13 @@ def refuse_threshold(threshold: float | str | None, task: str) -> None:
 
 
 def miss_cost(rule: str) -> float | None:
-    """R of ``miss:R``; None for another text."""
+    """R of ``miss:R``; None for any other text."""
     found = re.fullmatch(r"miss:(\d+(?:\.\d*)?(?:e[+-]?\d+)?)", rule)
     return float(found[1]) if found and float(found[1]) > 0 and isfinite(float(found[1])) else None
 
 
 def best_threshold(prediction: Tensor, y: Tensor, rule: str) -> float:
-    """The threshold that a rule finds best: between the least probability that is to count as positive and the next lower one.
+    """The best threshold by a rule: between the lowest probability predicted as positive and the next lower one.
 
     Args:
         prediction: the probabilities of the positive class, (N).
@@ -47,7 +47,7 @@ def best_threshold(prediction: Tensor, y: Tensor, rule: str) -> float:
     """
     p, order = prediction.float().sort(descending=True)
     positive = (y[order] > 0.5).double()
-    # After taking the first k for positive, k = 0 .. N.
+    # If the first k rows are predicted positive, k = 0 .. N.
     hits = torch.cat([torch.zeros(1, dtype=torch.float64, device=p.device), positive.cumsum(0)])
     taken = torch.arange(len(p) + 1, dtype=torch.float64, device=p.device)
     if rule == "f1":
@@ -57,7 +57,7 @@ def best_threshold(prediction: Tensor, y: Tensor, rule: str) -> float:
         assert cost is not None
         worth = -(cost * (hits[-1] - hits) + (taken - hits))
     edges = torch.cat([p.new_ones(1), p, p.new_zeros(1)])
-    apart = edges[:-1] > edges[1:]  # rows of one probability are on one side
+    apart = edges[:-1] > edges[1:]  # rows with the same probability must be on one side
     apart[0] = True
     k = int(worth.where(apart, -torch.inf).argmax())
     above, below = edges[k], edges[k + 1]

@@ -6,9 +6,9 @@ from math import isfinite, sqrt
 
 from torchbp._text import digits
 
-FEW = 5  # epochs from which a trend is told
-FALLING = 0.01  # of the cost over the last tenth of the run
-RISEN = 0.05  # of the lowest cost
+FEW = 5  # least epochs to see a trend
+FALLING = 0.01  # least relative fall of the cost over the last tenth of the run, to call it falling
+RISEN = 0.05  # least relative rise above the lowest cost, to call it risen
 
 
 @dataclass
@@ -17,7 +17,7 @@ class History:
 
     Args:
         first: the number of the first epoch, counted from 1.
-        train, val: the mean costs of the splits, epoch by epoch; ``val`` is empty where none was measured.
+        train, val: the mean costs of the splits, epoch by epoch; ``val`` is empty if none was measured.
     """
 
     first: int = 1
@@ -26,17 +26,17 @@ class History:
 
 
 def is_no_better(scores: Mapping[str, float], baseline: Mapping[str, float], rows: int, positives: float) -> bool:
-    """Whether predictions are no better than the baseline, as far as so many rows can tell.
+    """Whether predictions are no better than the baseline, as far as this number of rows can tell.
 
-    They are better if more rows are right, or the ranking of two classes is better than chance by two deviations; of numbers,
-    if R² is above what chance gives.
+    Classes are better predicted if the accuracy is higher, or if AUROC is above 0.5 by two standard deviations of chance;
+    numbers, if R² is above what chance gives.
 
     Args:
-        scores, baseline: of the same rows.
-        rows: how many there are.
-        positives: the share of the rarest class among them, or of the rarest label.
+        scores, baseline: the scores of both for the same rows.
+        rows: the number of rows.
+        positives: the share of the rarest class or label among them.
     """
-    if "accuracy" not in scores:  # and no R² where too few rows define it
+    if "accuracy" not in scores:  # regression; there is no R² for too few rows
         return "r2" in scores and not scores["r2"] > 4 / max(rows, 1)
     if scores["accuracy"] > baseline["accuracy"]:
         return False
@@ -50,8 +50,8 @@ def verdict(history: History, baseline: str | None = None) -> str:
     """One sentence: no better than the baseline, still falling at the end, overfitting since an epoch, or fine.
 
     Args:
-        history: of the run.
-        baseline: its name, where the network is no better.
+        history: the run's costs.
+        baseline: the baseline's name if the network is no better, else None.
     """
     trend = _trend(history)
     if baseline is not None:
@@ -63,7 +63,7 @@ def _trend(history: History) -> str:
     costs, which = (history.val, "validation") if history.val else (history.train, "training")
     epochs = len(costs)
     if epochs < FEW:
-        return f"{epochs} epochs are too few to tell how it goes on" if epochs != 1 else "one epoch is too few to tell a trend"
+        return f"{epochs} epochs are too few to see a trend" if epochs != 1 else "one epoch is too few to see a trend"
     tail = max(epochs // 10, 1)
     lowest = min(range(epochs), key=costs.__getitem__)
     end, before, best = _mean(costs[-tail:]), _mean(costs[-2 * tail : -tail]), costs[lowest]

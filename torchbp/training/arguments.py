@@ -1,4 +1,4 @@
-"""Reads checkpoint and data options before the full parse; its parser refuses in one line."""
+"""Reads the checkpoint and data options before the full parse; has the parser, with errors in one line."""
 
 import argparse
 import contextlib
@@ -18,11 +18,11 @@ from torchbp.cli import CLASSES, OneLine, in_short
 from torchbp.data import ArrayDataModule, RowsDataModule, SequenceDataModule, TabularDataModule
 from torchbp.training.checkpoint import required
 
-STAND_IN = "\0"  # which nobody can say on a command line
+STAND_IN = "\0"  # a value that no command line can contain
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".ts", ".xlsx")
 OF_ARRAYS = (".npy", ".npz")
-# The options of sequences that no other file has.
+# The options that only sequences have.
 OF_SEQUENCES = {*inspect.signature(SequenceDataModule).parameters} - {
     *inspect.signature(TabularDataModule).parameters,
     *inspect.signature(ArrayDataModule).parameters,
@@ -30,7 +30,7 @@ OF_SEQUENCES = {*inspect.signature(SequenceDataModule).parameters} - {
 
 
 class ConfigurationParser(OneLine, LightningArgumentParser):
-    """Lightning's parser, which refuses in one line that says which configuration was read."""
+    """Lightning's parser, but an error is one line that names the configuration file."""
 
     more_help = ""
     _reading: Any = None
@@ -48,13 +48,13 @@ class ConfigurationParser(OneLine, LightningArgumentParser):
         try:
             return super().parse_path(path, *args, **kwargs)
         except UnicodeDecodeError as error:
-            self.error(f"it is no text: {error}")
+            self.error(f"it is not text: {error}")
         finally:
             self._reading = None
 
 
 def given(args: Sequence[str]) -> argparse.Namespace:
-    """The options that say which checkpoint and which data are meant."""
+    """The options that name the configuration, the checkpoint and the data."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", "-c", nargs="?")
     parser.add_argument("--ckpt_path", nargs="?")
@@ -65,12 +65,12 @@ def given(args: Sequence[str]) -> argparse.Namespace:
 
 
 def import_named_activations(args: Sequence[str]) -> None:
-    """Import the activations that ``--model.activation`` and the ``--config`` of the command line name by import path.
+    """Import the activations that ``--model.activation`` and ``--config`` name by import path.
 
-    It comes before a checkpoint is read: what a checkpoint names is not imported.
+    This happens before a checkpoint is read: a name in a checkpoint is never imported.
 
     Raises:
-        ValueError: one that cannot be imported.
+        ValueError: an activation cannot be imported.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", "-c", action="append", default=[])
@@ -81,7 +81,7 @@ def import_named_activations(args: Sequence[str]) -> None:
         with contextlib.suppress(yaml.YAMLError):
             named.append(yaml.safe_load(text))
     for path in said.config:
-        with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):  # jsonargparse will tell
+        with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):  # the parser reports them
             named.append(yaml.safe_load(Path(path).read_text(encoding="utf-8"))["model"]["activation"])
     for name in itertools.chain.from_iterable(names if isinstance(names, list) else [names] for names in named):
         if isinstance(name, str) and ":" in name:
@@ -89,14 +89,12 @@ def import_named_activations(args: Sequence[str]) -> None:
 
 
 def configured(args: Sequence[str], part: str) -> set[str]:
-    """The names of the options of a part, ``data`` or ``model``, that are in the configurations among the arguments."""
+    """The names of the options of a section, ``data`` or ``model``, that the ``--config`` files set."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", "-c", action="append", default=[])
     names: set[str] = set()
     for path in parser.parse_known_args(args)[0].config:
-        with contextlib.suppress(
-            OSError, yaml.YAMLError, UnicodeDecodeError
-        ):  # what is wrong with it is said where it is parsed
+        with contextlib.suppress(OSError, yaml.YAMLError, UnicodeDecodeError):  # the parser reports them
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             of_part = content.get(part) if isinstance(content, dict) else None
             if isinstance(of_part, dict):
@@ -105,16 +103,16 @@ def configured(args: Sequence[str], part: str) -> set[str]:
 
 
 def refuse_file_as_class(parser: ArgumentParser, data: str | None) -> None:
-    """Refuse a table that is given as ``--data``, whose content would be taken for a configuration."""
+    """Refuse a data file as the value of ``--data``: jsonargparse would read it as a configuration."""
     if data is not None and Path(data).suffix.lower() in SUFFIXES:
         parser.error(f"data is {data}; it must be {CLASSES['data']}; for a file of rows say --data.path {data}")
 
 
 def kind_by_default(args: Sequence[str]) -> list[str]:
-    """The option that says of a file what it is where nothing else does: sequences if options are theirs alone, or a table.
+    """The ``--data`` option for a file given without one: sequences if there is an option that only they have, else a table.
 
     Raises:
-        ValueError: a file of arrays, which may be rows, pictures or sequences.
+        ValueError: a file of arrays, which may hold rows, pictures or sequences.
     """
     said = given(args)
     if not said.path or said.data:
@@ -130,23 +128,23 @@ def kind_by_default(args: Sequence[str]) -> list[str]:
 
 
 def stand_ins(kind: type[RowsDataModule], saved: Mapping[str, Any]) -> list[str]:
-    """Options by which a parser takes a checkpoint's kind of data without being told what the checkpoint says of them."""
+    """Options that make a parser accept a checkpoint's data module, without passing values of the checkpoint to it."""
     options = ["--data", f"torchbp.data.{kind.__name__}"]
     for name in required(kind):
         choices = get_args(get_type_hints(kind.__init__)[name])
-        known = [one for one in choices if isinstance(one, str) and one == saved.get(name)]  # of a Literal, its own
+        known = [one for one in choices if isinstance(one, str) and one == saved.get(name)]  # a choice of a Literal is safe
         options += [f"--data.{name}", known[0] if known else STAND_IN]
     return options
 
 
 def asked(args: Sequence[str], part: str) -> set[str]:
-    """The names of the options of a part, ``data`` or ``model``, that are among the arguments."""
+    """The names of the options of a section, ``data`` or ``model``, that are among the arguments."""
     option = re.compile(rf"--{part}\.(?:init_args\.)?(\w+)")
     return {found[1] for argument in args if (found := option.match(argument))}
 
 
 def table_help() -> str:
-    """What ``--help`` says of a file's options, which a parser has only once it knows what the file is."""
+    """The help of a file's options, which a parser has only after it knows the kind of file."""
     of_table, said = {*inspect.signature(TabularDataModule).parameters}, []
     for kind, known in ((TabularDataModule, set()), (SequenceDataModule, of_table)):
         parser = ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
@@ -156,6 +154,6 @@ def table_help() -> str:
     table, sequences = said
     others = ", ".join(sorted(of_table & {*inspect.signature(SequenceDataModule).parameters}))
     return (
-        f"\nA table, where --data is not another class:\n{table}\nSequences, and forecasts of a series, where path is a .ts "
-        f"file or one of these is said, or with --data SequenceDataModule:\n{sequences}(also, as of a table: {others})\n"
+        f"\nFor a table, unless --data is another class:\n{table}\nFor sequences and forecasts of a series (with a .ts file, "
+        f"one of these options, or --data SequenceDataModule):\n{sequences}(also these options of a table: {others})\n"
     )

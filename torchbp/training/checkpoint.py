@@ -1,4 +1,4 @@
-"""Checkpoints: read as tensors and plain values alone, written whole or not at all."""
+"""Checkpoints: loads them as tensors and plain values only, and writes them atomically."""
 
 import glob
 import inspect
@@ -25,8 +25,8 @@ from torchbp.training._contents import NEEDED, refuse_contents, refuse_other_sch
 from torchbp.training._module import MAX_LAYERS, BPModule
 
 LOGS = Path("logs")
-FAILED = "failed.txt"  # in the folder of a run that ended with an error, which it says
-# In training, once and for all; and of the file that was trained on, which of its rows were held out.
+FAILED = "failed.txt"  # holds the error, in the folder of a run that ended with one
+# Data settings that are fixed by training; and those fixed for the same file, because they choose the rows held out.
 SETTLED = {
     *("types", "missing", "ignore", "max_categories", "null_values", "standardize"),
     *("positive", "rare_classes", "dates"),
@@ -34,7 +34,7 @@ SETTLED = {
 }
 HELD_OUT = {"val_size", "test_size", "split", "seed"}
 WHOLE = {"val_size": 0.0, "test_size": 0.0, "split": None, "val_path": None, "test_path": None}  # no part is held out
-TO_GO_ON = ("optimizer_states", "lr_schedulers", "loops")  # what is needed to go on training
+TO_GO_ON = ("optimizer_states", "lr_schedulers", "loops")  # needed to resume training
 # The data modules that a checkpoint may name; others are named on the command line.
 KINDS = (ArrayDataModule, BuiltinDataModule, SequenceDataModule, TabularDataModule)
 DATA: dict[str, type[RowsDataModule]] = {f"torchbp.data.{kind.__name__}": kind for kind in KINDS}
@@ -47,7 +47,7 @@ class CheckpointIO(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
-        torch.save(checkpoint, content)  # which does not say of a file why it cannot be written
+        torch.save(checkpoint, content)  # to memory: for a file, torch.save does not say why it cannot be written
         with replacing(path) as partial:
             partial.write_bytes(content.getbuffer())
 
@@ -59,12 +59,14 @@ class CheckpointIO(TorchCheckpointIO):
 
 
 def save_network(path: str | Path, module: BPModule, data: RowsDataModule, of_data: Mapping[str, Any], epoch: int = 0) -> None:
-    """Save a network that no Trainer has trained: one can test, predict and export with it, but not go on.
+    """Save a network without a Trainer's state: it can test, predict and export, but training cannot be resumed.
 
     Args:
-        data: such as the network takes.
-        of_data: their state.
-        epoch: how many it was trained for.
+        path: the file.
+        module: the network.
+        data: a data module for the network.
+        of_data: that data module's state.
+        epoch: how many epochs the network was trained for.
 
     Raises:
         OSError: the file cannot be written.
@@ -82,36 +84,36 @@ def save_network(path: str | Path, module: BPModule, data: RowsDataModule, of_da
 
 
 def refuse_lost(path: str | Path) -> None:
-    """Refuse a place where no checkpoint can be written, before hours of training.
+    """Refuse a path where no checkpoint can be written, before hours of training.
 
     Raises:
-        ValueError: its name does not end in .ckpt, or its folder does not exist.
+        ValueError: the name does not end in .ckpt, or the folder does not exist.
     """
     if Path(path).suffix != ".ckpt" or not Path(path).resolve().parent.is_dir():
         raise ValueError(f"output is {path}; it must be a .ckpt file in a folder that exists")
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The checkpoint of a :class:`BPModule`, on the CPU, of which all that torchbp saves is checked.
+    """Load the checkpoint of a :class:`BPModule`, on the CPU, and check all parts that torchbp saves.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: any other file, or one that holds more than tensors and plain values; no object is made of it.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not such a checkpoint, or holds more than tensors and plain values; no object is made from it.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"the checkpoint {path} does not exist")
     checkpoint = read_plain(path)
     refuse_contents(path, checkpoint)
-    checkpoint.setdefault("pytorch-lightning_version", lightning.__version__)  # Lightning cannot do without
+    checkpoint.setdefault("pytorch-lightning_version", lightning.__version__)  # Lightning requires it
     try:
         _refuse_other_shapes(checkpoint)
     except (TypeError, RuntimeError) as error:
-        raise ValueError(f"{path} is damaged or another version's: {error}") from None
+        raise ValueError(f"{path} is damaged or from another version: {error}") from None
     return checkpoint
 
 
 def _refuse_other_shapes(checkpoint: dict[str, Any]) -> None:
-    """Refuse settings that make another network than the one whose tensors are there, before memory is taken for it."""
+    """Refuse settings that do not fit the tensors, before allocating memory for the network."""
     arguments, tensors = model_arguments(checkpoint), checkpoint["state_dict"].values()
     sizes = [arguments.get("num_features"), arguments.get("num_outputs"), *arguments.get("hidden_sizes", ())]
     most = max(tensor.numel() for tensor in tensors)
@@ -132,41 +134,42 @@ def _refuse_other_shapes(checkpoint: dict[str, Any]) -> None:
 
 
 def refuse_untrainable(checkpoint: dict[str, Any], lr_scheduler: Callable[[Any], Any] | None) -> None:
-    """Refuse a checkpoint from which training cannot go on, or not as it began.
+    """Refuse a checkpoint from which training cannot be resumed as it began.
 
     Args:
-        lr_scheduler: with which it is to go on.
+        checkpoint: the checkpoint.
+        lr_scheduler: makes the scheduler of the resumed run.
 
     Raises:
-        ValueError: what is needed for that is not there.
+        ValueError: a part that this needs is missing, or the scheduler is another one.
     """
     if missing := [part for part in TO_GO_ON if part not in checkpoint]:
         raise ValueError(
-            f"the checkpoint has no {missing[0]}; with its network alone one can test, predict and export, but not go on"
+            f"the checkpoint has no {missing[0]}; it can be used to test, predict and export, but training cannot be resumed"
         )
     if not checkpoint["lr_schedulers"]:
         return
     if lr_scheduler is None:
-        raise ValueError("the checkpoint was trained with an lr_scheduler; say which, or give its run's --config")
+        raise ValueError("the checkpoint was trained with an lr_scheduler; set the same one, or give its run's --config")
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], 1.0)
     refuse_other_schedule(checkpoint["lr_schedulers"], lr_scheduler(optimizer))
 
 
 def refuse_other(name: str, asked: Any, trained: Any) -> None:
-    """Refuse a setting that is asked for and is not that of the checkpoint.
+    """Refuse a setting on the command line that differs from the checkpoint's.
 
     Raises:
         ValueError: they differ.
     """
     if asked != trained:
-        raise ValueError(f"{name} is {asked}; a checkpoint goes on as it was trained, and its {name} is {trained}")
+        raise ValueError(f"{name} is {asked}; a checkpoint keeps its settings, and its {name} is {trained}")
 
 
 def model_arguments(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of the :class:`BPModule` that the checkpoint was made of, all but its lr_scheduler.
+    """The arguments of the checkpoint's :class:`BPModule`, without ``lr_scheduler``.
 
     Raises:
-        ValueError: one of another type.
+        ValueError: an argument has another type.
     """
     return plain_arguments(BPModule.__init__, checkpoint["hyper_parameters"], "the checkpoint is damaged: its ")
 
@@ -175,8 +178,8 @@ def refuse_other_data(arguments: Mapping[str, Any], saved: Mapping[str, Any]) ->
     """Refuse data of another shape or task than the network's.
 
     Args:
-        arguments: of the network, as the data would have it.
-        saved: as the checkpoint has it.
+        arguments: the arguments of a network for the data.
+        saved: the arguments of the checkpoint's network.
 
     Raises:
         ValueError: they differ.
@@ -189,7 +192,7 @@ def refuse_other_data(arguments: Mapping[str, Any], saved: Mapping[str, Any]) ->
 
 
 def load_module(checkpoint: dict[str, Any], kind: type[BPModule] = BPModule, **arguments: Any) -> BPModule:
-    """The network that the checkpoint was made of; ``arguments`` are those of its class that are to differ."""
+    """The network of the checkpoint; ``arguments`` override those of its class."""
     module = kind(**{**model_arguments(checkpoint), **arguments})
     module.to(checkpoint["state_dict"][NEEDED["state_dict"]].dtype)
     module.on_load_checkpoint(checkpoint)
@@ -198,10 +201,10 @@ def load_module(checkpoint: dict[str, Any], kind: type[BPModule] = BPModule, **a
 
 
 def saved_data(checkpoint: dict[str, Any]) -> tuple[type[RowsDataModule] | None, dict[str, Any]]:
-    """Which of torchbp.data's modules the checkpoint was trained with, and its arguments, without any path.
+    """The class of torchbp.data that the checkpoint was trained with, or None; and its arguments, without any path.
 
     Raises:
-        ValueError: an argument of another type.
+        ValueError: an argument has another type.
     """
     saved = checkpoint.get("datamodule_hyper_parameters") or {}
     path = saved.get("_class_path")
@@ -210,7 +213,7 @@ def saved_data(checkpoint: dict[str, Any]) -> tuple[type[RowsDataModule] | None,
 
 
 def load_data(checkpoint: dict[str, Any]) -> RowsDataModule | None:
-    """The data module that the checkpoint was trained with, to ask for names; None where that is not known."""
+    """The data module that the checkpoint was trained with, for its names; None if that is not known."""
     kind, arguments = saved_data(checkpoint)
     if kind is None or (checkpoint.get(kind.__qualname__) is None and "path" in inspect.signature(kind).parameters):
         return None
@@ -221,15 +224,15 @@ def load_data(checkpoint: dict[str, Any]) -> RowsDataModule | None:
 
 
 def required(kind: type[RowsDataModule]) -> list[str]:
-    """The names of the arguments without a default."""
+    """The names of the arguments that have no default."""
     return [name for name, known in inspect.signature(kind).parameters.items() if known.default is known.empty]
 
 
 def restore(data: LightningDataModule, checkpoint: dict[str, Any]) -> None:
-    """Tell the data module what the checkpoint knows of it, if anything.
+    """Restore the data module's state from the checkpoint, if there is one.
 
     Raises:
-        ValueError: that is not what such a module saves, or does not suit it.
+        ValueError: the state is not one that this data module saves, or does not fit its settings.
     """
     name = type(data).__qualname__
     if state := checkpoint.get(name):
@@ -237,23 +240,23 @@ def restore(data: LightningDataModule, checkpoint: dict[str, Any]) -> None:
             data.load_state_dict(state)
         except (AttributeError, LookupError, TypeError) as error:
             raise ValueError(
-                f"what the checkpoint holds of a {name} is damaged or another version's ({type(error).__name__}: {error})"
+                f"the checkpoint's state of {name} is damaged or from another version ({type(error).__name__}: {error})"
             ) from None
 
 
 def newest_checkpoint(name: str | None, kind: str) -> str:
-    """The newest ``best`` or ``last`` checkpoint of the runs in ``logs/name``, or of all runs.
+    """The newest ``best`` or ``last`` checkpoint of the runs in ``logs/name``, or of all runs if ``name`` is None.
 
-    Where the last is damaged, the newest that is whole takes its place. A run that diverged is passed over for one that did
-    not. Standard error says either, and what error the run ended with.
+    If a ``last`` checkpoint is damaged, the newest undamaged one replaces it. Runs that diverged are skipped if
+    another did not. Standard error says so, and the error that the run ended with.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: there are, but none is whole.
+        FileNotFoundError: there is no checkpoint.
+        ValueError: all are damaged.
     """
     folder, file = "*" if name is None else glob.escape(name), "best" if kind == "best" else "*"
     paths = sorted(LOGS.glob(f"{folder}/version_*/checkpoints/{file}.ckpt"), key=_age, reverse=True)
-    # Of the newest run the last comes first: one that was killed after its best repeats that epoch, and writes both.
+    # Within a run `last` comes first: a run killed after it wrote `best` repeats that epoch, and writes both.
     runs = list(dict.fromkeys(path.parent for path in paths))
     paths.sort(key=lambda path: (runs.index(path.parent), path.stem != "last"))
     if not paths:
@@ -264,10 +267,10 @@ def newest_checkpoint(name: str | None, kind: str) -> str:
     if passed_over := diverged[: len(diverged) if len(diverged) < len(paths) else 0]:
         first = next(number for number, path in enumerate(paths) if path not in passed_over)
         for run in dict.fromkeys(path.parent.parent for path in paths[:first]):
-            print(printable(f"torchbp: {run} is passed over; it failed: {failures[run]}"), file=sys.stderr)
+            print(printable(f"torchbp: {run} is skipped; it failed: {failures[run]}"), file=sys.stderr)
         paths = [path for path in paths if path not in passed_over]
     if failure := failures[paths[0].parent.parent]:
-        print(printable(f"torchbp: {paths[0]} is of a run that failed: {failure}"), file=sys.stderr)
+        print(printable(f"torchbp: {paths[0]} is from a run that failed: {failure}"), file=sys.stderr)
     damage = None
     for path in paths[:1] if kind == "best" else paths:
         try:
@@ -283,7 +286,7 @@ def newest_checkpoint(name: str | None, kind: str) -> str:
 
 
 def _failure(run: Path) -> str:
-    """The error that a run in ``logs/`` ended with, in a line; empty for none."""
+    """The error that a run in ``logs/`` ended with, in one line; empty if there was none."""
     try:
         with open(run / FAILED, encoding="utf-8", errors="replace") as file:
             return file.readline(1000).strip() or "an error"
@@ -292,12 +295,12 @@ def _failure(run: Path) -> str:
 
 
 def _age(path: Path) -> tuple[float, int]:
-    """What sorts checkpoints by time, and those of one moment by their run's number."""
+    """A sort key: the time of writing, then the run's number."""
     number = re.fullmatch(r"version_(\d+)", path.parent.parent.name)
     return os.path.getmtime(path), int(number[1]) if number else -1
 
 
 def another_file(checkpoint: dict[str, Any], path: str | None) -> str | None:
-    """The path, if the file there is known not to be the one that was trained on, under whatever name; else None."""
+    """The path, if its file is known to differ in content from the one that was trained on; else None."""
     known = (checkpoint.get("datamodule_hyper_parameters") or {}).get("_content")
     return path if known and path and os.path.isfile(path) and content_of(path) != known else None

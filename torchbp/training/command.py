@@ -48,7 +48,7 @@ from torchbp.training.checkpoint import (
 from torchbp.training.prediction import PredictionWriter, output_names, refuse_own_file, table_file
 
 THIN = 25
-# The budget of what is not done every epoch: its share of the run's time, ..., as Budget takes them.
+# For each task that does not run in every epoch, the arguments of its Budget: share, at_most, thin.
 LIMITS: dict[str, tuple[float, float, int | None]] = {
     "histograms": (0.01, inf, THIN),
     "signals": (0.01, inf, THIN),
@@ -79,7 +79,7 @@ def run(args: list[str]) -> int:
 
 
 class BPCLI(CommandLine):
-    """Trains a :class:`BPModule` on any data module, and tests and applies what was trained."""
+    """Trains a :class:`BPModule` on any data module; validates and tests it, and predicts with it."""
 
     def __init__(self, args: list[str], **kwargs: Any) -> None:
         self.best: ModelCheckpoint | None = None
@@ -90,7 +90,7 @@ class BPCLI(CommandLine):
         config, trainer = self.config[self.subcommand], self.config_init[self.subcommand]["trainer"]
         fit = self.subcommand == "fit"
         refuse_limits(trainer, self.command)
-        if self.model.engine in ("fused", "compiled"):  # before Lightning warns of what it makes of it
+        if self.model.engine in ("fused", "compiled"):  # before Lightning warns about the precision
             refuse_precision(trainer["precision"], self.model.engine)
         shown = sys.stderr if config.get("output") == "-" else sys.stdout
         callbacks = self._callbacks_of_fit(config, trainer) if fit else []
@@ -98,9 +98,9 @@ class BPCLI(CommandLine):
             self.run = run_folder(config) if fit else None
             trainer["logger"] = BoardLogger(*self.run, default_hp_metric=False) if self.run else False
         elif not trainer["logger"]:
-            self.save_config_callback = None  # without a run's folder it would take the place of a config.yaml right here
+            self.save_config_callback = None  # without a run's folder it would overwrite ./config.yaml
         trainer["profiler"] = trainer["profiler"] or Unprofiled()
-        if trainer["enable_model_summary"] is None:  # what there is to be said of the network stands in the summary of the run
+        if trainer["enable_model_summary"] is None:  # the run's own summary replaces it
             trainer["enable_model_summary"] = False
         if trainer["enable_progress_bar"] is not False and shown.isatty():
             callbacks.append(ProgressBar(console_kwargs={"stderr": shown is sys.stderr}))
@@ -110,17 +110,17 @@ class BPCLI(CommandLine):
         plugins = trainer["plugins"] or []
         trainer["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WaitingCheckpointIO("best")]
         of_model = model_arguments(self.checkpoint) if self.checkpoint else {}
-        if self.model.threshold_rule:  # a run that goes on chooses again
+        if self.model.threshold_rule:  # a resumed run chooses it again
             of_model.pop("threshold", None)
         trained = {"model": of_model, "data": self.trained_arguments}
         self.save_config_kwargs = {"trained": trained}
         made = self._instantiate_trainer({**trainer, **kwargs}, callbacks)
         if copies_this_process(made):
-            raise ValueError(f"strategy is {trainer['strategy']}; several processes are trained in with ddp")
+            raise ValueError(f"strategy is {trainer['strategy']}; for several processes use ddp")
         return made
 
     def _callbacks_of_fit(self, config: Namespace, trainer: dict[str, Any]) -> list[Callback]:
-        """What observes a run, saves it and stops it."""
+        """The callbacks that observe a run, save it and stop it."""
         validated = getattr(self.datamodule, "has_validation", True) and trainer["limit_val_batches"] != 0
         monitor = "cost/val" if validated else "cost/train"
         each = config["every_epoch"]
@@ -130,7 +130,7 @@ class BPCLI(CommandLine):
         several = self.model.hparams["networks"] is not None
         if several:
             callbacks.append(Band())
-        else:  # what they show is of one network
+        else:  # signals are those of a single network
             callbacks.append(Signals(budgets["signals"]))
         if not several and any(g.parameters for g in self.model.network.activations):
             callbacks.append(ActivationCurves(budget=budgets["curves"]))
@@ -144,16 +144,16 @@ class BPCLI(CommandLine):
         self.summary = Summary(self.best)
         callbacks.append(self.summary)
         if config["patience"]:
-            callbacks.append(EarlyStopping(monitor, patience=int(config["patience"])))  # no type of jsonargparse's
+            callbacks.append(EarlyStopping(monitor, patience=int(config["patience"])))  # not jsonargparse's PositiveInt
         return callbacks
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
 
     def predict(self, **kwargs: Any) -> None:
-        """Write each batch's predictions as they come, to a file that takes its name when all are there."""
+        """Write each batch's predictions as they come, to a file that gets its name when it is complete."""
         if (n := self.trainer.world_size) > 1:
-            raise ValueError(f"predictions are written by one process, not {n}; say --trainer.devices 1 --trainer.num_nodes 1")
+            raise ValueError(f"predictions are written by one process, not {n}; set --trainer.devices 1 --trainer.num_nodes 1")
         output, data = self.config["predict"]["output"], self.datamodule
         refuse_own_file(output, data)
         with table_file(output, self.config["predict"]["quote_formulas"]) as write:
@@ -162,7 +162,7 @@ class BPCLI(CommandLine):
 
     def before_validate(self) -> None:
         if isinstance(self.datamodule, torchbp.data.RowsDataModule) and not len(self.datamodule.split_rows("val")):
-            raise ValueError("no row is held out to validate on; there must be some, or another file to validate")
+            raise ValueError("no row is held out for validation; train with --data.val_size above 0, or validate another file")
         self._say_what_was_trained_on("val")
         self._say_threshold()
 
@@ -178,14 +178,14 @@ class BPCLI(CommandLine):
         if module.task != "binary" or module.threshold == DEFAULT:
             return
         name = output_names("binary", 1, self.datamodule)[1]
-        whose = "as told" if "threshold" in asked(self.arguments, "model") else "the checkpoint's"
+        whose = "as given" if "threshold" in asked(self.arguments, "model") else "the checkpoint's threshold"
         self.notes.append(f"class {name} is predicted above a probability of {module.threshold:g}, {whose}")
 
     def before_fit(self) -> None:
-        # What is wrong is to be said before the run has a folder, of the rows to test not after hours of training.
+        # Report errors before the run has a folder; those of the test rows not after hours of training.
         if self.checkpoint:
             refuse_untrainable(self.checkpoint, self.model.lr_scheduler)
-        if self.model.lr_scheduler is not None:  # before other processes are started, which would say it again
+        if self.model.lr_scheduler is not None:  # before other processes start, which would repeat the error
             refuse_failing(self.model.lr_scheduler, 0.1 if self.model.lr == "auto" else self.model.lr)
         if isinstance(self.datamodule, torchbp.data.RowsDataModule):
             for part in ("train", "val", "test"):
@@ -201,20 +201,20 @@ class BPCLI(CommandLine):
             show(announced(self.model, self.datamodule), console())
 
     def fit(self, **kwargs: Any) -> None:
-        """Train; of a run that has not begun to train, nothing is left."""
+        """Train; remove the run's folder if training never began."""
         with only_if_trained(self.trainer, self.run, AT_START), naming_events(self.trainer):
             try:
                 self.trainer.fit(**kwargs)
-            except SystemExit:  # as Lightning ends an interrupted run
+            except SystemExit:  # Lightning ends an interrupted run with it
                 show(self.summary.parts, console())
                 raise
 
     def test(self, **kwargs: Any) -> None:
-        """Show the metrics of the rows tested, beside the baseline, and each class or target."""
+        """Show the metrics of the test rows, beside the baseline's, and each class or target."""
         self._evaluate("test", self.trainer.test, **kwargs)
 
     def validate(self, **kwargs: Any) -> None:
-        """Likewise of the rows to validate on."""
+        """Show the same for the validation rows."""
         self._evaluate("val", self.trainer.validate, **kwargs)
 
     def _evaluate(self, split: str, run: Callable[..., Any], verbose: bool = True, **kwargs: Any) -> None:
@@ -233,7 +233,7 @@ class BPCLI(CommandLine):
             print(f"report: {printable(report)}", flush=True)
 
     def _say_what_was_trained_on(self, *parts: str) -> None:
-        """Say how many rows of another file than that trained on were rows of it nevertheless."""
+        """If the data are another file, say how many of its rows are equal to rows that were trained on."""
         if not self.another_file or not isinstance(self.datamodule, torchbp.data.TabularDataModule):
             return
         for part in parts:
@@ -242,7 +242,7 @@ class BPCLI(CommandLine):
                 of = f"{seen[1]:,} rows" + (" looked at" if seen[1] < len(self.datamodule.split_rows(part)) else "")  # type: ignore[arg-type]
                 self.notes.append(
                     f"{seen[0]:,} of its {of} to {HELD_FOR[part]} are equal to rows trained on, in every column that is used; "
-                    "scores of these say nothing of new rows"
+                    "scores on these say nothing about new rows"
                 )
 
     def after_test(self) -> None:
@@ -252,7 +252,7 @@ class BPCLI(CommandLine):
         self._say_undefined("val")
 
     def _say_undefined(self, split: str) -> None:
-        """Say which metrics the rows do not define, and why."""
+        """Say which metrics are undefined for the rows, and why."""
         module: BPModule = self.model
         metrics = module.split_metrics(split)
         if metrics.undefined or metrics.absent:

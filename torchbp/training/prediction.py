@@ -1,4 +1,4 @@
-"""Predictions as a CSV or Parquet file, or as CSV on standard output."""
+"""Writes predictions as a CSV or Parquet file, or as CSV to standard output."""
 
 import errno
 import os
@@ -22,23 +22,23 @@ from torchbp.data.base import refuse_not_finite
 from torchbp.data.values import no_numbers
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-PART = 100_000  # rows that are gathered before they are written to Parquet
-FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # how a text begins that a spreadsheet runs
+PART = 100_000  # rows per part of a Parquet file
+FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # the beginning of a text that a spreadsheet runs
 
 WriteRows = Callable[[pl.DataFrame], None]
 
 
 @contextmanager
 def table_file(output: str, quote_formulas: bool = False) -> Iterator[WriteRows]:
-    """What writes a table, rows by rows, to a file that takes its name when the block ends well; ``-`` is standard output.
+    """Yields a function that writes rows to a file; the file gets its name when the block ends without an error.
 
     Args:
-        output: the file.
-        quote_formulas: whether ``'`` is put before what a spreadsheet would take for a formula in a CSV file.
+        output: the file; ``-`` for standard output.
+        quote_formulas: whether to put ``'`` before a text in CSV that a spreadsheet would take for a formula.
 
     Raises:
-        ValueError: another extension than ``.csv``, ``.tsv`` and ``.parquet``.
-        OSError: a file that cannot be written.
+        ValueError: the extension is not ``.csv``, ``.tsv`` or ``.parquet``.
+        OSError: the file cannot be written.
     """
     path = Path(output)
     kind = path.suffix.lower()
@@ -64,7 +64,7 @@ def refuse_own_file(output: str, data: Any) -> None:
     """Refuse to write over the data's own file.
 
     Raises:
-        ValueError: ``output`` is one.
+        ValueError: ``output`` is one of the data's files.
     """
     for path in (getattr(data, "path", None), *getattr(data, "other_paths", {}).values()):
         if path and os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
@@ -84,7 +84,7 @@ def _csv(file: TextIO, separator: str, quote_formulas: bool) -> WriteRows:
 
 
 def without_formulas(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows, ``'`` before each text and each column's name that a spreadsheet would take for a formula; numbers are none."""
+    """The rows, with ``'`` before each text and column name that a spreadsheet would take for a formula; not before numbers."""
     texts = pl.col(pl.String)
     bad = texts.str.contains(FORMULA) & no_numbers(texts)
     rows = rows.with_columns(pl.when(bad).then("'" + texts).otherwise(texts).name.keep())
@@ -99,7 +99,7 @@ def without_formulas(rows: pl.DataFrame) -> pl.DataFrame:
 
 @contextmanager
 def _parquet(path: Path) -> Iterator[WriteRows]:
-    """Parts in a folder beside the file, joined at its end: all rows may not fit memory, and Parquet cannot be added to."""
+    """Write parts to a folder beside the file, and join them at the end: Parquet cannot be appended to, nor all rows kept."""
     folders = TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent)
     with folders as folder, asking_why(path, pl.exceptions.ComputeError):
         waiting: list[pl.DataFrame] = []
@@ -120,14 +120,13 @@ def _parquet(path: Path) -> Iterator[WriteRows]:
 
 
 class PredictionWriter(Callback):
-    """Hands on each batch's predictions as rows of a table.
+    """Writes each batch's predictions as rows of a table.
 
-    The first column, ``row``, counts the rows of the data from 1, of sequences with a prediction for each step the steps of
-    all; then come the columns of a file that the network does not
-    use, then what :func:`prediction_columns` makes of the network's outputs.
+    The first column, ``row``, numbers the rows of the data from 1 (with a prediction for each step of sequences, the steps).
+    Then come the columns of a file that the network does not use, then those of :func:`prediction_columns`.
 
     Args:
-        write: what takes the rows.
+        write: writes the rows.
     """
 
     def __init__(self, write: WriteRows) -> None:
@@ -145,7 +144,7 @@ class PredictionWriter(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         x = batch[0]
-        if x.dim() == 3:  # sequences, whose values were looked at as they were read
+        if x.dim() == 3:  # sequences: their values were checked when they were read
             outputs = outputs if outputs.dim() == 2 else outputs[~x[..., 0].isnan()]
         else:
             refuse_not_finite("x", x, self._row)
@@ -167,10 +166,10 @@ class PredictionWriter(Callback):
 
 
 def spread_columns(members: Tensor, task: str, names: Sequence[str]) -> dict[str, Any]:
-    """How far K networks' predictions (K, B, num_outputs) are apart: their standard deviation, in the prediction's units.
+    """The standard deviation of K networks' predictions (K, B, num_outputs), in the prediction's units.
 
-    It is ``spread``, for ``multiclass`` that of the likeliest class's probability; of several labels or targets
-    ``spread_NAME`` each.
+    The column is ``spread``; for ``multiclass`` it is that of the likeliest class's probability. Several labels or targets
+    have a column ``spread_NAME`` each.
     """
     deviation = members.std(0, correction=0)
     if task == "multiclass":
@@ -181,17 +180,17 @@ def spread_columns(members: Tensor, task: str, names: Sequence[str]) -> dict[str
 
 
 def output_names(task: str, num_outputs: int, data: Any) -> list[str]:
-    """What the outputs are called: the classes, both of them for ``binary``, the labels, or the targets."""
+    """The names of the outputs: classes (both for ``binary``), labels or targets."""
     names: Sequence[Any] = getattr(data, "targets" if task == "regression" else "class_names", ())
     return [str(name) for name in names or range(2 if task == "binary" else num_outputs)]
 
 
 def prediction_columns(prediction: Tensor, task: str, names: Sequence[str], threshold: float = 0.5) -> dict[str, Any]:
-    """The columns that predictions (B, num_outputs) become.
+    """The columns for predictions (B, num_outputs).
 
-    For ``binary`` and ``multiclass`` the likeliest, ``class``, or of two the positive one where its probability is above
-    ``threshold``, and each one's probability, ``p_NAME``; for ``multilabel`` each
-    label's; for ``regression`` the value, ``prediction``, or the values, ``prediction_NAME``.
+    For ``multiclass``, ``class`` is the likeliest class; for ``binary`` the positive one if its probability is above
+    ``threshold``. ``p_NAME`` is the probability of each class, or of each label for ``multilabel``. For ``regression``,
+    ``prediction`` is the value; several targets have ``prediction_NAME`` each.
     """
     values = prediction.cpu().numpy() if prediction.dtype == torch.float64 else prediction.float().cpu().numpy()
     if task == "regression":
