@@ -159,7 +159,7 @@ CASES = [
     (
         "test --ckpt_path columns.ckpt --data.path good.csv",
         1,
-        "what the checkpoint holds of the columns is {'a': 1}; it must be as torchbp saves it",
+        "the checkpoint's state of the columns is {'a': 1}; it must be as torchbp saves it",
     ),
     ("test --ckpt_path table.ckpt", 2, "table.ckpt does not say where its data are; say --data.path FILE"),
     ("fit --ckpt_path arrays.ckpt", 2, "arrays.ckpt does not say where its data are; say --data.path FILE"),
@@ -183,7 +183,7 @@ CASES = [
         1,
         "no row is held out for validation; train with --data.val_size above 0, or validate another file",
     ),
-    ("test --ckpt_path arrays.ckpt --data.path narrow.npz", 1, "x has shape (40, 2); the network takes 3 values a row"),
+    ("test --ckpt_path arrays.ckpt --data.path narrow.npz", 1, "x has shape (40, 2); the network takes 3 values per row"),
     ("test --ckpt_path arrays.ckpt --data.path classes.npz", 1, "y holds 4 in row 0; the classes are 0, 1"),
     # predictions and exported programs
     ("PREDICT gone.csv --output o.csv", 1, "the data file gone.csv does not exist"),

@@ -62,7 +62,7 @@ def test_what_does_not_fit_the_disk_is_refused_before_it_is_written(tmp_path: Pa
         cache_dir=tmp_path / "cache",
     )
     with pytest.raises(
-        NotWrittenError, match=r"would take .* GiB in the cache .* has .* GiB free; say another --data.cache_dir"
+        NotWrittenError, match=r"would take .* GiB in the cache .* has .* GiB free; use another --data.cache_dir"
     ):
         _ = data.rows
     assert folders(tmp_path / "table.parquet") == []
@@ -89,7 +89,7 @@ def test_many_classes_are_encoded_in_small_parts(tmp_path: Path, monkeypatch: py
 
 
 def test_a_conversion_that_fails_leaves_nothing(table: Path) -> None:
-    with pytest.raises(ValueError, match="missing='refuse' allows no gap"):
+    with pytest.raises(ValueError, match="missing='refuse' allows no missing value"):
         _ = large(table, missing="refuse").rows
     assert [path for path in folders(table) if "-rows-" in path.name] == []
 
@@ -141,7 +141,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_cached(table: Path, monkeyp
             os.utime(table, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     monkeypatch.setattr(_table, "write_whole", change)
-    with pytest.raises(ValueError, match=r"table.csv was changed while it was read; run again once it is written"):
+    with pytest.raises(ValueError, match=r"table.csv was changed while it was read; run again when it is written"):
         _ = large(table).rows
     assert folders(table) == []
 

@@ -146,7 +146,7 @@ def test_a_table_from_file_to_predictions(
     monkeypatch.chdir(tmp_path)
     rows = [f"{x},{'red' if x % 3 else 'blue'},{'yes' if x % 3 else 'no'}" for x in range(60)]
     Path("people.csv").write_text("\n".join(["age,colour,y", *rows]))
-    with pytest.warns(UserWarning, match="column 'colour' tells the target by itself"):
+    with pytest.warns(UserWarning, match="column 'colour' determines the target by itself"):
         assert main(table("people.csv", "--trainer.max_epochs", "20")) == 0
     output = capsys.readouterr().out
     assert "people.csv: binary" in output

@@ -156,7 +156,7 @@ def test_help_is_of_what_there_is(capfd):
         (["--groups", "whom"], "has no column 'whom'; it has 'who'"),
         (["--groups", "city"], "has no value in row 3"),
         (["--groups", "who", "--order", "day"], "groups is 'who' and order 'day'; rows are split by one of them"),
-        (["--order", "day", "--repeats", "2"], "repeats is 2; rows in the order of 'day' are split in one way"),
+        (["--order", "day", "--repeats", "2"], "repeats is 2; rows in the order of 'day' can be split in one way only"),
         (["--order", "who", "--folds", "90"], "the data has 72 rows; 90 folds need at least as many"),
         (["--order", "kind"], "order is 'kind', which holds texts such as"),
         (["--output", "p.xlsx"], "the output p.xlsx has the extension '.xlsx'"),
@@ -188,5 +188,5 @@ def test_sequences_are_refused(capfd):
 
 
 def test_other_data_have_no_columns_to_split_by():
-    with pytest.raises(ValueError, match="the data has no column 'who': that takes a table"):
+    with pytest.raises(ValueError, match="the data has no column 'who': groups and order need a table"):
         folds_of(BuiltinDataModule("moons").with_parts(None), 3, groups="who")

@@ -123,5 +123,5 @@ def test_too_few_rows_to_stratify() -> None:
         def load(self) -> Rows:
             return Rows(X[:3], Y[:3])
 
-    with pytest.raises(ValueError, match=r"the data has 2 rows; to train on and for val \(a val_size of 0.3\) and test"):
+    with pytest.raises(ValueError, match=r"the data has 2 rows; train and val \(a val_size of 0.3\) and test"):
         Tiny(val_size=0.3, test_size=0.3).split_rows("train")

@@ -173,7 +173,7 @@ def test_each_process_predicts_all_rows_in_their_order(runs: list[dict], kind: s
 
 
 def test_fewer_rows_than_processes_are_refused(runs: list[dict]) -> None:
-    assert {run["refused"] for run in runs} == {"to validate or test on there must be a row for each of 2 processes, not 1"}
+    assert {run["refused"] for run in runs} == {"to validate or test, each of 2 processes needs a row; there are 1"}
 
 
 @pytest.mark.usefixtures("_there")

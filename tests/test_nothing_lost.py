@@ -65,7 +65,7 @@ KINDS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:column .* tells the target by itself")
+@pytest.mark.filterwarnings("ignore:column .* determines the target by itself")
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_bytes_are_refused_in_one_line_or_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], kind: str
@@ -121,7 +121,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-@pytest.mark.filterwarnings("ignore:column .* tells the target by itself")
+@pytest.mark.filterwarnings("ignore:column .* determines the target by itself")
 @pytest.mark.parametrize(
     "call",
     [
@@ -283,7 +283,7 @@ def test_a_feature_that_tells_the_target_is_warned_of_in_one_line(tmp_path: Path
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("torchbp: warning: column 'copy' tells the target by itself")
+    assert done.stderr.startswith("torchbp: warning: column 'copy' determines the target by itself")
 
 
 def test_events_that_a_full_disk_does_not_take_are_named(

@@ -50,23 +50,23 @@ ARRAYS = [
     ({"x": X[:, 0, 0]}, "has type float64 and shape (20,); it must be numbers, (N, T, channels) or (N, T), not empty"),
     ({"x": KINDS}, "has type <U1 and shape (20,); it must be numbers"),
     ({"x": X[:, :0]}, "shape (20, 0, 2); it must be numbers"),
-    ({"y": KINDS[:7]}, "has type <U1 and shape (7,); it must be numbers or names, (20, ...) as x"),
+    ({"y": KINDS[:7]}, "has type <U1 and shape (7,); it must be numbers or names, (20, ...) like x"),
     ({"y": X[:, :3]}, "has shape (20, 3, 2) and x (20, 5, 2); y must be (N) or (N, outputs)"),
     ({"lengths": LENGTHS[:3]}, "has type int64 and shape (3,); it must be integers, (20,)"),
     ({"lengths": LENGTHS / 1}, "has type float64 and shape (20,); it must be integers"),
     ({"lengths": LENGTHS + 1}, "holds 6; for x of shape (20, 5, 2) it must be from 1 to 5"),
-    ({"lengths": LENGTHS * (LENGTHS > 1)}, "sequence 3 has no step; each needs one at least"),
-    ({"x": np.where(np.arange(20)[:, None, None] == 4, np.nan, X)}, "sequence 5 has no step; each needs one at least"),
+    ({"lengths": LENGTHS * (LENGTHS > 1)}, "sequence 3 has no step; each needs at least one"),
+    ({"x": np.where(np.arange(20)[:, None, None] == 4, np.nan, X)}, "sequence 5 has no step; each needs at least one"),
     (
         {"x": with_gap(1, 2, 1)},
-        "channel 'x1' has no value at step 3 of sequence 2; every step needs one, or say --data.gaps",
+        "channel 'x1' has no value at step 3 of sequence 2; every step needs one, or set --data.gaps",
     ),
     ({"x": with_gap(1, 2, 1, value=np.inf)}, "channel 'x1' holds inf at step 3 of sequence 2; numbers must be finite"),
     ({"x": with_gap(1, 2, 1, value=-1e39)}, "channel 'x1' holds -1e+39 at step 3 of sequence 2; numbers must be finite"),
     ({"y": np.where(np.arange(20) == 6, np.nan, X[:, 0, 0])}, "the target 'y' has no value for sequence 7; each needs one"),
     ({"y": with_gap(1, 2, value=np.nan)[..., 0]}, "the target 'y' has no value for step 3 of sequence 2; each needs one"),
-    ({"y": np.array(["a"] * 20)}, "the target 'y' has a single class, 'a'; there is nothing to tell apart"),
-    ({"y": np.array(["a", "b"] * 9 + ["c", "c"])}, "class 'c' has 2 sequences; to train on and for val (a val_size of 0.2)"),
+    ({"y": np.array(["a"] * 20)}, "the target 'y' has a single class, 'a'; at least two are needed"),
+    ({"y": np.array(["a", "b"] * 9 + ["c", "c"])}, "class 'c' has 2 sequences; train and val (a val_size of 0.2)"),
     ({"y": [object()] * 20}, "cannot be read as NPZ: Object arrays cannot be loaded when allow_pickle=False"),
 ]
 
@@ -77,30 +77,30 @@ def test_bad_arrays(tmp_path: Path, arrays: dict[str, Any], message: str) -> Non
 
 
 def test_nothing_to_fill_by(tmp_path: Path) -> None:
-    message = "channel 'x1' has no value in sequence 2; at least one is needed to fill the others by"
+    message = "channel 'x1' has no value in sequence 2; at least one is needed to fill the others"
     refused(message, npz(tmp_path, x=with_gap(1, slice(None), 1)), gaps="previous")
 
 
 OF_TABLE: dict[str, Any] = {"target": "kind", "series": "who", "time": "when"}
 TABLES = [
-    ({"target": None}, "target is null; of a table it must name a column, or several, each once"),
-    ({"separator": "::"}, "separator is '::'; it must be a single ASCII character, no quote or line break; or tab"),
+    ({"target": None}, "target is null; for a table it must name one or more columns, each once"),
+    ({"separator": "::"}, "separator is '::'; it must be one ASCII character, not a quote or a line break; or tab"),
     ({"decimal": "x"}, "decimal is 'x'; it must be '.' or ','"),
     (
         {"series": None},
-        "series is null; of a table it must name the column that says which sequence a row is of; or say --data.w",
+        "series is null; for a table it must name the column that holds each row's sequence; or set --data.w",
     ),
     ({"series": "whom"}, "has no column 'whom'; it has 'who', "),
     ({"time": "then"}, "has no column 'then'; it has 'when', "),
     ({"target": "kinds"}, "has no column 'kinds'; it has 'kind', "),
     ({"channels": ["u", "w"]}, "has no column 'w'"),
-    ({"channels": []}, "channels is []; it must name at least one column, and each once"),
+    ({"channels": []}, "channels is []; it must name at least one column, each once"),
     ({"channels": ["note"]}, "the column 'note' holds 'n0' in row 1; only numbers are allowed"),
-    ({"channels": ["u", "kind"]}, "column 'kind' is the target; it can have no place in channels"),
-    ({"time": "kind"}, "column 'kind' is the target; it can have no place in time"),
+    ({"channels": ["u", "kind"]}, "column 'kind' is the target; it cannot be in channels too"),
+    ({"time": "kind"}, "column 'kind' is the target; it cannot be in time too"),
     ({"time": "note"}, "the column 'note' holds 'n0' in row 1; times are numbers or dates"),
-    ({"target": "u", "sequences": "last"}, "in series 's00'; a series has one value, or say --data.sequences each"),
-    ({"window": 3}, "series is 'who'; a forecast, by window or horizon, is of a single series"),
+    ({"target": "u", "sequences": "last"}, "in series 's00'; a series has one value, or set --data.sequences each"),
+    ({"window": 3}, "series is 'who'; a forecast, with window or horizon, needs a single series"),
     ({"task": "binary"}, "the target 'kind' has 3 classes, 'a', 'b', 'c'; task binary has two"),
 ]
 
@@ -111,10 +111,13 @@ def test_bad_options_of_a_table(tmp_path: Path, arguments: dict[str, Any], messa
 
 
 ROWS = [
-    ("a,1,2.5,yes\na,1,3,yes\n", "rows 1 and 2 of one series have the same 't', 1; each step needs a time of its own"),
+    ("a,1,2.5,yes\na,1,3,yes\n", "rows 1 and 2 of one series have the same 't', 1; each step needs its own time"),
     ("a,1,2.5,yes\n,2,3,yes\n", "the column 's' names no series in row 2; each row needs one"),
     ("a,1,2.5,yes\na,,3,yes\n", "the column 't' has no time in row 2; each row needs one"),
-    ("a,1,2.5,yes\na,2,x,yes\n" + "a,3,4.5,yes\n", "has no column of numbers besides target, series and time: 'u' are none"),
+    (
+        "a,1,2.5,yes\na,2,x,yes\n" + "a,3,4.5,yes\n",
+        "has no column of numbers besides target, series and time: 'u' are not numbers",
+    ),
     ("a,1,2.5,yes\na,2,,yes\n", "channel 'u' has no value at step 2 of series 'a'; every step needs one"),
     ("a,1,2.5,yes\nb,2,3,\n", "the target 'y' has no value for series 'b'; each needs one"),
     ("a,1,2.5,yes,9\n", "has 5 values in row 1 and names 4 columns"),
@@ -132,14 +135,14 @@ def test_a_text_among_numbers(tmp_path: Path) -> None:
     rows = [f"a,{step},{step}.5,{step}" for step in range(40)]
     rows[7] = "a,7,about 7,7"
     (tmp_path / "t.csv").write_text("\n".join(["s,t,u,y", *rows]))
-    refused("column 'u' holds 'about 7' in row 8 and is else of numbers", tmp_path / "t.csv", target="y", series="s", time="t")
+    refused("column 'u' holds 'about 7' in row 8, and numbers elsewhere", tmp_path / "t.csv", target="y", series="s", time="t")
 
 
 FORECASTS = [
     ({"window": 30}, "train has 24 of the series' 40 steps; a window of 30 and a horizon of 1 take 31", SUNNY[:40]),
     ({"window": 12}, "val has 12 of the series' 60 steps; a window of 12 and a horizon of 1 take 13", SUNNY),
     ({"window": 70}, "the series has 60 steps; a window of 70 and a horizon of 1 take 71", SUNNY),
-    ({"window": 3, "task": "binary"}, "task is binary; a forecast is of numbers, which is regression", SUNNY),
+    ({"window": 3, "task": "binary"}, "task is binary; a forecast predicts numbers, so the task must be regression", SUNNY),
     (
         {"window": 3},
         "channel 'spots' has no value at step 5 of sequence 1; every step needs one",
@@ -155,9 +158,7 @@ def test_bad_forecasts(tmp_path: Path, arguments: dict[str, Any], message: str, 
 
 def test_more_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchbp.data._memory.most_bytes", lambda: 10**4)
-    message = (
-        "234 sequences of 22 steps, which are as long as the longest, take 3.84e-05 GiB; with this machine's memory they may"
-    )
+    message = "234 sequences, padded to 22 steps, take 3.84e-05 GiB; with this machine's memory they may"
     refused(message, series(tmp_path, np.arange(300.0)), target="spots", time="year", window=22)
 
 
@@ -186,7 +187,7 @@ def test_small_numbers_that_take_more_than_memory_in_float64(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize(
-    ("window", "horizon", "message"), [(40, 1, "sequences of 40 steps"), (2, 30, "forecasts of 30 numbers")]
+    ("window", "horizon", "message"), [(40, 1, "sequences, padded to 40 steps"), (2, 30, "forecasts of 30 numbers")]
 )
 def test_windows_are_counted_before_they_take_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int, horizon: int, message: str
@@ -207,12 +208,12 @@ def test_bad_files(tmp_path: Path) -> None:
         (tmp_path / "bad.ts").write_text(text)
         refused("bad.ts cannot be read as TS: ", tmp_path / "bad.ts")
     refused("sequences is each; ", ts(tmp_path), sequences="each")
-    refused("has no targets; without them one can but predict", ts(tmp_path, labels=False))
+    refused("has no targets; without them one can only predict", ts(tmp_path, labels=False))
 
 
 def test_sktime_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sktime.datasets", None)
-    refused("is read by sktime, which is not installed; pip install '.[sequences]'", ts(tmp_path), kind=ModuleNotFoundError)
+    refused("needs sktime, which is not installed; pip install '.[sequences]'", ts(tmp_path), kind=ModuleNotFoundError)
 
 
 def test_another_file_than_that_trained_on(tmp_path: Path) -> None:
@@ -235,7 +236,7 @@ def test_another_file_than_that_trained_on(tmp_path: Path) -> None:
     assert "the checkpoint's target is 'y', here it is 'kind'" in message(path=table(tmp_path), **OF_TABLE)
     other = message(path=table(tmp_path), series="who", target="y", channels=["u", "v"])
     assert other == "the checkpoint's channels are ['x0', 'x1'], here: ['u', 'v']"
-    assert "what the checkpoint holds of the sequences is {}; it must be" in message({})
+    assert "the checkpoint's state of the sequences is {}; it must be" in message({})
     assert "another number of offsets" in message({**trained.state_dict(), "offsets": []})
     npz(tmp_path, x=X[..., :1])
     assert message().endswith("some.npz has 1 channel; the network takes 2")

@@ -64,7 +64,7 @@ def outputs(module: BPModule, x: np.ndarray) -> np.ndarray:
 def test_a_table_of_steps_is_trained_on_and_another_predicted(tmp_path: Path, said: Said) -> None:
     out, module = fitted(said, "--data.path", str(table(tmp_path)), *OF_TABLE)
     assert (
-        "some.csv: multiclass, 20 sequences of 1 to 5 steps, 2 channels: u, v; not used, since they are not of numbers: note"
+        "some.csv: multiclass, 20 sequences of 1 to 5 steps, 2 channels: u, v; not used, because they are not numbers: note"
         in out
     )
     assert "│ train │   12 │ 6 │ 3 │ 3 │" in out
@@ -169,12 +169,12 @@ def refusals(folder: Path) -> list[tuple[list[str], int, str]]:
         (
             [*fit, "--data.time", "when"],
             1,
-            "series is null; of a table it must name the column that says which sequence a row is",
+            "series is null; for a table it must name the column that holds each row's sequence",
         ),
         ([*fit, "--data.series", "whom"], 1, "has no column 'whom'; it has 'who'"),
         ([*fit, "--data.series", "who", "--data.gaps", "drop"], 2, "gaps is drop; it must be one of 'refuse', 'previous'"),
         ([*fit, "--data.series", "who", "--data.dates", "cyclic"], 2, "dates"),
-        (["fit", "--data.path", sun, "--data.window", "3"], 1, "target is null; of a table it must name a column, or several"),
+        (["fit", "--data.path", sun, "--data.window", "3"], 1, "target is null; for a table it must name one or more columns"),
         (["fit", "--data.path", sun, "--data.target", "spots", "--data.window", "x"], 2, "window is x; it must be int"),
         (["fit", "--data.path", "gone.ts"], 1, "the data file gone.ts does not exist"),
         (["fit", "--data.path", arrays, "--data.lengths", "ends"], 1, "has no array 'ends'; it has 'x', 'y'"),
@@ -205,7 +205,7 @@ def test_what_was_settled_in_training_cannot_be_asked_for_otherwise(tmp_path: Pa
     gap.write_csv("gap.csv")
     status, _, err = said("predict", "--ckpt_path", "best", "--data.path", "gap.csv")
     assert status == 1
-    assert "channel 'spots' has no value at step 31 of sequence 1; every step needs one, or say --data.gaps previous" in err
+    assert "channel 'spots' has no value at step 31 of sequence 1; every step needs one, or set --data.gaps previous" in err
     assert len(predicted(said, "--data.path", "gap.csv", "--data.gaps", "previous")) == 57
 
 

@@ -134,7 +134,7 @@ def test_fit_goes_on_and_predicts_a_class_a_sequence() -> None:
     ("options", "message"),
     [
         ("--model.hidden_sizes []", "hidden_sizes is []; a network for sequences has a recurrent layer or more"),
-        ("--model.bptt_steps 2", "bptt_steps is 2; it is for a target at each step"),
+        ("--model.bptt_steps 2", "bptt_steps is 2; it is for sequences: each"),
         ("--model.engine compiled", "engine: compiled is for rows; here sequences is last"),
         ("--model.pooling first", "pooling is first"),
         ("--model.lr 1e20 --model.activation relu", "the cost became"),

@@ -255,7 +255,7 @@ def test_the_classes_are_those_of_what_a_column_calls_training_rows(tmp_path: Pa
         classes(["a", "b", "a", "b", "b", "c"] * 20)
     with pytest.raises(ValueError, match="the target 'label' holds 'x' in row 4; the classes are 0, 1"):
         classes(["0", "1", "0", "x", "1", "0"] * 20)
-    with pytest.raises(ValueError, match="the target 'label' has a single class, 'a'; there is nothing to tell apart"):
+    with pytest.raises(ValueError, match="the target 'label' has a single class, 'a'; at least two are needed"):
         classes(["a", "b"] * 60, ["train", "val"] * 60)
 
 

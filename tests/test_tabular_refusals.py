@@ -29,20 +29,32 @@ from torchbp.data._tabular import NULL_VALUES
         (GOOD + "old,r,no\n", {"types": {"age": "numeric"}}, "the numeric column 'age' holds 'old' in row 21; only numbers"),
         (GOOD + "-inf,r,no\n", {}, "the numeric column 'age' holds -inf in row 21; numbers must be finite"),
         (GOOD + "1e39,r,no\n", {}, "the numeric column 'age' holds inf in row 21; numbers must be finite"),
-        (GOOD + ",r,no\n", {"missing": "refuse"}, "column 'age' has no value in row 21; missing='refuse' allows no gap"),
-        (GOOD + "NaN,r,no\n", {"missing": "refuse"}, "column 'age' has no value in row 21; missing='refuse' allows no gap"),
+        (
+            GOOD + ",r,no\n",
+            {"missing": "refuse"},
+            "column 'age' has no value in row 21; missing='refuse' allows no missing value",
+        ),
+        (
+            GOOD + "NaN,r,no\n",
+            {"missing": "refuse"},
+            "column 'age' has no value in row 21; missing='refuse' allows no missing value",
+        ),
         (
             GOOD + "3,r,\n",
             {},
-            "the target 'bought' has no value in row 21; every row needs one, or say --data.missing_target drop",
+            "the target 'bought' has no value in row 21; every row needs one, or set --data.missing_target drop",
         ),
         (GOOD, {"target": "city", "task": "binary"}, "the target 'city' has 3 classes, 'r', 's', 't'; task binary has two"),
         (GOOD, {"target": "city", "task": "regression"}, "the target 'city' holds 'r' in row 1; only numbers are allowed"),
         (GOOD, {"target": "city", "task": "multilabel"}, "the target 'city' holds 'r' in row 1; true and false"),
-        (GOOD, {"target": ["city", "bought"], "task": "binary"}, "task binary has one target column, not 2: 'city', 'bought'"),
-        (GOOD.replace("yes", "no"), {}, "the target 'bought' has a single class, 'no'; there is nothing to tell apart"),
+        (
+            GOOD,
+            {"target": ["city", "bought"], "task": "binary"},
+            "task binary needs one target column, not 2: 'city', 'bought'",
+        ),
+        (GOOD.replace("yes", "no"), {}, "the target 'bought' has a single class, 'no'; at least two are needed"),
         ("a,^b$,bought\n1,2,3\n", {}, "has a column named '^b$', which reads as a pattern of names; give it another one"),
-        ("a,b,bought,a\n1,2,3,4\n", {}, "has 2 columns named 'a'; each name must be there once"),
+        ("a,b,bought,a\n1,2,3,4\n", {}, "has 2 columns named 'a'; each name must be unique"),
         (
             "a,bought\n1,2\n3,4,5\n",
             {},
@@ -51,28 +63,28 @@ from torchbp.data._tabular import NULL_VALUES
         (
             "a;bought\n0,5;1,5\n",
             {},
-            "table.csv has 3 values in row 1 and names 1 column; if its values are separated by ';', say --data.separator ';'",
+            "table.csv has 3 values in row 1 and names 1 column; if its values are separated by ';', set --data.separator ';'",
         ),
         ("a,b,bought\n1,2,3\n3,4,5,6\n", {"ignore": ["b"]}, "table.csv has 4 values in row 2 and names 3 columns"),
         (
             b"a,bought\n1,x\n2,\xe9\n",
             {},
-            "cannot be read as CSV: row 2 has b'\\xe9\\n', which is no UTF-8; say --data.encoding cp1252",
+            "cannot be read as CSV: row 2 has b'\\xe9\\n', which is not UTF-8; set --data.encoding, for example cp1252",
         ),
         (b"a,bought\n1,2\n", {"encoding": "latin-99"}, "encoding is 'latin-99'; it must be one that Python knows"),
         ("bought\n1\n2\n3\n", {}, "has no column to learn from; ignored: there is none besides the target"),
         (GOOD, {"ignore": ["age", "city"]}, "has no column to learn from"),
         ("age,bought\n" + "7,a\n7,b\n" * 9, {}, "has no column to learn from; ignored: 'age' (constant: 7)"),
-        ("age,bought\n1,a\n2,b\n", {}, "class 'a' has 1 row; to train on and for val (a val_size of 0.2)"),
+        ("age,bought\n1,a\n2,b\n", {}, "class 'a' has 1 row; train and val (a val_size of 0.2)"),
         (
             "age,bought\n" + "1,a\n2,b\n" * 5 + "3,c\n",
             {},
-            "class 'c' has 1 row; to train on and for val (a",
+            "class 'c' has 1 row; train and val (a",
         ),
         (GOOD.replace("age", "when") + "1,r,maybe so\n", {"task": "regression"}, "the target 'bought' holds 'yes' in row 1"),
         ("age,bought\n" + "".join(f"{row},{row}k\n" for row in range(20)), {}, "20 distinct texts in 20 rows, '0k' in row 1"),
         (GOOD, {"types": {"age": "integer"}}, "types has 'integer' for 'age'; it must be one of numeric, boolean, categorical"),
-        (GOOD, {"types": {"bought": "ignored"}}, "column 'bought' is the target; it can have no place in types or ignore"),
+        (GOOD, {"types": {"bought": "ignored"}}, "column 'bought' is the target; it cannot be in types or ignore too"),
         (GOOD, {"task": "clustering"}, "task is 'clustering'; it must be one of binary, multilabel"),
         (GOOD, {"missing_target": "skip"}, "missing_target is 'skip'; it must be one of refuse, drop"),
         (GOOD, {"rare_classes": "skip"}, "rare_classes is 'skip'; it must be one of refuse, drop, merge"),
@@ -82,13 +94,13 @@ from torchbp.data._tabular import NULL_VALUES
         (
             GOOD,
             {"positive": "r", "target": "city"},
-            "positive is 'r'; of two classes one is positive, and the task is multiclass",
+            "positive is 'r'; it is for task binary, and the task is multiclass",
         ),
-        (GOOD.replace(",", ";"), {}, "it has 'age;city;bought'; if its values are separated by ';', say --data.separator ';'"),
+        (GOOD.replace(",", ";"), {}, "it has 'age;city;bought'; if its values are separated by ';', set --data.separator ';'"),
         (GOOD, {"missing": "drop"}, "missing is 'drop'; it must be one of impute, indicator, refuse"),
         (GOOD, {"max_categories": 1}, "max_categories is 1; it must be at least 2"),
-        (GOOD, {"separator": "::"}, "separator is '::'; it must be a single ASCII character"),
-        (GOOD, {"target": []}, "target is []; it must name at least one column, and each once"),
+        (GOOD, {"separator": "::"}, "separator is '::'; it must be one ASCII character"),
+        (GOOD, {"target": []}, "target is []; it must name at least one column, each once"),
         (GOOD.replace("r", ""), {"types": {"city": "numeric"}}, "the numeric column 'city' holds 's' in row 2"),
     ],
 )
@@ -113,7 +125,7 @@ def test_a_text_among_numbers_is_refused_whatever_the_split(tmp_path: Path, exte
     with pytest.raises(ValueError) as error:  # noqa: PT011 (the message is compared below, as it stands)
         _ = made().rows
     assert str(error.value) == (
-        """column 'age' holds "it's" in row 7 and is else of numbers; if that is a missing value, say """
+        """column 'age' holds "it's" in row 7, and numbers elsewhere; if that is a missing value, set """
         """'--data.null_values+=it'"'"'s'; if they are names, --data.types '{"age": "categorical"}'"""
     )
     assert made(null_values=[*NULL_VALUES, "it's"]).feature_names == ["age", "x"]
@@ -220,5 +232,5 @@ def test_a_split_without_rows_to_test_on_is_refused(tmp_path: Path) -> None:
     data = TabularDataModule(csv(tmp_path, mixed().with_columns(part)), "label", split="part")
     assert (len(data.split_rows("train")), len(data.split_rows("val"))) == (80, 40)
     assert data.has_validation
-    with pytest.raises(ValueError, match="no row is held out to test on"):
+    with pytest.raises(ValueError, match="no row is held out for the test"):
         data.test_dataloader()

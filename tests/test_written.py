@@ -148,7 +148,7 @@ def test_numbers_far_from_0_keep_what_differs(tmp_path: Path, extension: str) ->
     assert data.offsets[data.feature_names.index("near")] == 0
     y = data.rows.all()[1].squeeze(1).double() + data.target_offsets[0]
     assert y.tolist() == pytest.approx(frame["y"].to_list(), abs=1e-6, rel=0)
-    assert "which is taken off" in shown(data)
+    assert "which is subtracted" in shown(data)
     # Likewise in rows to predict, and to test, of another file.
     new = TabularDataModule(csv(tmp_path, frame[:7].drop("y"), "new"), "y")
     new.load_state_dict(data.state_dict())
@@ -250,7 +250,7 @@ def test_classes_that_differ_by_case_alone_are_one_only_if_they_are_truths(tmp_p
     assert data.class_names == ["No", "Yes"]
     assert data.rows.all()[1].squeeze(1).tolist() == [float(label.lower() == "yes") for label in labels]
     letters = table(tmp_path, {"x": [row * row for row in range(60)], "y": ["a", "A", "b"] * 20})
-    with pytest.warns(UserWarning, match="the target 'y' holds '[aA]' and '[aA]', which are taken for two classes"):
+    with pytest.warns(UserWarning, match="the target 'y' holds '[aA]' and '[aA]', which are read as two classes"):
         assert TabularDataModule(letters, "y").class_names == ["A", "a", "b"]
 
 
@@ -282,7 +282,8 @@ def test_classes_of_too_few_rows_are_refused_left_out_or_merged(tmp_path: Path) 
     labels = (["a", "b"] * 25) + ["c", "c", "d", "d", "e"]
     path = table(tmp_path, {"x": [row * row for row in range(55)], "y": labels})
     with pytest.raises(
-        ValueError, match=r"class '[cde]' has .* --data.rare_classes drop leaves such rows out, merge makes one"
+        ValueError,
+        match=r"class '[cde]' has .* --data.rare_classes drop leaves out the rows of rare classes, merge makes these one",
     ):
         _ = TabularDataModule(path, "y").rows
     dropped = TabularDataModule(path, "y", rare_classes="drop")
@@ -329,7 +330,7 @@ def test_numbers_with_a_few_texts_among_them_are_warned_of(tmp_path: Path) -> No
     for texts in (["unknown"], ["<0.01", ">5"]):
         values = [texts[row % len(texts)] if row % 7 == 0 else f"{row % 90}.5" for row in range(200)]
         path = table(tmp_path, {"x": range(0, 400, 2), "v": values, "y": [row % 2 for row in range(200)]})
-        with pytest.warns(UserWarning, match=r"column 'v' is 86% numbers and is taken for names because of .*null_values\+="):
+        with pytest.warns(UserWarning, match=r"column 'v' is 86% numbers and is read as names because of .*null_values\+="):
             assert len(TabularDataModule(path, "y").feature_names) > 50
 
 

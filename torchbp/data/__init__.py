@@ -1,4 +1,4 @@
-"""LightningDataModules whose batches suit :class:`torchbp.training.BPModule`."""
+"""LightningDataModules with batches for :class:`torchbp.training.BPModule`."""
 
 from torchbp.data import _allocator  # noqa: F401
 from torchbp.data._arrays import ArrayDataModule

@@ -1,4 +1,4 @@
-"""Arrays from NumPy's files."""
+"""Reads arrays from NumPy's files."""
 
 import math
 import zipfile
@@ -21,27 +21,27 @@ from torchbp.data.values import counted, listed
 from torchbp.tasks import Task, check_task
 
 SUFFIXES = (".npz", ".npy")
-FEW = 1000  # up to so many distinct integers of y are taken for classes
+FEW = 1000  # most distinct integers of y that are taken for classes
 
 
 class ArrayDataModule(RowsDataModule):
-    """Rows of arrays: x (N, ...), whose features may have any shape, and y (N) or (N, outputs).
+    """Rows of arrays: x (N, ...) with features of any shape, and y (N) or (N, outputs).
 
     Args:
-        path: an ``.npz`` file of two arrays, or a ``.npy`` file of x.
-        target: the ``.npy`` file of y, where ``path`` is one.
+        path: an ``.npz`` file with both arrays, or a ``.npy`` file of x.
+        target: the ``.npy`` file of y, if ``path`` is a ``.npy`` file.
         x, y: the names of the arrays in an ``.npz`` file.
-        task: what is learned. Inferred if None: integers or booleans (N) are classes, ``binary`` where there are two, else
-            ``multiclass``; those (N, outputs), all of them 0 or 1, are ``multilabel``; all else is ``regression``.
-        divide_by: what x is divided by, such as 255 for the bytes of images.
+        task: the task. Inferred if None: integers, booleans or names (N) are classes, ``binary`` if there are two, else
+            ``multiclass``; integers or booleans (N, outputs) that are all 0 or 1 are ``multilabel``; anything else is
+            ``regression``.
+        divide_by: x is divided by this, such as 255 for the bytes of images.
         batch_size, val_size, test_size, standardize, seed: as for :class:`RowsDataModule`.
-        memory: of x in a ``.npy`` file, so many GiB as float32 are held in memory; what is larger is read from the file, block
-            by block, and shuffled near rows.
+        memory: GiB, as float32, up to which x of a ``.npy`` file is held in memory. A larger x is read from the file block by
+            block, and shuffled among nearby rows.
 
     Raises:
-        ValueError: an argument outside what is said above; when the rows are first needed, arrays that cannot be read or
-            learned from.
-        FileNotFoundError: when the rows are first needed, no such file.
+        ValueError: an argument is outside its range; when the rows are first needed, the arrays cannot be read or learned from.
+        FileNotFoundError: when the rows are first needed, the file does not exist.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ArrayDataModule(RowsDataModule):
         if suffix not in SUFFIXES:
             raise ValueError(f"{path} has the extension {suffix!r}; it must be one of {', '.join(SUFFIXES)}")
         if suffix == ".npz" and target is not None:
-            raise ValueError(f"target is {target}; of an .npz file it is the array {y!r}, so there can be none")
+            raise ValueError(f"target is {target}; in an .npz file the target is the array {y!r}, so leave target out")
         if self.target and self.target.suffix.lower() != ".npy":
             raise ValueError(f"target is {target}; it must be the .npy file of y")
         self._names = x, y
@@ -112,7 +112,7 @@ class ArrayDataModule(RowsDataModule):
     def load(self) -> Rows:
         y, x = self._y(), self._x()
         if len(x) != len(y):
-            raise ValueError(f"x has shape {x.shape} and y {y.shape}; they must have as many rows")
+            raise ValueError(f"x has shape {x.shape} and y {y.shape}; they must have the same number of rows")
         if self._target is None:
             self._target = fit_target(y, self._given_task, math.prod(x.shape[1:]))
         self.image_shape = x.shape[1:] if x.ndim in (3, 4) else None
@@ -121,25 +121,25 @@ class ArrayDataModule(RowsDataModule):
         return rows
 
     def predict_dataloader(self) -> RowLoader:
-        """All rows' x, for which there need be no y; in each process, where there are several."""
+        """All rows of x, without y; in every process."""
         return self._evaluation_loader(Rows(self._source(self._x())))
 
     def _source(self, x: np.ndarray) -> Tensor | Mapped:
-        """Rows of x as float32: in memory, or in their file."""
+        """The rows of x as float32: in memory, or in their file."""
         if self._target is not None and math.prod(x.shape[1:]) != self._target.num_features:
-            raise ValueError(f"x has shape {x.shape}; the network takes {self._target.num_features} values a row")
+            raise ValueError(f"x has shape {x.shape}; the network takes {self._target.num_features} values per row")
         if isinstance(x, np.memmap) and x.size * 4 > self._memory * GIB:
             return Mapped(self.path, self._divide_by)
-        if not isinstance(x, np.memmap):  # of a file that is compressed, and whose numbers may be small
+        if not isinstance(x, np.memmap):  # the file may be compressed, and its numbers small
             refuse_large(f"x in {self.path}, of shape {x.shape}: its numbers in float32", 4 * x.size)
-        with np.errstate(over="ignore"):  # infinity is refused, where it is used
+        with np.errstate(over="ignore"):  # infinity is refused later
             rows = torch.from_numpy(x.reshape(len(x), -1).astype(np.float32))
         return rows if self._divide_by == 1 else rows.div_(self._divide_by)
 
     def _x(self) -> np.ndarray:
         x = read(self.path, self._names[0])
         if x.dtype.kind not in "buif" or x.ndim == 0 or not x.size:
-            raise ValueError(f"x in {self.path} has type {x.dtype} and shape {x.shape}; it must be numbers, at least a row")
+            raise ValueError(f"x in {self.path} has type {x.dtype} and shape {x.shape}; it must be numbers, at least one row")
         return x if x.ndim > 1 else x[:, None]
 
     def _y(self) -> np.ndarray:
@@ -152,16 +152,16 @@ class ArrayDataModule(RowsDataModule):
         return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
     def state_dict(self) -> dict[str, Any]:
-        """What the target is: plain values, empty as long as that is not known."""
+        """The target's task, widths and classes, as plain values; empty before they are known."""
         return {} if self._target is None else asdict(self._target)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Name the classes as the run did that saved this.
+        """Use the classes of the run that saved this state.
 
         Raises:
-            ValueError: it was trained for another task.
+            ValueError: that run had another task.
         """
-        refuse_misfit("what the checkpoint holds of the arrays", state_dict, ArrayTarget)
+        refuse_misfit("the checkpoint's state of the arrays", state_dict, ArrayTarget)
         target = ArrayTarget(**state_dict)
         if self._given_task not in (None, target.task):
             raise ValueError(f"the checkpoint's task is {target.task}, here it is {self._given_task}")
@@ -171,12 +171,12 @@ class ArrayDataModule(RowsDataModule):
 
 @dataclass
 class ArrayTarget:
-    """What an array y stands for.
+    """How an array y becomes targets.
 
     Args:
-        task: what is learned.
+        task: the task.
         num_features, num_outputs: the widths of x and y.
-        classes: what is in y, sorted, where each row has one class; empty else.
+        classes: the distinct values of y, sorted, if each row has one class; else empty.
     """
 
     task: Task
@@ -188,7 +188,7 @@ class ArrayTarget:
         """y (N, num_outputs), float32.
 
         Raises:
-            ValueError: a class that is not among ``classes``, another number of outputs.
+            ValueError: a class is not among ``classes``, or y has another number of outputs.
         """
         if not self.classes:
             if y.dtype.kind == "U":
@@ -210,10 +210,10 @@ class ArrayTarget:
 
 
 def fit_target(y: np.ndarray, task: Task | None, num_features: int) -> ArrayTarget:
-    """What y stands for, as :class:`ArrayDataModule` infers it.
+    """The task and classes of y, inferred as :class:`ArrayDataModule` says.
 
     Raises:
-        ValueError: values that do not suit the task.
+        ValueError: the values do not fit the task.
     """
     whole = y.dtype.kind in "buiU"
     if task is None and y.ndim == 2:
@@ -225,22 +225,22 @@ def fit_target(y: np.ndarray, task: Task | None, num_features: int) -> ArrayTarg
     if task == "binary" and len(classes) != 2:
         raise ValueError(f"y has {counted(len(classes), 'class', 'classes')}, {listed(classes)}; task binary has two")
     if len(classes) > FEW:
-        raise ValueError(f"y has {len(classes)} distinct integers, which are too many for classes; say task='regression'")
+        raise ValueError(f"y has {len(classes)} distinct values; at most {FEW} classes are allowed; set task='regression'")
     return ArrayTarget(task, num_features, 1 if task == "binary" else len(classes), classes)
 
 
 def read(path: Path, name: str) -> np.ndarray:
-    """The array of a ``.npy`` file, memory-mapped, or the one of that name in an ``.npz`` file.
+    """The array of a ``.npy`` file, memory-mapped, or the array called ``name`` in an ``.npz`` file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: one that cannot be read without running code, or has no array of that name.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file cannot be read without running code, or has no array of that name.
     """
     if not path.is_file():
         raise FileNotFoundError(f"the data file {path} {'is a folder' if path.is_dir() else 'does not exist'}")
     try:
         mapped = path.suffix.lower() == ".npy"
-        with path.open("rb") as file:  # which NumPy would leave open where it is a damaged archive
+        with path.open("rb") as file:  # NumPy would leave a damaged archive open
             loaded = np.load(path if mapped else file, mmap_mode="r" if mapped else None, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return loaded
@@ -248,12 +248,12 @@ def read(path: Path, name: str) -> np.ndarray:
                 names = list(loaded.files)
                 if name in names:
                     size, most = sum(entry.file_size for entry in loaded.zip.infolist()), 2 * most_bytes()
-                    if size > most:  # compressed, a small file may hold more than any memory
+                    if size > most:  # a small compressed file may hold more than the memory
                         raise ValueError(f"its arrays take {size / GIB:.3g} GiB; this machine can read {most / GIB:.3g} GiB")
                     return loaded[name]
     except (ValueError, OSError, EOFError, MemoryError, OverflowError, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if "pickled" in reason:  # NumPy says so of whatever is not its own
-            reason = "it holds no array; Python objects are not loaded, since that could run code"
+        if "pickled" in reason:  # NumPy says this of any file that is not its own
+            reason = "it holds no array; Python objects are not loaded, because that could run code"
         raise ValueError(f"{path} cannot be read as {path.suffix[1:].upper()}: {reason}") from None
     raise ValueError(f"{path} has no array {name!r}; it has {listed(names)}")

@@ -1,4 +1,4 @@
-"""Data that ship with scikit-learn, or that a formula makes: nothing is downloaded."""
+"""Small data sets, from scikit-learn's package or from a formula: nothing is downloaded."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -15,25 +15,25 @@ from torchbp.tasks import Task
 
 BuiltinName = Literal["xor", "moons", "sines", "breast_cancer", "digits", "diabetes", "digit_rows", "adding"]
 
-# Files of scikit-learn, and how many lines come before the numbers, of which a row's last is its class.
+# scikit-learn's files, and the number of header lines. The last number of each row is its class.
 FILES = {"breast_cancer": ("breast_cancer.csv", 1), "digits": ("digits.csv.gz", 0)}
 
 
 class BuiltinDataModule(RowsDataModule):
-    """A small data set that is always at hand.
+    """A small data set that is always available.
 
     ============== ====== ========= ============ =================================================================
-    name           rows   features  task         what
+    name           rows   features  task         content
     ============== ====== ========= ============ =================================================================
     xor            4      2         binary       the exclusive or; every split is the whole set
     moons          1000   2         binary       two half moons with noise of 0.1, drawn by ``seed``
-    sines          2000   4         regression   what a network 4-4-1 with sines for activations gives, drawn by ``seed``
+    sines          2000   4         regression   outputs of a 4-4-1 network with sine activations, drawn by ``seed``
     breast_cancer  569    30        binary       patients: is the tumour malignant (0) or benign (1)?
     digits         1797   64        multiclass   handwritten digits, 8x8 pixels
     diabetes       442    10        regression   patients: the disease's progression in a year
-    digit_rows     1797   8         multiclass   the digits as sequences, a row of 8 pixels a step
-    adding         2000   2         regression   sequences of 30 numbers, drawn by ``seed``: what is the sum of those two
-                                                 that the other channel marks, one of the first and one of the last 15?
+    digit_rows     1797   8         multiclass   the digits as sequences, one row of 8 pixels per step
+    adding         2000   2         regression   sequences of 30 numbers, drawn by ``seed``; the second channel marks one of
+                                                 the first 15 and one of the last 15: what is the sum of these two?
     ============== ====== ========= ============ =================================================================
 
     Args:
@@ -85,13 +85,13 @@ class BuiltinDataModule(RowsDataModule):
 
 
 def _sines(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """x from N(0, 1), (2000, 4), and Σ_j v_j sin(w_j · x + c_j) of four drawn hidden units, (2000)."""
+    """x from N(0, 1), (2000, 4), and Σ_j v_j sin(1.25 w_j · x + c_j) of four hidden units, (2000); w, c, v are drawn too."""
     x, W, c, v = (torch.randn(shape, generator=generator) for shape in ((2000, 4), (4, 4), 4, 4))
     return x, torch.sin(1.25 * x @ W.t() + c) @ v
 
 
 def _adding(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Numbers from 0 to 1 and marks, (2000, 30, 2), and the sums of the two that are marked, (2000); Hochreiter's (1997)."""
+    """Numbers from 0 to 1 and marks, (2000, 30, 2), and the sums of the two marked numbers, (2000): Hochreiter's task, 1997."""
     values = torch.rand(2000, 30, generator=generator)
     places = torch.randint(15, (2000, 2), generator=generator) + torch.tensor([0, 15])
     marks = torch.zeros_like(values).scatter_(1, places, 1.0)
@@ -99,7 +99,7 @@ def _adding(generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def _read(name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """As ``sklearn.datasets`` gives it. That takes nearly as long to import as PyTorch: what it only reads is read here."""
+    """x and y as ``sklearn.datasets`` has them. Importing that takes nearly as long as PyTorch, so files are read here."""
     if name == "xor":
         return np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0])
     spec = find_spec("sklearn")

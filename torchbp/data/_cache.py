@@ -1,4 +1,4 @@
-"""Keeps what was made of a large file on disk for the next run, and continues it after an interruption."""
+"""Keeps files made from a large data file for the next run, and continues making them after an interruption."""
 
 import hashlib
 import json
@@ -21,18 +21,18 @@ from torchbp._files import NotWrittenError, asking_why, replacing
 from torchbp.data.content import content_of
 from torchbp.data.progress import progress
 
-HASHED = 2**24  # bytes that are read at a time
-COMPLETE = "complete"  # the file that says of each of the others what it holds
+HASHED = 2**24  # bytes read at a time
+COMPLETE = "complete"  # the file with the size, the time stamp and a hash of each other file
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file, and its size, time stamp and place on disk before it was read.
+    """A file, with its size, time stamp and inode before it was read.
 
     Args:
         path: the file.
-        state: what :meth:`of` found.
+        state: the state that :meth:`of` found.
     """
 
     path: Path
@@ -40,28 +40,28 @@ class Source:
 
     @classmethod
     def of(cls, path: Path) -> "Source":
-        """The file as it is now.
+        """The file with its current state.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the file cannot be read.
         """
         now = path.stat()
         return cls(path, (now.st_size, now.st_mtime_ns, now.st_ino))
 
     def refuse_changed(self) -> None:
-        """Refuse a file that is no longer as it was.
+        """Refuse a file that has changed.
 
         Raises:
-            ValueError: it was written to, replaced or removed.
+            ValueError: the file was written to, replaced or removed.
         """
         if not self.path.exists() or Source.of(self.path) != self:
-            raise ValueError(f"{self.path} was changed while it was read; run again once it is written")
+            raise ValueError(f"{self.path} was changed while it was read; run again when it is written")
 
     def sum(self) -> str:
-        """A sum of the content.
+        """The SHA-256 of the content, in hexadecimal.
 
         Raises:
-            ValueError: it was changed meanwhile.
+            ValueError: the file was changed meanwhile.
         """
         content = hashlib.sha256()
         with self.path.open("rb") as opened, progress(f"checking {self.path.name}", self.state[0]) as done:
@@ -73,30 +73,31 @@ class Source:
 
 
 class Cache:
-    """Folders for what is made of files, each named after its file, what that holds, what is made of it and the user.
+    """Folders with files made from data files.
 
-    Of several processes that want the same folder one makes it, and the others wait for it.
+    A folder's name has the data file's name, and a hash of its content, the settings and the user. If several processes want
+    the same folder, one makes it and the others wait.
 
     Args:
-        root: where they are.
-        keep: False removes each folder as soon as no process uses it.
+        root: the folder of these folders.
+        keep: False removes each folder when no process uses it any longer.
     """
 
     def __init__(self, root: Path, keep: bool = True) -> None:
         self.root, self.keep = Path(root), keep
         self._sums: dict[Source, str] = {}
         self._used: dict[Path, FileLock] = {}
-        # Also where a run fails or is interrupted.
+        # Also if a run fails or is interrupted.
         weakref.finalize(self, _leave, self._used, keep)
 
     def folder(self, kind: str, source: Source, made_by: Any, make: Callable[[Path], object]) -> Path:
-        """The folder of a kind for a file, made if it is not there or not as it was left.
+        """The folder of a kind for a file; it is made if it is missing or was changed.
 
         Args:
-            kind: what is kept.
-            source: what it is made of.
-            made_by: the plain values that, beside the file's content, settle what is made.
-            make: makes all that belongs into the folder, where it may have been interrupted before.
+            kind: the kind of files, for the folder's name.
+            source: the data file.
+            made_by: the settings that, with the file's content, determine the folder's content; plain values.
+            make: makes all files in the folder, where an interrupted call may have left some.
 
         Raises:
             NotWrittenError: the folder cannot be written, or it is damaged and another process uses it.
@@ -115,24 +116,24 @@ class Cache:
                 if not (own and _is_whole(path)):
                     if used:
                         raise NotWrittenError(
-                            f"the cache {path} is damaged, and another run uses it; wait for its end, or say another "
+                            f"the cache {path} is damaged, and another run uses it; wait for its end, or use another "
                             "--data.cache_dir"
                         )
-                    if not own or (path / COMPLETE).exists():  # nothing to go on with
+                    if not own or (path / COMPLETE).exists():  # nothing to continue
                         _remove(path)
                     self._make(path, source, make)
-                if (left := path.absolute()) not in self._used:  # left at the process's end, from whatever folder that is in
+                if (left := path.absolute()) not in self._used:  # absolute: the process may end in another folder
                     lock = FileLock(left / f"{secrets.token_hex(8)}.lock", thread_local=False)
                     lock.acquire()
                     self._used[left] = lock
         except OSError as error:
-            if error.errno is None:  # it is in words already
+            if error.errno is None:  # it has a message of ours already
                 raise
             raise NotWrittenError(f"the cache {path} cannot be written: {error.strerror}") from None
         return path
 
     def leave(self) -> None:
-        """Use no folder any longer; one that is not to be kept goes with the last process that uses it."""
+        """Stop using all folders; without ``keep``, the last process that uses a folder removes it."""
         _leave(self._used, self.keep)
 
     def _make(self, path: Path, source: Source, make: Callable[[Path], object]) -> None:
@@ -141,12 +142,12 @@ class Cache:
             make(path)
             source.refuse_changed()
             if source.sum() != self._sums[source]:
-                raise ValueError(f"{source.path} was changed while it was read; run again once it is written")
-            for left in path.glob("*.partial*"):  # by a process that was killed
+                raise ValueError(f"{source.path} was changed while it was read; run again when it is written")
+            for left in path.glob("*.partial*"):  # left by a process that was killed
                 _remove(left)
             content = json.dumps(_content(path))
             write_whole(path / COMPLETE, lambda partial: partial.write_text(content))
-        except Exception:  # with which nobody goes on
+        except Exception:  # not an interruption: nothing here can be continued
             _remove(path)
             raise
         except BaseException:
@@ -156,22 +157,22 @@ class Cache:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file of a cache, whole or not at all."""
+    """Write a file of a cache atomically."""
     with replacing(path) as partial, asking_why(partial, pl.exceptions.ComputeError):
         write(partial)
 
 
 def refuse_too_large(path: Path, size: int, what: str) -> None:
-    """Refuse to write more bytes than there is room for; a twentieth of that is left to others.
+    """Refuse to write more than 95 % of the free bytes on ``path``'s disk.
 
     Raises:
-        NotWrittenError: ``path``'s disk has less.
+        NotWrittenError: ``size`` is more than that.
     """
     free = shutil.disk_usage(path).free
     if size > 0.95 * free:
         raise NotWrittenError(
             f"{what} would take {size / GIB:.3g} GiB in the cache {path}, whose disk has {free / GIB:.3g} GiB free; "
-            "say another --data.cache_dir, or fewer --data.max_categories"
+            "use another --data.cache_dir, or fewer --data.max_categories"
         )
 
 
@@ -180,7 +181,7 @@ def _user() -> int:
 
 
 def _lock(path: Path) -> FileLock:
-    """What keeps other processes from a folder, from the moment that it is looked for."""
+    """The lock that keeps other processes from a folder, also before it exists."""
     return FileLock(path.with_name(f"{path.name}.lock"))
 
 
@@ -192,12 +193,12 @@ def _leave(used: dict[Path, FileLock], keep: bool) -> None:
             Path(lock.lock_file).unlink(missing_ok=True)
             if not keep and not _is_used(path):
                 _remove(path)
-                with suppress(OSError):  # of systems that do not remove what is open
+                with suppress(OSError):  # some systems do not remove open files
                     path.with_name(f"{path.name}.lock").unlink()
 
 
 def _is_used(path: Path) -> bool:
-    """Whether a process uses the folder; what those left that were killed is removed."""
+    """Whether a process uses the folder; removes the locks of processes that were killed."""
     used = False
     for file in path.glob("*.lock"):
         try:
@@ -209,7 +210,7 @@ def _is_used(path: Path) -> bool:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether the folder is complete and as it was left."""
+    """Whether the folder is complete and unchanged."""
     try:
         return bool(json.loads((path / COMPLETE).read_bytes()) == _content(path))
     except (OSError, ValueError):
@@ -217,37 +218,37 @@ def _is_whole(path: Path) -> bool:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether this is a folder of the user's own, no link, that nobody else can write to."""
+    """Whether this is a folder, not a link, that the user owns and nobody else can write to."""
     try:
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or (os.name == "posix" and found.st_uid != _user()):
             return False
         if os.name == "posix" and found.st_mode & 0o022:
             path.chmod(0o700)
-            return bool(path.lstat().st_mode & 0o022)  # a disk on which modes mean nothing
+            return bool(path.lstat().st_mode & 0o022)  # still set: the disk has no modes
     except OSError:
         return False
     return True
 
 
 def _content(path: Path) -> dict[str, list[Any]]:
-    """The size, the time stamp and a sum of each file.
+    """The size, the time stamp and a hash of each file.
 
     Raises:
-        ValueError: one is a link, or another user's.
+        ValueError: a file is a link, or belongs to another user.
     """
     content = {}
     for file in path.iterdir():
         if file.name != COMPLETE and file.suffix != ".lock":
             found = file.lstat()
             if not stat.S_ISREG(found.st_mode) or (os.name == "posix" and found.st_uid != _user()):
-                raise ValueError(f"{file} is no file of its own")
+                raise ValueError(f"{file} is not a regular file of this user")
             content[file.name] = [found.st_size, found.st_mtime_ns, content_of(file)]
     return content
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder, or what is in its place."""
+    """Remove a folder, or a file or link in its place."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():
@@ -255,11 +256,11 @@ def _remove(path: Path) -> None:
 
 
 class NpyFile:
-    """A ``.npy`` file of float32, written row after row; what an interrupted process has written is kept.
+    """A ``.npy`` file of float32, written row by row; keeps the rows that an interrupted process has written.
 
     Args:
         path: the file.
-        shape: (rows, width) that it has in the end.
+        shape: its final (rows, width).
     """
 
     def __init__(self, path: Path, shape: tuple[int, int]) -> None:
@@ -271,7 +272,7 @@ class NpyFile:
         self.rows = max(os.fstat(self._file.fileno()).st_size - self._begin, 0) // self._row
 
     def seek(self, rows: int) -> None:
-        """Go on after so many rows, and forget what comes after them."""
+        """Continue after this many rows, and drop the rest."""
         self._file.seek(self._begin + rows * self._row)
         self._file.truncate()
 
@@ -279,6 +280,6 @@ class NpyFile:
         self._file.write(np.ascontiguousarray(rows, "<f4").data)
 
     def close(self) -> None:
-        with self._file:  # which is closed even where a full disk takes no more
+        with self._file:  # closes it also if the disk is full
             self._file.flush()
             os.fsync(self._file.fileno())

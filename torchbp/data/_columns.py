@@ -1,4 +1,4 @@
-"""Makes features from the columns of a table, from what the training rows showed of each column."""
+"""Makes features from the columns of a table, with types and categories fitted to the training rows."""
 
 import json
 import shlex
@@ -39,14 +39,15 @@ Missing = Literal["impute", "indicator", "refuse"]
 Dates = Literal["ordinal", "cyclic"]
 Cycle = Literal["year", "week", "day"]
 
-MISTAKES, SOME = 0.1, 0.5  # text with fewer others among many different numbers has mistakes, or may have them
+MISTAKES, SOME = 0.1, 0.5  # a column of numbers with fewer texts than these shares: refuse the texts, or warn of them
 CYCLES: dict[Cycle, float] = {"year": 365.2425, "week": 7.0, "day": 1.0}  # days
-IDENTIFIER = 0.9  # text with a larger share of distinct values tells rows apart, not kinds of rows
-FEW_NUMBERS, FEW_TEXTS = 20, 20  # so many distinct numbers beside texts may be names, texts beside numbers may stand for a gap
+IDENTIFIER = 0.9  # texts with a larger share of distinct values are identifiers, not categories
+FEW_NUMBERS = 20  # up to this many distinct numbers among texts may be names
+FEW_TEXTS = 20  # up to this many distinct texts among numbers may stand for missing values
 
 
 class CoarseError(Exception):
-    """Columns that were read in float32 need float64."""
+    """Columns that were read as float32 need float64."""
 
     def __init__(self, names: Collection[str]) -> None:
         super().__init__(*names)
@@ -55,19 +56,19 @@ class CoarseError(Exception):
 
 @dataclass
 class Column:
-    """How one column becomes features. Everything here was seen in the training rows, and is a plain Python value.
+    """How one column becomes features. All values are fitted to the training rows, and are plain Python values.
 
     Args:
-        name, type: the column's.
-        seen: what the training rows hold, or why the column is ignored, in words.
-        missing: the share of the training rows that have no value.
-        fill: what stands for a missing value; None where one is refused. A boolean's is 0 or 1, a date's its day.
-        categories: what a categorical column's features stand for, sorted: numbers where all of its values are, else texts.
-        other: whether rare and unseen categories share one more feature; without it an unseen one is 0 in every feature.
+        name, type: the column's name and type.
+        seen: a description of the training rows' values, or why the column is ignored.
+        missing: the share of training rows without a value.
+        fill: replaces a missing value: 0 or 1 for a boolean, a day for a date; None to refuse missing values.
+        categories: the categories that have a feature each, sorted: numbers if all values are numbers, else texts.
+        other: whether rare and unseen categories share one more feature; without it an unseen category is 0 in every feature.
         indicator: whether a last feature says that the value is missing.
-        offset: what is taken from a number or a day, in float64, before it becomes a feature in float32.
-        order: a date's, as in :data:`torchbp.data._written.DATES`.
-        cycles: of a date, the names of those of which sine and cosine are features too.
+        offset: subtracted from a number or a day in float64, before it becomes a feature in float32.
+        order: the order in which dates are written, see :data:`torchbp.data._written.DATES`.
+        cycles: for a date, the cycles with a sine and a cosine as features.
     """
 
     name: str
@@ -94,17 +95,18 @@ class Column:
         return names + [f"{self.name} missing"] * self.indicator
 
     def encode(self, values: pl.Series, out: np.ndarray, first: int = 0) -> Counter[str]:
-        """Write the features of values that :func:`clean` gave.
+        """Write the features of cleaned values to ``out``.
 
         Args:
-            values: (N); ``first`` rows of the table came before.
-            out: (N, len(features)), to be written to.
+            values: the values from :func:`clean`, (N).
+            out: the features, (N, len(features)).
+            first: the number of rows of the table before these.
 
         Returns:
-            How often each category was there that training did not see; none where these share a feature with rare ones.
+            How often each category occurs that training did not see; empty if these share the feature ``other``.
 
         Raises:
-            ValueError: text or infinity where numbers are expected, a missing value that is to be refused.
+            ValueError: text or infinity in a column of numbers, or a missing value with ``fill`` None.
         """
         refuse_unsupported(values)
         if is_date(values.dtype) and self.type in ("numeric", "boolean"):
@@ -118,7 +120,7 @@ class Column:
         missing = values.is_null().to_numpy() if values.null_count() else np.False_
         if self.fill is None and missing.any():
             row = first + missing.argmax() + 1
-            raise ValueError(f"column {self.name!r} has no value in row {row}; missing='refuse' allows no gap")
+            raise ValueError(f"column {self.name!r} has no value in row {row}; missing='refuse' allows no missing value")
         unseen = Counter[str]()
         if self.type == "categorical":
             code = codes(values, self.categories)
@@ -149,17 +151,17 @@ def fit_column(
     max_categories: int,
     dates_as: Dates = "ordinal",
 ) -> Column:
-    """What the training rows say of a column.
+    """Fit a column to the training rows.
 
     Args:
-        values: the column's values, of all rows, as :func:`clean` gave them.
-        train: whether each row is one to train on.
-        type: the column's type where it is given, not inferred.
+        values: the column's values in all rows, from :func:`clean`.
+        train: whether each row is a training row.
+        type: the column's type; None to infer it.
         missing, max_categories, dates_as: as for :class:`torchbp.data.TabularDataModule`.
 
     Raises:
-        ValueError: values that do not suit the type given.
-        CoarseError: numbers that were read in float32 and differ in what that loses.
+        ValueError: the values do not fit the type given.
+        CoarseError: the numbers were read as float32, which loses their differences.
     """
     name, known = values.name, values.filter(train).drop_nulls()
     share = 1 - len(known) / int(train.sum())
@@ -170,12 +172,12 @@ def fit_column(
         warn_of_texts(values)
     column = Column(name, type or inferred, seen, share, indicator=missing == "indicator" and share > 0)
     if column.type == "ignored":
-        return Column(name, "ignored", seen if type is None else "as told", share)
+        return Column(name, "ignored", seen if type is None else "as requested", share)
     refuse_unsupported(values)
     if share == 1:
         raise ValueError(f"column {name!r} has no value in the training rows; it can only be 'ignored', not {type!r}")
     if column.type == "numeric":
-        numbers(values, f"the numeric column {name!r}")  # also where they are not to train on
+        numbers(values, f"the numeric column {name!r}")  # check the rows that are not trained on, too
         _fit_quantities(column, numbers(known, name))
     elif column.type == "date":
         if known.dtype == pl.String:
@@ -198,25 +200,25 @@ def fit_column(
 
 
 def _fit_quantities(column: Column, known: pl.Series) -> None:
-    """What the numbers of the training rows say."""
-    # In float32, as features have them, so that all formats of a file have the same median.
+    """Fit a column of numbers to the training rows' values."""
+    # In float32, as the features are, so that all file formats give the same median.
     quantities = known.cast(pl.Float32)
     if far(quantities):
         if known.dtype == pl.Float32:
             raise CoarseError([column.name])
         if far(known):
             quantities = known
-    # The median: by this name two threads may take it at once. Of a column in pieces it takes ten times as long.
+    # quantile instead of median, which two threads cannot run at once. In chunks it would take ten times as long.
     column.fill = median = quantities.rechunk().quantile(0.5, "linear")
     digits = "g"
     if quantities.dtype == pl.Float64:
         column.offset, digits = median, ".15g"
     column.seen = f"{quantities.min():{digits}} to {quantities.max():{digits}}, median {median:{digits}}"
-    column.seen += ", which is taken off" * bool(column.offset)
+    column.seen += ", which is subtracted" * bool(column.offset)
 
 
 def _fit_dates(column: Column, known: pl.Series, cyclic: bool) -> None:
-    """What the days of the training rows say."""
+    """Fit a column of dates to the training rows' days."""
     column.fill = median = known.rechunk().quantile(0.5, "linear")
     column.offset = median if far(known) else 0.0
     whole = bool((known == known.floor()).all())
@@ -228,11 +230,11 @@ def _fit_dates(column: Column, known: pl.Series, cyclic: bool) -> None:
 
 
 def infer(known: pl.Series, train: pl.Series) -> tuple[ColumnType, str]:
-    """The type that a column's values suggest, and where that is ``ignored``, why.
+    """The type that a column's values suggest, and the reason if it is ``ignored``.
 
     Args:
-        known: those to train on that are not missing.
-        train: whether each row is one to train on.
+        known: the training rows' values that are not missing.
+        train: whether each row is a training row.
     """
     if unsupported(known.dtype):
         return "ignored", f"{known.dtype} is not supported"
@@ -253,13 +255,16 @@ def infer(known: pl.Series, train: pl.Series) -> tuple[ColumnType, str]:
 
 
 def dates(values: pl.Series, name: str, order: Order, first: int = 0) -> pl.Series:
-    """The values as days since 1970 began, Float64, null where one is missing; ``first`` rows came before.
+    """The values as days since 1970-01-01, Float64, null where one is missing.
 
     Args:
-        order: in which texts are written; none where training had dates.
+        values: dates, datetimes or texts.
+        name: the column's name.
+        order: the order in which texts are written; empty if the training rows had no texts.
+        first: the number of rows of the table before these.
 
     Raises:
-        ValueError: a value that is no date, or one written in another order.
+        ValueError: a value is not a date, or is written in another order.
     """
     order = order or next(iter(DATES))
     if not is_date(values.dtype) and values.dtype != pl.String:
@@ -271,7 +276,7 @@ def dates(values: pl.Series, name: str, order: Order, first: int = 0) -> pl.Seri
 
 
 def share_of_numbers(values: pl.Series) -> float:
-    """The share of a text column's values that are numbers. A few distinct numbers beside texts may be categories: 0."""
+    """The share of a text column's values that are numbers; 0 for a few distinct numbers, which may be categories."""
     if values.dtype != pl.String:
         return 0.0
     found = values.cast(pl.Float64, strict=False).drop_nulls()
@@ -280,23 +285,23 @@ def share_of_numbers(values: pl.Series) -> float:
 
 
 def refuse_texts(values: pl.Series) -> None:
-    """Refuse texts in a column of numbers, which would be taken for categories or for identifiers.
+    """Refuse texts in a column of numbers, which would make it categorical or ignored.
 
     Raises:
-        ValueError: there is one; how to say what it is.
+        ValueError: there is such a text; the message has the options for it.
     """
     if values.dtype == pl.String and not begin_with_zero(values) and (bad := no_numbers(values)).any():
         row = bad.arg_true()[0]
         raise ValueError(
-            f"column {values.name!r} holds {shown(values[row])} in row {row + 1} and is else of numbers; "
+            f"column {values.name!r} holds {shown(values[row])} in row {row + 1}, and numbers elsewhere; "
             f"{_remedy(values.name, values.filter(bad))}"
         )
 
 
 def warn_of_texts(values: pl.Series) -> None:
-    """Warn of numbers that are taken for categories, or for identifiers, since there are a few texts among them.
+    """Warn of a column of numbers that becomes categorical or ignored because of a few texts.
 
-    Texts that differ are names, of which some look like numbers; but not ``<0.01`` and the like.
+    Many different texts are names, and some may look like numbers: no warning, unless they are bounds such as ``<0.01``.
     """
     texts = values.filter(no_numbers(values))
     bounds = bool(texts.str.contains("^[<>~\u2264\u2265]").any())
@@ -304,22 +309,22 @@ def warn_of_texts(values: pl.Series) -> None:
         return
     share = 1 - len(texts) / (len(values) - values.null_count())
     rank_zero_only(warnings.warn)(
-        f"column {values.name!r} is {share:.0%} numbers and is taken for names because of {listed(by_frequency(texts), 3)}; "
+        f"column {values.name!r} is {share:.0%} numbers and is read as names because of {listed(by_frequency(texts), 3)}; "
         f"{_remedy(values.name, texts)}",
         stacklevel=2,
     )
 
 
 def _remedy(name: str, texts: pl.Series) -> str:
-    """How to say what texts among numbers are."""
+    """The options for texts among numbers, in words."""
     options = [shlex.quote(f"--data.null_values+={text}") for text in by_frequency(texts)[:3]]
     kind = json.dumps({name: "categorical"}, ensure_ascii=False)
     values = "that is a missing value" if len(options) == 1 else "those are missing values"
-    return f"if {values}, say {' '.join(options)}; if they are names, --data.types '{kind}'"
+    return f"if {values}, set {' '.join(options)}; if they are names, --data.types '{kind}'"
 
 
 def _counts(known: pl.Series, train: pl.Series) -> bool:
-    """Whether the values are the rows' numbers, from 0 or from 1."""
+    """Whether the values are row numbers, from 0 or from 1."""
     if len(known) < 10 or not known[0].is_integer() or len(known) != train.sum():
         return False
     rows = train.arg_true()

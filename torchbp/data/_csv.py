@@ -1,4 +1,4 @@
-"""Parses CSV files part by part: holds a few MiB of text, and can begin at any row."""
+"""Parses CSV files part by part, holding a few MiB of text, from any row on."""
 
 import atexit
 import codecs
@@ -23,18 +23,18 @@ from polars.selectors import by_name
 from torchbp.data._written import MARKS, Mark, decimal_of
 from torchbp.data.values import begin_with_zero, counted, far, is_number
 
-ROWS = 2**14  # in a part: the allocator gives memory back only after so many parts
-INFERRED = 2_000  # rows that types are judged by
-TAB = {"tab": "\t", "\\t": "\t"}  # as it is typed
+ROWS = 2**14  # rows per part: the allocator returns memory only after a number of parts
+INFERRED = 2_000  # rows that types are inferred from
+TAB = {"tab": "\t", "\\t": "\t"}  # ways to type it
 
 Types = Mapping[str, type[pl.DataType]]
 
 
 class NotNumbersError(Exception):
-    """Columns that were to be read as numbers hold something else; reading is to begin anew, for rows may be missing.
+    """Columns that were read as numbers hold something else. Start reading again: rows may be missing.
 
     Args:
-        names: those to be read as text; none where it may be a missing value, which will be found.
+        names: the columns to read as text; empty if the value may stand for a missing one, which the next reading recognises.
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -47,12 +47,12 @@ class Dialect:
     """How a CSV file is written.
 
     Args:
-        separator: what is between two values, one character or ``tab``; None for a comma, or a tab in ``.tsv``.
-        decimal: the decimal mark, ``.`` or ``,``; None for that which the first rows show.
-        encoding: of the text, as Python calls it; None for UTF-8, or UTF-16 where the file begins with its mark.
+        separator: the character between two values, or ``tab``; None for a comma, or a tab in ``.tsv``.
+        decimal: the decimal mark, ``.`` or ``,``; None to infer it from the first rows.
+        encoding: Python's name of the text's encoding; None for UTF-8, or UTF-16 if the file begins with its mark.
 
     Raises:
-        ValueError: another separator or decimal mark.
+        ValueError: any other separator or decimal mark.
     """
 
     separator: str | None = None
@@ -64,17 +64,17 @@ class Dialect:
             raise ValueError(f"decimal is {self.decimal!r}; it must be '.' or ','")
         between = TAB.get(self.separator or "", self.separator)
         if between is not None and (len(between) != 1 or not between.isascii() or between in '"\r\n'):
-            raise ValueError(f"separator is {between!r}; it must be a single ASCII character, no quote or line break; or tab")
+            raise ValueError(f"separator is {between!r}; it must be one ASCII character, not a quote or a line break; or tab")
 
     def separator_in(self, path: Path) -> str:
-        """What is between two values of a file."""
+        """The character between two values of a file."""
         return TAB.get(self.separator or "", self.separator) or ("\t" if path.suffix.lower() == ".tsv" else ",")
 
 
 class CsvFile:
-    """A CSV file whose first line that is not blank names the columns.
+    """A CSV file. Its first line that is not blank names the columns.
 
-    A name that is not there twice is ``Unnamed: 3`` where it is the fourth, as pandas has it.
+    The first empty name stays empty; any other becomes ``Unnamed: 3`` if it is the fourth column, as in pandas.
 
     Args:
         path: the file.
@@ -82,7 +82,7 @@ class CsvFile:
         null_values: the texts that stand for a missing value.
 
     Raises:
-        ValueError: two columns of one name; text of another encoding.
+        ValueError: two columns have the same name, or the text has another encoding.
         OSError: the file cannot be read.
     """
 
@@ -90,9 +90,9 @@ class CsvFile:
         self.separator, self.null_values = dialect.separator_in(path), list(null_values)
         self.path, self.dialect = path, [self.separator, dialect.encoding]  # plain values
         self._text = utf8(path, dialect.encoding)
-        # To compare each value with the texts among them takes a sixth of the time: they are looked for once there is one.
+        # Comparing each value with the texts takes a sixth of the time: look for texts only after one was found.
         self._looked_for = [value for value in null_values if is_number(value)]
-        # Polars would give the second column of a name another name.
+        # Polars would rename the second column with the same name.
         with self._open() as file:
             names = next((line for line in csv.reader(file, delimiter=self.separator) if line), [])
         unnamed = [number for number, name in enumerate(names) if not name]
@@ -100,19 +100,18 @@ class CsvFile:
             names[number] = f"Unnamed: {number}"
         for name, count in Counter(names).most_common(1):
             if count > 1:
-                raise ValueError(f"{path} has {count} columns named {name!r}; each name must be there once")
+                raise ValueError(f"{path} has {count} columns named {name!r}; each name must be unique")
         refuse_patterns(path, names)
         self.names = names
         self._decimal = dialect.decimal
-        self.decimal: Mark = dialect.decimal or "."  # that of most columns of numbers with one, once types were asked for
+        self.decimal: Mark = dialect.decimal or "."  # after `types`, the mark of most columns that have one
         self._short_rows: list[int] = []
 
     def types(self, exact: Collection[str], texts: Collection[str]) -> dict[str, type[pl.DataType]]:
-        """What the first rows suggest: String, or where all values are numbers Float32.
+        """The columns' types, inferred from the first rows: Float32 if all values are numbers, else String.
 
-        It is Float64 for a column in ``exact``, and where the numbers are far from 0. Columns in ``texts`` are String,
-        whatever they hold, and so are numbers that begin with a 0. Where the decimal mark is a comma, a column that is not of
-        integers is String, for 1.234 may be a thousand.
+        Numbers are Float64 in a column of ``exact``, and if they are far from 0. Columns in ``texts``, and columns with numbers
+        that begin with a 0, are String. With a decimal comma, only integers are numbers: 1.234 may be 1234.
         """
         rows = self._scan(infer_schema=False, null_values=self.null_values, truncate_ragged_lines=True, n_rows=INFERRED)
         with self._saying_encoding():
@@ -132,25 +131,25 @@ class CsvFile:
         return result
 
     def parts(self, types: Types | None = None, start: int = 0) -> Iterator[pl.DataFrame]:
-        """The rows, part by part; blank lines at the end are none, and among texts missing values stand as they are written.
+        """The rows, part by part, without blank lines at the end. Missing values in columns of text stay as they are written.
 
         Args:
-            types: each column's, as :meth:`types` gives them; None for text.
-            start: the number of rows that are left out.
+            types: the columns' types, from :meth:`types`; None for text.
+            start: the number of rows to skip.
 
         Raises:
-            NotNumbersError: a value that does not suit its column's type. Polars may have given rows after it, but not
-                all before.
-            polars.exceptions.PolarsError: what is no CSV.
+            NotNumbersError: a value does not fit its column's type. Polars may have returned later rows, and not all earlier
+                ones.
+            polars.exceptions.PolarsError: the file is not CSV.
         """
         options = {"schema_overrides": types, "skip_rows_after_header": start, "null_values": self._looked_for}
         rows = self._scan(infer_schema=False, **options)
         try:
-            gaps = False  # in the last column, as a row that is too short has one
+            gaps = False  # in the last column: a row that is too short has one
             with self._saying_encoding():
                 for part in without_blank_end(rows.collect_batches(chunk_size=ROWS), blank_lines_at_end(self._text)):
                     gaps = gaps or part.get_column(self.names[-1]).null_count() > 0
-                    yield part.rechunk()  # it comes in a dozen pieces, each of which costs whoever reads it
+                    yield part.rechunk()  # it has a dozen chunks, which slow down each reader
             if gaps:
                 self._short_rows = self._find_short_rows()
         except pl.exceptions.ComputeError as error:
@@ -164,17 +163,17 @@ class CsvFile:
             raise
 
     def warn_of_short_rows(self) -> None:
-        """Say how many of the rows that were read have fewer values than there are columns, which reads as gaps."""
+        """Warn of rows with fewer values than columns, which are read as missing values."""
         if short := self._short_rows:
             rank_zero_only(warnings.warn)(
                 f"{self.path} has {counted(len(short), 'row', 'rows')} with fewer values than there are columns, row "
-                f"{short[0]} first; those that are not there are taken for missing",
+                f"{short[0]} first; the values that are not there are read as missing",
                 stacklevel=2,
             )
 
     def _find_short_rows(self) -> list[int]:
         separator, needed = self.separator.encode(), len(self.names) - 1
-        with self._text.open("rb") as lines:  # to count takes a fifth of the time of parsing
+        with self._text.open("rb") as lines:  # counting takes a fifth of the time of parsing
             if all(line.count(separator) >= needed and b'"' not in line for line in lines if line.strip(b"\r\n")):
                 return []
         with self._open() as file:
@@ -195,7 +194,7 @@ class CsvFile:
 
     @contextmanager
     def _saying_encoding(self) -> Iterator[None]:
-        """Where the text is no UTF-8, say in which row, and how to say what it is."""
+        """If the text is not UTF-8, say in which row, and which option sets the encoding."""
         try:
             yield
         except pl.exceptions.ComputeError as error:
@@ -209,12 +208,12 @@ class CsvFile:
                         where = f"row {number}" if number else "the line of column names"
                         raise ValueError(
                             f"{self.path} cannot be read as CSV: {where} has {line[wrong.start : wrong.start + 8]!r}, which is "
-                            "no UTF-8; say --data.encoding cp1252 (of Windows), latin-1 or what else it is"
+                            "not UTF-8; set --data.encoding, for example cp1252 (Windows) or latin-1"
                         ) from None
             raise
 
     def _not_numbers(self, types: Types) -> list[str]:
-        """The columns with a value that is not of their type."""
+        """The columns that have a value of another type."""
         texts = self._scan(infer_schema=False, null_values=self.null_values).select(by_name(*types))
         bad = texts.select(
             (
@@ -230,23 +229,23 @@ class CsvFile:
         return self._text.open(encoding="utf-8-sig", errors="replace", newline="")
 
     def _scan(self, **options: Any) -> pl.LazyFrame:
-        # Polars would leave names with quotes as they are written.
+        # Polars would keep the quotes of names.
         names = lambda _: self.names  # noqa: E731
         return pl.scan_csv(self._text, separator=self.separator, with_column_names=names, glob=False, **options)
 
 
 def other_separator(names: Sequence[str]) -> str:
-    """What may help where a file has a single column whose name looks like several; empty where it does not."""
+    """A hint if a file has a single column whose name looks like several; else empty."""
     other = next((mark for mark in ";\t|," if mark in names[0]), "") if len(names) == 1 else ""
     option = "tab" if other == "\t" else f"'{other}'"
-    return f"; if its values are separated by {other!r}, say --data.separator {option}" if other else ""
+    return f"; if its values are separated by {other!r}, set --data.separator {option}" if other else ""
 
 
 def refuse_patterns(path: Path, names: Sequence[str]) -> None:
-    """Refuse names that polars takes for patterns, wherever they are.
+    """Refuse names that Polars always reads as patterns.
 
     Raises:
-        ValueError: there is one.
+        ValueError: there is such a name.
     """
     for name in names:
         if name.startswith("^") and name.endswith("$"):
@@ -254,17 +253,17 @@ def refuse_patterns(path: Path, names: Sequence[str]) -> None:
 
 
 def utf8(path: Path, encoding: str | None) -> Path:
-    """The file, or a copy as UTF-8, gone when this process ends, of text that is another.
+    """The file if it is UTF-8, else a copy in UTF-8 that is removed when this process ends.
 
     Raises:
-        ValueError: the text is not of that encoding, or there is none of that name.
+        ValueError: the text is not in that encoding, or the encoding is unknown.
     """
     with path.open("rb") as file:
         mark = file.read(2)
     encoding = encoding or ("utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8")
     name = encodings.normalize_encoding(encoding).lower()
     known = {*aliases, *(module.name for module in pkgutil.iter_modules(encodings.__path__))}
-    if name not in known:  # to look another up would import a module of its name
+    if name not in known:  # looking it up would import a module of that name
         raise ValueError(f"encoding is {encoding!r}; it must be one that Python knows, such as utf-8, utf-16 or cp1252")
     if codecs.lookup(encoding).name in ("utf-8", "ascii"):
         return path
@@ -278,13 +277,13 @@ def utf8(path: Path, encoding: str | None) -> Path:
                 lines += 1
     except UnicodeError as error:
         where = f"from row {lines} on" if lines else "at its beginning"
-        raise ValueError(f"{path} cannot be read as CSV: {where} it is no {encoding}: {error}") from None
+        raise ValueError(f"{path} cannot be read as CSV: {where} it is not {encoding}: {error}") from None
     return copy
 
 
 def without_blank_end(parts: Iterator[pl.DataFrame], blank: int) -> Iterator[pl.DataFrame]:
-    """The same rows, but for those that polars makes of ``blank`` lines at a file's end."""
-    held = None  # rows without a value, of which it is not known yet whether they are the last
+    """The same rows without those that Polars makes from ``blank`` lines at a file's end."""
+    held = None  # rows without a value that may be the last
     for part in parts:
         rows = part if held is None else pl.concat([held, part])
         held = None
@@ -301,7 +300,7 @@ def without_blank_end(parts: Iterator[pl.DataFrame], blank: int) -> Iterator[pl.
 
 
 def blank_lines_at_end(path: Path) -> int:
-    """How many there are, of up to a MiB."""
+    """The number of blank lines at the end of a file, counted in its last MiB."""
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - 2**20, 0))
         text = file.read()

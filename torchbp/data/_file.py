@@ -1,4 +1,4 @@
-"""What data modules of tables and of sequences share: a file each, or a part of one, for each split, and a fitted target."""
+"""The base of data modules of tables and sequences: one file, or one per split, and a fitted target."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,21 +12,21 @@ from torchbp.tasks import Task, check_task
 
 
 class FileDataModule(RowsDataModule):
-    """Rows of a file, whose target is known once the file was read or a checkpoint was loaded.
+    """Rows of a file. The target is known after the file was read or a checkpoint was loaded.
 
-    A subclass gives ``load``, ``fitted_target``, ``feature_names`` and ``offsets``.
+    A subclass defines ``load``, ``fitted_target``, ``feature_names`` and ``offsets``.
 
     Args:
         path: the file.
-        val_path, test_path: files of the rows to validate and to test on; None for a part of ``path``.
-        task: what is learned; None to infer it.
-        batch_size, val_size, test_size, standardize, seed: as for :class:`RowsDataModule`, the sizes as they are drawn.
+        val_path, test_path: the files of the validation and the test rows; None for a part of ``path``.
+        task: the task; None to infer it.
+        batch_size, val_size, test_size, standardize, seed: as for :class:`RowsDataModule`; the sizes are not None.
 
     Raises:
-        ValueError: as :class:`RowsDataModule`, or no such task.
+        ValueError: as for :class:`RowsDataModule`, or the task is unknown.
     """
 
-    # What a subclass says of its file, once that was read or a checkpoint was loaded.
+    # Defined by a subclass, after the file was read or a checkpoint was loaded.
     fitted_target: Target  # how the target becomes y
     feature_names: list[str]  # of x's columns, or channels
     path: Path
@@ -44,7 +44,7 @@ class FileDataModule(RowsDataModule):
         seed: int,
     ) -> None:
         super().__init__(batch_size, val_size, test_size, standardize, seed)
-        self.hparams.update(val_size=val_size, test_size=test_size)  # as they turned out
+        self.hparams.update(val_size=val_size, test_size=test_size)  # the values used, not None
         if task is not None:
             check_task(task)
         self.path = Path(path)
@@ -75,7 +75,7 @@ class FileDataModule(RowsDataModule):
 
     @property
     def target_offsets(self) -> Sequence[float]:
-        """What was taken from each target in float64, to be added to predictions; empty where nothing was."""
+        """What was subtracted from each target in float64; add it to predictions. Empty if nothing was."""
         return self.fitted_target.offsets
 
     @property
@@ -83,5 +83,5 @@ class FileDataModule(RowsDataModule):
         return bool(self.other_paths["val"]) or self.val_size > 0 or (self.test_size == 0 and not self.other_paths["test"])
 
     def part_of(self) -> Tensor | None:
-        _ = self.rows  # it is settled as they are loaded
+        _ = self.rows  # loading them sets it
         return self._part_of

@@ -11,21 +11,23 @@ from torch import Tensor
 from torchbp.data._columns import Column
 from torchbp.tasks import Task
 
-SAMPLE = 2000  # rows that are looked at
-FEWEST = 30  # with fewer, a column may fit the target by chance
-ALL_BUT = 0.999
-FEWEST_OTHERS = 5  # rows of other classes than the most frequent; fewer may be told apart by chance
-OF_OTHERS = 0.1  # of which this many at most may be mistaken
+SAMPLE = 2000  # most rows to look at
+FEWEST = 30  # with fewer rows, a column may fit the target by chance
+ALL_BUT = 0.999  # least share of rows classified right, and least rank correlation
+FEWEST_OTHERS = 5  # with fewer rows outside the most frequent class, a column may separate them by chance
+OF_OTHERS = 0.1  # most mistakes / rows outside the most frequent class
 
 
 def warn_of_leaks(x: Tensor, y: Tensor, task: Task, columns: Sequence[Column]) -> None:
-    """Warn of each column that tells the target by itself, as a copy of it would, or what is known only afterwards.
+    """Warn of each column that determines the target by itself, such as a copy of it, or a value known only afterwards.
 
-    For classes that is one by which a decision tree with a leaf a class makes next to no mistake, and far fewer than to say the
-    most frequent class each time; for a quantity one that orders the rows as it does.
+    For classes: a decision tree on that column, with one leaf per class, makes almost no mistake, and far fewer than always
+    predicting the most frequent class. For numbers: the column orders the rows as the target does.
 
     Args:
-        x, y: training rows, as encoded by ``columns``, and their targets, as the task has them.
+        x, y: training rows, encoded by ``columns``, and their targets.
+        task: the task.
+        columns: the columns of x.
     """
     if len(x) < FEWEST:
         return
@@ -36,7 +38,7 @@ def warn_of_leaks(x: Tensor, y: Tensor, task: Task, columns: Sequence[Column]) -
         width = len(column.features)
         if width and any(tells(x[:, first : first + width].numpy(), target.numpy()) for target in targets):
             warnings.warn(
-                f"column {column.name!r} tells the target by itself; if it is not known when you predict, leave it out: "
+                f"column {column.name!r} determines the target by itself; if it is not known when you predict, leave it out: "
                 f"--data.ignore '{json.dumps([column.name], ensure_ascii=False)}'",
                 stacklevel=2,
             )
@@ -49,12 +51,12 @@ def _separates(features: np.ndarray, classes: np.ndarray) -> bool:
     if others < FEWEST_OTHERS:
         return False
     if features.shape[1] == 1:
-        # In the order of a single feature the class changes between leaves, and twice more for each mistake; to see that
-        # there are more changes takes a tenth of the time of a tree.
+        # Sorted by a single feature, the class changes between leaves, and twice for each mistake. Counting the changes takes
+        # a tenth of the time of a tree.
         changes = np.count_nonzero(np.diff(classes[features[:, 0].argsort()]))
         if changes > leaves - 1 + 2 * (1 - ALL_BUT) * len(classes):
             return False
-    from sklearn.tree import DecisionTreeClassifier  # which takes half a second to import
+    from sklearn.tree import DecisionTreeClassifier  # imported here: it takes half a second
 
     tree = DecisionTreeClassifier(max_leaf_nodes=leaves, random_state=0).fit(features, classes)
     mistakes = np.count_nonzero(tree.predict(features) != classes)

@@ -1,4 +1,4 @@
-"""Hands out rows in batches, with one index operation for many batches."""
+"""Loads rows in batches, with one index operation for many batches."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypedDict
@@ -11,11 +11,9 @@ from torchbp.data.rows import Rows
 
 
 class Block(NamedTuple):
-    """The rows of consecutive batches, x (N, n0) and y (N, nL), with the weights of their costs where there are any.
+    """The rows of consecutive batches: x (N, n0), y (N, nL), and their costs' weights: (N), (N, K) for K networks, or None.
 
-    Weights are (N), or (N, K) of K networks.
-
-    Every ``batch_size`` rows are a batch; the last may be smaller.
+    Every ``batch_size`` rows are a batch; the last batch may be smaller.
     """
 
     x: Tensor
@@ -29,27 +27,27 @@ class Block(NamedTuple):
 
 
 class Progress(TypedDict):
-    """Which epoch, and how many of its batches were handed out."""
+    """The epoch, and how many of its batches were loaded."""
 
     epoch: Count
     batches: Count
 
 
 class RowLoader:
-    """Batches of rows, to be used where a ``DataLoader`` would be.
+    """Batches of rows, in place of a ``DataLoader``.
 
-    Shuffled batches depend on nothing but seed and epoch, as ``torch.utils.data.DistributedSampler`` draws them: all processes
-    have the same number of batches, and together the batches that one process would have of ``world_size`` times the size.
-    Of rows in order each process has a stretch, and no row comes twice. Its state says how many batches of an epoch were handed
-    out, so that a run resumes in the middle of one.
+    The order depends only on seed and epoch, as with ``torch.utils.data.DistributedSampler``: all processes have the same
+    number of batches, and together the batches that one process would have with ``world_size`` times the size. Without a seed,
+    each process has a range of consecutive rows, and no row comes twice. The state holds the number of batches loaded in this
+    epoch, so that a run resumes in the middle of one.
 
     Args:
         rows: all rows.
         batch_size: rows in a batch, at least 1; the last batch may be smaller.
-        seed: of the order; None keeps the rows' own.
-        rank, world_size: which process this is, of how many.
-        ahead: asked, with the number of batches handed out in this epoch and their size, how many more may come in one
-            :class:`Block`; without it batches are plain tuples of tensors.
+        seed: the seed of the order; None keeps the order of the rows.
+        rank, world_size: the number of this process, and the number of processes.
+        ahead: called with the number of batches loaded in this epoch and their size, it returns how many may come in the next
+            :class:`Block`. Without it, batches are tuples of tensors.
     """
 
     batch_sampler = None  # Lightning looks for a DataLoader's
@@ -71,11 +69,11 @@ class RowLoader:
 
     @property
     def seed(self) -> int | None:
-        """Of the order."""
+        """The seed of the order."""
         return self._seed
 
     def __len__(self) -> int:
-        """The number of batches, however many come in a block."""
+        """The number of batches, not of blocks."""
         return -(-self._num_rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
@@ -95,7 +93,7 @@ class RowLoader:
 
     @property
     def sampler(self) -> "RowLoader":
-        """Itself: it is a loader's sampler that Lightning tells of each epoch."""
+        """Itself: Lightning calls ``set_epoch`` of a loader's sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
@@ -106,12 +104,12 @@ class RowLoader:
         return {"epoch": self._epoch, "batches": self._done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        refuse_misfit("what the checkpoint holds of the batches", state_dict, Progress)
+        refuse_misfit("the checkpoint's state of the batches", state_dict, Progress)
         self._epoch, self._done, self._resumes = state_dict["epoch"], state_dict["batches"], True
 
     @property
     def _num_rows(self) -> int:
-        """How many rows this process has."""
+        """The number of rows of this process."""
         share, rest = divmod(len(self.rows), self._world_size)
         return share + (self._rank < rest if self._seed is None else rest > 0)
 
@@ -120,7 +118,7 @@ class RowLoader:
             return torch.arange(len(self.rows)).tensor_split(self._world_size)[self._rank]
         order = self.rows.order(torch.Generator().manual_seed(self._seed + self._epoch), self._world_size)
         missing = self._num_rows * self._world_size - len(order)
-        while missing > 0:  # more than once where there are fewer rows than processes
+        while missing > 0:  # more than once if there are fewer rows than processes
             order = torch.cat([order, order[:missing]])
             missing = self._num_rows * self._world_size - len(order)
         return order[self._rank :: self._world_size]

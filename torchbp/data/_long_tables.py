@@ -1,4 +1,4 @@
-"""Makes sequences from the rows of a table, one step per row, and windows of one series to forecast."""
+"""Makes sequences from a table with one step per row, and windows of one series to forecast."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ Columns = Callable[[str], pl.Series]  # gives a table's column by its name, null
 
 
 def channel(values: pl.Series) -> pl.Series:
-    """A column's values as Float64, NaN where one is missing; truths are 0 and 1.
+    """A column's values as Float64, NaN where one is missing; booleans become 0 and 1.
 
     Raises:
-        ValueError: text that is no number.
+        ValueError: a text is not a number.
     """
     if values.dtype == pl.Boolean or (values.dtype == pl.String and values.count() and is_boolean(values)):
         found = booleans(values, f"the column {values.name!r}")
@@ -31,10 +31,10 @@ def channel(values: pl.Series) -> pl.Series:
 
 
 def channels_of(columns: Mapping[str, pl.Series]) -> tuple[list[str], list[str]]:
-    """The names of the columns of numbers and truths; and of the others, which cannot be channels.
+    """The names of the columns of numbers and booleans, and those of the others, which cannot be channels.
 
     Raises:
-        ValueError: a few texts among numbers.
+        ValueError: a column of numbers has a few texts.
     """
     taken: list[str] = []
     left: list[str] = []
@@ -49,10 +49,10 @@ def channels_of(columns: Mapping[str, pl.Series]) -> tuple[list[str], list[str]]
 
 
 def in_time(values: pl.Series) -> np.ndarray:
-    """What sorts rows by a column of times: numbers, dates or texts of dates.
+    """The sort keys of a column of times: numbers, dates or texts of dates.
 
     Raises:
-        ValueError: a time that is missing, or is none.
+        ValueError: a time is missing, or is not a time.
     """
     if values.null_count():
         raise ValueError(
@@ -75,10 +75,10 @@ def _refuse_gaps(values: pl.Series, converted: pl.Series, allowed: str) -> pl.Se
 
 
 def ordered(place: np.ndarray, column: Columns, time: str | None) -> np.ndarray:
-    """The rows' numbers, sorted by their series' ``place`` and within it by time, or as they are in the table.
+    """The row numbers, sorted by the series' ``place``, and within a series by time, or in the table's order if that is None.
 
     Raises:
-        ValueError: a row without its time, or two of one.
+        ValueError: a row has no time, or two rows of a series have the same.
     """
     if time is None:
         return place.argsort(kind="stable")
@@ -88,7 +88,7 @@ def ordered(place: np.ndarray, column: Columns, time: str | None) -> np.ndarray:
         first, second = sorted(int(row) for row in order[twice[0] : twice[0] + 2])
         raise ValueError(
             f"rows {first + 1} and {second + 1} of one series have the same {time!r}, {shown(column(time)[first])}; each step "
-            "needs a time of its own"
+            "needs its own time"
         )
     return order
 
@@ -101,18 +101,19 @@ def grouped(
     channels: Sequence[str],
     each: bool | None,
 ) -> Sequences:
-    """The rows of a table, joined to sequences in the order in which these begin.
+    """The rows of a table, grouped to sequences in the order of their first rows.
 
     Args:
-        column: the table.
+        column: the table's columns.
         series: the column that names each row's sequence.
         time: the column that sorts the rows of a sequence; None for their order in the table.
-        targets: the columns to learn, none to predict.
+        targets: the target columns; empty to predict.
         channels: the columns of x.
-        each: whether each step has a target, or each sequence; None for each step where a sequence has more than one value.
+        each: whether each step has a target, or each sequence; None to infer it: each step, if the target changes within a
+            sequence.
 
     Raises:
-        ValueError: a row without its series or time, two of one time, a target that changes where it may not.
+        ValueError: a row has no series or no time, two rows of a series have the same time, or the target changes.
     """
     ids = column(series)
     if unsupported(ids.dtype):
@@ -136,7 +137,7 @@ def grouped(
             other = int(changed.argmax())
             raise ValueError(
                 f"the target {values.name!r} holds {shown(values[int(starts[number[other]])])} and {shown(values[other])} in "
-                f"{found.name(int(number[other]))}; a series has one value, or say --data.sequences each"
+                f"{found.name(int(number[other]))}; a series has one value, or set --data.sequences each"
             )
         found.each |= each is None and bool(changed.any())
     if found.each:
@@ -148,12 +149,12 @@ def grouped(
 
 @dataclass
 class Forecast:
-    """What is made of a series: which values are seen, and which are to be told from them.
+    """How a series becomes sequences and targets.
 
     Args:
-        window: so many steps are seen; None for all of a stretch, with a target at each step.
-        horizon: so many steps that come next are the targets.
-        sizes: the shares of the series, at its end, that are to validate and to test on.
+        window: the number of steps of x; None for all steps of a part, with a target at each step.
+        horizon: the number of steps after these that are the targets.
+        sizes: the shares of the series, at its end, for validation and test.
     """
 
     window: int | None
@@ -161,10 +162,10 @@ class Forecast:
     sizes: tuple[float, float]
 
     def stretches(self, length: int) -> list[tuple[int, int]]:
-        """From where to where train, val and test reach, each step in one of them.
+        """The first step and the end of train, val and test, in the order of time.
 
         Raises:
-            ValueError: one that is shorter than a window and its horizon.
+            ValueError: one of them is shorter than a window and its horizon.
         """
         counts = [round(size * length) for size in self.sizes]
         ends = [0, length - sum(counts), length - counts[1], length]
@@ -178,25 +179,25 @@ class Forecast:
         return list(pairwise(ends))
 
     def names(self, targets: Sequence[str]) -> list[str]:
-        """What the outputs are called: each target's steps ahead, where there are several."""
+        """The names of the outputs: the targets, or with a horizon above 1 each target's steps ahead."""
         steps = range(1, self.horizon + 1)
         return list(targets) if self.horizon == 1 else [f"{name}+{step}" for name in targets for step in steps]
 
     def sequences(
         self, column: Columns, time: str | None, targets: Sequence[str], channels: Sequence[str], filling: Filling, told: bool
     ) -> Sequences:
-        """The windows of a table's rows, or the stretches where there is no window.
+        """The windows of a table's rows; without ``window``, each of train, val and test is one sequence.
 
-        A window lies in one stretch with all of its steps and targets, so that none in one part sees a target of another.
+        A window lies with all its steps and targets in one of train, val and test, so that none sees a target of another.
 
         Args:
             column, time, channels: as for :func:`grouped`.
             targets: the columns to forecast.
-            filling: what becomes of missing values, as for :meth:`Sequences.fill`.
-            told: whether targets are wanted; without them all rows are one stretch, up to whose end there are windows.
+            filling: how to handle missing values, as for :meth:`Sequences.fill`.
+            told: whether targets are wanted; without them there are windows up to the end of the series.
 
         Raises:
-            ValueError: a series that is too short, or of values that are missing; a row without its time, or two of one.
+            ValueError: the series is too short, or a value is missing; a row has no time, or two rows have the same.
         """
         names = [*channels, *(name for name in targets if name not in channels)]
         length = len(column(names[0]))
@@ -222,7 +223,7 @@ class Forecast:
         count = len(lengths) if self.window else int(lengths.sum())
         refuse_large(f"{count:,} forecasts of {outputs:,} numbers", 8 * count * outputs)
         rows = np.concatenate([np.arange(first, first + steps) for first, steps in zip(firsts, lengths, strict=True)])
-        last = rows if self.window is None else firsts + self.window - 1  # what is told comes after these
+        last = rows if self.window is None else firsts + self.window - 1  # the targets come after these
         keys = at.gather(last).to_frame()
         found = Sequences(padded(x[rows], lengths), lengths, list(channels), {}, self.window is None, keys)
         if told:

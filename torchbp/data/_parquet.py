@@ -1,4 +1,4 @@
-"""What a Parquet file says of its columns' sizes: a small file may hold more than fits memory.
+"""Reads the sizes of columns from a Parquet file's metadata: a small file may hold more than fits into memory.
 
 Its metadata is a struct in Thrift's compact protocol; the fields' numbers are those of
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
@@ -18,7 +18,7 @@ TYPE, PATH, UNCOMPRESSED = 1, 3, 6  # of ColumnMetaData
 
 
 def sizes(path: Path) -> tuple[int, Counter[str]]:
-    """The number of rows, and of each column of texts the bytes in the row group that has most of them.
+    """The number of rows, and for each column of texts its bytes in the row group where it is largest.
 
     Raises:
         ValueError: the metadata are damaged.
@@ -46,7 +46,7 @@ def sizes(path: Path) -> tuple[int, Counter[str]]:
 
 
 class _Reader:
-    """Reads Thrift's compact protocol from its beginning."""
+    """Reads a struct in Thrift's compact protocol."""
 
     def __init__(self, content: bytes) -> None:
         self._content, self._at = content, 0

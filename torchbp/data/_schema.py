@@ -1,4 +1,4 @@
-"""What was seen of a table in training, which is all that is needed to make features of another."""
+"""How a table's columns become features and targets, fitted in training and applied to any other table."""
 
 import warnings
 from collections import Counter
@@ -27,9 +27,9 @@ from torchbp.data.progress import progress
 from torchbp.data.rows import Mapped, Rows
 from torchbp.data.values import clean, counted, label, listed
 
-SHOWN = 50  # columns, or classes
+SHOWN = 50  # most columns, or classes, in a printed table
 
-AT_ONCE = 2**24  # values of x and y that are made of a part of a table
+AT_ONCE = 2**24  # most values of x and y that are encoded together
 
 
 def with_first(parts: Iterator[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -48,7 +48,7 @@ class Schema:
         target: how the target's columns become y.
         columns: how each other column becomes features, or why it does not.
         null_values: the texts that stand for a missing value.
-        decimals: the decimal mark of each column, the target's among them, of numbers as people write them.
+        decimals: the decimal mark of each column, the target's included, with numbers as people write them.
     """
 
     target: Target
@@ -57,11 +57,11 @@ class Schema:
     decimals: dict[str, Mark] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.unseen: list[tuple[str, Counter[str]]] = []  # which several threads may add to
+        self.unseen: list[tuple[str, Counter[str]]] = []  # a list: several threads append
 
     @property
     def used(self) -> list[str]:
-        """The names of the columns that features are made of."""
+        """The names of the columns that have features."""
         return [column.name for column in self.columns if column.type != "ignored"]
 
     @property
@@ -71,13 +71,13 @@ class Schema:
 
     @property
     def exact(self) -> list[str]:
-        """The columns of which no digit may be lost: their numbers are names, or far from 0."""
+        """The columns that need all digits: their numbers are names, or far from 0."""
         columns = [column.name for column in self.columns if column.type == "categorical" or column.offset]
         return [*self.target.names, *columns]
 
     @property
     def texts(self) -> list[str]:
-        """The columns of texts, which are to stay texts in a file where all of them look like numbers."""
+        """The columns to read as text, also from a file where all their values look like numbers."""
         columns = [(column.name, column.categories) for column in self.columns]
         columns += [(name, self.target.classes) for name in self.target.names]
         dates = [column.name for column in self.columns if column.type == "date"]
@@ -85,15 +85,15 @@ class Schema:
 
     @property
     def offsets(self) -> list[float]:
-        """What was taken from each of x's columns, in float64; it is 0 but where float32 would not do."""
+        """What was subtracted from each column of x, in float64; 0 unless float32 would lose digits."""
         return [column.offset * (number == 0) for column in self.columns for number in range(len(column.features))]
 
     def clean(self, values: pl.Series) -> pl.Series:
-        """A column's values, as :func:`torchbp.data.values.clean` gives them."""
+        """A column's values, cleaned by :func:`torchbp.data.values.clean`."""
         return clean(values, self.null_values, self.decimals.get(values.name))
 
     def x(self, rows: pl.DataFrame, first: int = 0, out: np.ndarray | None = None) -> np.ndarray:
-        """Features (N, num_features) of rows of which ``first`` came before in their table.
+        """The features of rows, (N, num_features); ``first`` rows of their table came before.
 
         Raises:
             ValueError: as for :meth:`torchbp.data._columns.Column.encode`.
@@ -109,11 +109,11 @@ class Schema:
         return out
 
     def y(self, rows: pl.DataFrame, first: int = 0) -> np.ndarray:
-        """Targets (N, num_outputs), likewise."""
+        """The targets of rows, (N, num_outputs); ``first`` rows of their table came before."""
         return self.target.encode({name: self.clean(rows.get_column(name)) for name in self.target.names}, first)
 
     def xy(self, rows: pl.DataFrame, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Both; a row that is dropped has y NaN and the features of another, for its own may be no values."""
+        """Both x and y. A dropped row has NaN in y and the features of another row, because its own may not be encodable."""
         y = self.y(rows, first)
         if self.target.drops and (dropped := np.isnan(y[:, 0])).any():
             if dropped.all():
@@ -122,7 +122,7 @@ class Schema:
         return self.x(rows, first), y
 
     def warn_of_unseen(self) -> None:
-        """Warn of each column with categories that training did not see, in the rows encoded since this was last asked."""
+        """Warn of each column with categories that training did not see, in the rows encoded since the last call."""
         found: dict[str, Counter[str]] = {}
         for name, unseen in self.unseen:
             found.setdefault(name, Counter()).update(unseen)
@@ -136,11 +136,11 @@ class Schema:
             )
 
     def rows(self, table: Table, memory: float, cache: Cache) -> Rows:
-        """All rows of a table, in memory, or in files of a cache where x and y have more than ``memory`` bytes.
+        """All rows of a table, encoded: in memory, or in files of the cache if x and y take more than ``memory`` bytes.
 
         Raises:
             ValueError: as for :meth:`x` and :meth:`y`, or the table's file was changed while it was read.
-            NotWrittenError: there is no room for files.
+            NotWrittenError: the disk has no room for the files.
         """
         width, outputs = len(self.feature_names), self.target.num_outputs
         if len(table) * (width + outputs) * 4 > memory:
@@ -182,13 +182,13 @@ class Schema:
         return Rows(*(Mapped(folder / name) for name in names))
 
     def _parts(self, table: Table, start: int = 0) -> Iterator[pl.DataFrame]:
-        """The rows from ``start`` on, in parts of which x and y are small."""
+        """The rows from ``start`` on, in parts whose x and y have at most about AT_ONCE values."""
         rows = max(AT_ONCE // (len(self.feature_names) + self.target.num_outputs), 1)
         for part in table.parts([*self.used, *self.target.names], start):
             yield from part.iter_slices(rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values, of which :meth:`from_state_dict` makes the same again."""
+        """The schema as plain values, for :meth:`from_state_dict`."""
         return {
             "target": asdict(self.target),
             "columns": [asdict(column) for column in self.columns],
@@ -198,18 +198,18 @@ class Schema:
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Any]) -> "Schema":
-        refuse_misfit("what the checkpoint holds of the columns", state_dict, cls)
+        refuse_misfit("the checkpoint's state of the columns", state_dict, cls)
         columns, target = [Column(**column) for column in state_dict["columns"]], Target(**state_dict["target"])
         if target.offsets and len(target.offsets) != len(target.names):
             raise ValueError(f"the checkpoint is damaged: it has {len(target.offsets)} offsets of {len(target.names)} targets")
         return cls(target, columns, state_dict["null_values"], dict(state_dict.get("decimals", {})))
 
     def as_table(self, path: Path, left_out: int = 0) -> RichTable:
-        """The columns, their types and what the training rows hold, to be printed by rich.
+        """The columns, their types and the training rows' values, as a table for rich to print.
 
         Args:
             path: the table's file.
-            left_out: how many of its rows are in no split.
+            left_out: the number of its rows that are in no split.
         """
         features = counted(len(self.feature_names), "feature", "features")
         if left_out:
@@ -225,7 +225,7 @@ class Schema:
             elif (rest := len(self.target.classes) - SHOWN) > 0:
                 seen += f" and {rest} more"
             elif offset:
-                seen = f"far from 0: held less {offset:.15g}"
+                seen = f"far from 0: {offset:.15g} is subtracted"
             seen = f"{seen}{self._written(name)}".removeprefix(", ")
             table.add_row(Text(printable(name)), "target", "", Text(printable(seen)), "")
         for column in self.columns[:SHOWN]:

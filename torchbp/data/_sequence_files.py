@@ -1,4 +1,4 @@
-"""Sequences from NumPy's files and from the .ts files of the time-series archives."""
+"""Reads sequences from NumPy's files and from the .ts files of the time-series archives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,23 +13,23 @@ from torchbp.data._memory import refuse_large
 from torchbp.data.values import FLOAT32_MAX, shown
 
 Filling = Literal["refuse", "previous"]
-SERIES_BYTES = 1500  # that a pandas.Series takes besides its values
+SERIES_BYTES = 1500  # of a pandas.Series, besides its values
 
 
 @dataclass
 class Sequences:
-    """Sequences as a file has them.
+    """The sequences of a file.
 
     Args:
-        x: (N, T, C) float64, NaN after the end of each.
-        lengths: how many steps each has, (N).
-        channels: the C channels' names.
-        targets: a column or several, of a value for each sequence, or for each step of all; empty where there is none.
-        each: whether it is the steps that have a target.
-        keys: what goes with the predictions: a row for each sequence, or for each step of all, of no column or a few.
-        names: what messages call the sequences; None for their numbers.
-        left_out: columns that cannot be channels.
-        parts: where a series was cut into parts, each one's, (N) of 0, 1 and 2.
+        x: the values, (N, T, C) float64, NaN after the end of each sequence.
+        lengths: the number of steps of each, (N).
+        channels: the names of the C channels.
+        targets: the target columns, with a value for each sequence, or for each step of all; empty if there are none.
+        each: whether each step has a target, not each sequence.
+        keys: columns to write beside the predictions, with a row for each sequence, or for each step of all; may be empty.
+        names: the sequences' names in messages; None for their numbers.
+        left_out: the columns that cannot be channels.
+        parts: the part of each sequence if a series was cut, (N) of 0 (train), 1 (val) and 2 (test); else None.
     """
 
     x: np.ndarray
@@ -44,18 +44,21 @@ class Sequences:
 
     @property
     def steps(self) -> np.ndarray:
-        """Whether a sequence has that step, (N, T)."""
+        """Whether each sequence has each step, (N, T)."""
         return np.arange(self.x.shape[1]) < self.lengths[:, None]
 
     def name(self, number: int) -> str:
         return f"sequence {number + 1}" if self.names is None else f"series {shown(self.names[number])}"
 
     def fill(self, how: Filling) -> None:
-        """Give each missing value that of the step before, or at the beginning the first that comes; or refuse it.
+        """Replace each missing value by the one before it, or at the beginning by the first one after it; or refuse it.
+
+        Args:
+            how: ``previous`` or ``refuse``.
 
         Raises:
-            ValueError: a value that is missing and may not be, or with nothing to take its place; one that float32 does not
-                hold.
+            ValueError: a value is missing and ``how`` is ``refuse``, or a sequence has no value to use; or a value is too large
+                for float32.
         """
         there = self.steps
         missing = np.isnan(self.x) & there[..., None]
@@ -76,19 +79,17 @@ class Sequences:
             value = float(self.x[number, step, channel])
             raise ValueError(f"channel {name} holds {value:g} at {where}; numbers must be finite and below 3.4e38 in size")
         if how == "previous":
-            raise ValueError(
-                f"channel {name} has no value in {self.name(number)}; at least one is needed to fill the others by"
-            )
+            raise ValueError(f"channel {name} has no value in {self.name(number)}; at least one is needed to fill the others")
         raise ValueError(
-            f"channel {name} has no value at {where}; every step needs one, or say --data.gaps previous to take the last "
+            f"channel {name} has no value at {where}; every step needs one, or set --data.gaps previous to take the last "
             "before it"
         )
 
     def refuse_gaps(self) -> None:
-        """Refuse targets that are missing.
+        """Refuse missing targets.
 
         Raises:
-            ValueError: one is.
+            ValueError: a target is missing.
         """
         for values in self.targets.values():
             gaps = values.is_null() | (values.is_nan() if values.dtype.is_float() else False)
@@ -103,20 +104,20 @@ class Sequences:
 
 
 def lengths_of(x: np.ndarray) -> np.ndarray:
-    """How many steps there are up to the last that is not NaN in every channel: (N, T, C) -> (N)."""
+    """The number of steps up to the last one that is not NaN in all channels: (N, T, C) -> (N)."""
     there = ~np.isnan(x).all(2)
     return np.where(there.any(1), x.shape[1] - there[:, ::-1].argmax(1), 0)
 
 
 def refuse_empty(path: Path, lengths: np.ndarray) -> None:
     if len(empty := np.flatnonzero(lengths < 1)):
-        raise ValueError(f"{path}: sequence {empty[0] + 1} has no step; each needs one at least")
+        raise ValueError(f"{path}: sequence {empty[0] + 1} has no step; each needs at least one")
 
 
 def refuse_padding(lengths: np.ndarray, width: int) -> None:
-    """Refuse sequences that are too large when they are padded to the longest, with ``width`` numbers a step."""
+    """Refuse sequences that are too large when padded to the longest, with ``width`` numbers per step."""
     longest = int(lengths.max())
-    what = f"{len(lengths):,} sequences of {longest:,} steps, which are as long as the longest,"
+    what = f"{len(lengths):,} sequences, padded to {longest:,} steps,"
     refuse_large(what, 8 * len(lengths) * longest * width)
 
 
@@ -124,7 +125,7 @@ def padded(steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """The steps of all sequences, (sum of lengths, C), as (N, T, C), NaN after the end of each.
 
     Raises:
-        ValueError: that takes more memory than there is for it.
+        ValueError: the result takes too much memory.
     """
     refuse_padding(lengths, steps.shape[1])
     x = np.full((len(lengths), int(lengths.max()), steps.shape[1]), np.nan)
@@ -133,18 +134,18 @@ def padded(steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def read_npz(path: Path, names: Sequence[str], each: bool | None, targets: bool) -> Sequences:
-    """Arrays x (N, T, C) or (N, T), y, and lengths (N), for which NaN after the ends will do.
+    """The arrays x (N, T, C) or (N, T), y, and lengths (N); lengths may be missing if NaN follows each sequence's end.
 
     Args:
         path: the ``.npz`` file.
-        names: what the three are called there.
+        names: the names of the three arrays.
         each: whether y has a target for each step, (N, T) or (N, T, outputs), or one for each sequence, (N) or (N, outputs);
-            None to tell by its shape.
+            None to infer it from y's shape.
         targets: whether y is wanted.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: arrays that are missing or do not fit one another.
+        FileNotFoundError: the file does not exist.
+        ValueError: an array is missing, or the arrays do not fit each other.
     """
     x = read(path, names[0])
     if x.dtype.kind not in "buif" or x.ndim not in (2, 3) or not x.size:
@@ -175,11 +176,11 @@ def read_npz(path: Path, names: Sequence[str], each: bool | None, targets: bool)
 
 
 def _take_targets(found: Sequences, path: Path, y: np.ndarray, each: bool | None) -> None:
-    """Have the sequences' targets be those of an array y."""
+    """Set the sequences' targets from an array y."""
     steps = found.x.shape[:2]
     if y.dtype.kind not in "buifU" or y.ndim not in (1, 2, 3) or len(y) != len(found.x) or 0 in y.shape:
         raise ValueError(
-            f"y in {path} has type {y.dtype} and shape {y.shape}; it must be numbers or names, ({len(found.x)}, ...) as x"
+            f"y in {path} has type {y.dtype} and shape {y.shape}; it must be numbers or names, ({len(found.x)}, ...) like x"
         )
     found.each = y.shape[:2] == steps and (y.ndim == 3 or steps[1] > 1) if each is None else each
     wanted = "(N, T) or (N, T, outputs)" if found.each else "(N) or (N, outputs)"
@@ -192,25 +193,25 @@ def _take_targets(found: Sequences, path: Path, y: np.ndarray, each: bool | None
 
 
 def read_ts(path: Path) -> Sequences:
-    """A ``.ts`` file of the time-series archives; its labels, where it has some, are the targets.
+    """The sequences of a ``.ts`` file of the time-series archives; its labels, if there are any, are the targets.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: the file does not exist.
         ModuleNotFoundError: sktime, which reads it, is not installed.
-        ValueError: a file that it cannot read.
+        ValueError: sktime cannot read the file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"the data file {path} {'is a folder' if path.is_dir() else 'does not exist'}")
     try:
         from sktime.datasets import load_from_tsfile_to_dataframe
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(f"{path} is read by sktime, which is not installed; pip install '.[sequences]'") from None
+        raise ModuleNotFoundError(f"{path} needs sktime, which is not installed; pip install '.[sequences]'") from None
     _refuse_large_ts(path)
     try:
         loaded: Any = load_from_tsfile_to_dataframe(str(path.absolute()))
         frame, y = loaded if isinstance(loaded, tuple) else (loaded, None)
         cases = [_case([frame.iat[number, channel] for channel in range(frame.shape[1])]) for number in range(len(frame))]
-    except Exception as error:  # whatever a parser of text may raise
+    except Exception as error:  # a parser of text may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} cannot be read as TS: {reason}") from None
     lengths = np.array([len(case) for case in cases])
@@ -222,10 +223,10 @@ def read_ts(path: Path) -> Sequences:
 
 
 def _refuse_large_ts(path: Path) -> None:
-    """Refuse a file that takes more memory than there is for it: a long channel or label is a size for all others.
+    """Refuse a file that takes too much memory: all channels and labels take the room of the longest.
 
     Raises:
-        ValueError: it does.
+        ValueError: it takes too much.
     """
     cases = all_channels = widest = longest = label = padding = 0
     started = False
@@ -233,21 +234,21 @@ def _refuse_large_ts(path: Path) -> None:
         for line in file:
             if not started:
                 started = line.strip().lower().startswith("@data")
-                label = max([label, *map(len, line.split())])  # the header names them
+                label = max([label, *map(len, line.split())])  # the header lists the labels
                 continue
             channels = line.count(":") + 1
             steps = max(part.count(",") + 1 for part in line.split(":"))
             cases, all_channels, padding = cases + 1, all_channels + channels, padding + channels * steps
             widest, longest = max(widest, channels), max(longest, steps)
             label = max(label, len(line) - line.rfind(":"))
-    # Each channel of each case is a pandas.Series at first; NumPy gives each text the room of the longest.
+    # sktime makes a pandas.Series of each channel of each case; NumPy gives each text the room of the longest.
     size = SERIES_BYTES * all_channels + 8 * max(padding, cases * widest * longest) + 4 * cases * label
     what = f"{path}: {cases:,} cases of up to {widest:,} channels, {longest:,} steps and a label of {label:,} characters"
     refuse_large(what, size)
 
 
 def _case(channels: Sequence[Any]) -> np.ndarray:
-    """One sequence, (T, C), of its channels, of which a shorter one ends in NaN."""
+    """One sequence, (T, C), from its channels; shorter channels end in NaN."""
     case = np.full((max(map(len, channels)), len(channels)), np.nan)
     for number, values in enumerate(channels):
         case[: len(values), number] = values.to_numpy(np.float64)

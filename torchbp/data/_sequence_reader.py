@@ -22,11 +22,13 @@ SUFFIXES = (".npz", ".ts", *TABLES)
 
 @dataclass
 class Reader:
-    """Reads files of sequences; the arguments are those of :class:`torchbp.data.SequenceDataModule`, but for
+    """Reads files of sequences.
 
     Args:
-        arrays: what x, y and lengths are called in an ``.npz`` file.
-        forecast: what is made of a single series; None where there are sequences.
+        targets, series, time, channels, gaps, null_values: as for :class:`torchbp.data.SequenceDataModule`.
+        forecast: how a single series becomes sequences; None if the file has sequences.
+        arrays: the names of x, y and lengths in an ``.npz`` file.
+        dialect: how a CSV file is written.
     """
 
     targets: list[str]
@@ -40,10 +42,10 @@ class Reader:
     dialect: Dialect
 
     def check(self, path: Path) -> None:
-        """Refuse a file, and options, that do not go together.
+        """Refuse options that do not fit the file or each other.
 
         Raises:
-            ValueError: they do not.
+            ValueError: the extension is unknown, or options are missing or do not fit.
         """
         suffix = path.suffix.lower()
         if suffix not in SUFFIXES:
@@ -55,16 +57,16 @@ class Reader:
                     raise ValueError(f"{name} is for the columns of a table, .csv, .tsv or .parquet; {path} has none")
             return
         if not self.targets or len(set(self.targets)) < len(self.targets):
-            raise ValueError(f"target is {self.targets or 'null'}; of a table it must name a column, or several, each once")
+            raise ValueError(f"target is {self.targets or 'null'}; for a table it must name one or more columns, each once")
         if self.channels is not None and (not self.channels or len(set(self.channels)) < len(self.channels)):
-            raise ValueError(f"channels is {self.channels}; it must name at least one column, and each once")
+            raise ValueError(f"channels is {self.channels}; it must name at least one column, each once")
         if self.forecast is None and self.series is None:
             raise ValueError(
-                "series is null; of a table it must name the column that says which sequence a row is of; or say --data.window "
+                "series is null; for a table it must name the column that holds each row's sequence; or set --data.window "
                 "or --data.horizon to forecast a single series"
             )
         if self.forecast and self.series is not None:
-            raise ValueError(f"series is {self.series!r}; a forecast, by window or horizon, is of a single series")
+            raise ValueError(f"series is {self.series!r}; a forecast, with window or horizon, needs a single series")
         others: dict[str, Sequence[str | None]] = {
             "series": [self.series],
             "time": [self.time],
@@ -72,7 +74,7 @@ class Reader:
         }
         for what, names in others.items():
             if clash := [name for name in self.targets if name in names]:
-                raise ValueError(f"column {clash[0]!r} is the target; it can have no place in {what}")
+                raise ValueError(f"column {clash[0]!r} is the target; it cannot be in {what} too")
 
     def read(self, path: Path, told: bool, each: bool | None, channels: list[str] | None) -> Sequences:
         """The sequences of a file that :meth:`check` allows, with their targets if they are wanted.
@@ -80,13 +82,13 @@ class Reader:
         Args:
             path: the file.
             told: whether targets are wanted.
-            each: whether each step has a target, or each sequence; None for what the file shows.
-            channels: those that there must be; None where that is not settled.
+            each: whether each step has a target, or each sequence; None to infer it from the file.
+            channels: the network's channels; None if there is no network yet.
 
         Raises:
-            FileNotFoundError: no such file.
-            ModuleNotFoundError: a ``.ts`` file without the library that reads it.
-            ValueError: one that cannot be read, or has not what is wanted.
+            FileNotFoundError: the file does not exist.
+            ModuleNotFoundError: a ``.ts`` file, and sktime is not installed.
+            ValueError: the file cannot be read, or lacks targets or channels.
         """
         suffix = path.suffix.lower()
         if suffix == ".npz":
@@ -103,14 +105,14 @@ class Reader:
         found.fill(self.gaps)
         if told:
             if not found.targets:
-                raise ValueError(f"{path} has no targets; without them one can but predict")
+                raise ValueError(f"{path} has no targets; without them one can only predict")
             found.targets = {name: clean(values, self.null_values) for name, values in found.targets.items()}
             found.refuse_gaps()
         return found
 
     def _read_table(self, path: Path, told: bool, each: bool | None, channels: list[str] | None) -> Sequences:
         exact = [*self.targets, *([self.series] if self.series else [])]
-        table = read(path, self.dialect, self.null_values, exact, [], inf, Cache(Path()))  # in memory, whatever its size
+        table = read(path, self.dialect, self.null_values, exact, [], inf, Cache(Path()))  # always in memory
         channels = channels or self.channels or (self.targets if self.forecast else None)
         targets = self.targets if told or self.forecast else []
         wanted = [*targets, *(name for name in (self.series, self.time) if name), *(channels or ())]
@@ -120,7 +122,7 @@ class Reader:
         if channels is None:
             channels, left_out = channels_of({name: column(name) for name in table.schema if name not in wanted})
             if not channels:
-                some = f": {listed(left_out)} are none" if left_out else ""
+                some = f": {listed(left_out)} are not numbers" if left_out else ""
                 raise ValueError(f"{path} has no column of numbers besides target, series and time{some}")
         if self.forecast:
             found = self.forecast.sequences(column, self.time, targets, channels, self.gaps, told)
@@ -130,7 +132,7 @@ class Reader:
         return found
 
     def _columns(self, table: Table) -> Callable[[str], pl.Series]:
-        """What gives a table's columns, cleaned; numbers as people write them are made texts that Python reads."""
+        """A function that returns a table's column by name, cleaned, with numbers as Python writes them."""
         known: dict[str, pl.Series] = {}
 
         def column(name: str) -> pl.Series:
@@ -140,7 +142,7 @@ class Reader:
                     allowed = (self.dialect.decimal,) if self.dialect.decimal else MARKS
                     mark = decimal_of(values.drop_nulls(), allowed, table.file.decimal if table.file else ".")
                     values = values if mark is None else clean(values, self.null_values, mark)
-                if name == self.time and values.dtype.is_float():  # 1709 as the file has it, not 1709.0
+                if name == self.time and values.dtype.is_float():  # write 1709 as in the file, not 1709.0
                     whole = values.cast(pl.Int64, strict=False)
                     values = whole if whole.cast(values.dtype).equals(values) else values
                 known[name] = values

@@ -1,4 +1,4 @@
-"""Sequences, each with a target or with one a step, and forecasts of a series."""
+"""The data module of sequences, with one target each or one per step, and of forecasts of a series."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,18 +25,18 @@ from torchbp.data.rows import Rows
 from torchbp.data.values import counted, far, listed
 from torchbp.tasks import Task
 
-MOST = 10**5  # steps of a window or a horizon, which a stranger's checkpoint may say
+MOST = 10**5  # most steps of a window or a horizon: a stranger's checkpoint may contain any number
 
 
 @dataclass
 class Layout:
-    """What was seen of sequences in training, which is all that is needed to make x and y of others.
+    """How sequences become x and y, fitted in training and applied to any other sequences.
 
     Args:
         target: how targets become y.
-        sequences: whether each step has a target, or each sequence.
+        sequences: ``each`` if each step has a target, ``last`` if each sequence has one.
         channels: the names of x's channels.
-        offsets: what is taken from each, in float64, before it becomes x in float32.
+        offsets: what is subtracted from each channel in float64, before it becomes x in float32.
     """
 
     target: Target
@@ -46,45 +46,44 @@ class Layout:
 
 
 class SequenceDataModule(FileDataModule):
-    """Sequences of steps, (N, T, channels), each with a target, or with one a step; or a series, to forecast how it goes on.
+    """Sequences of steps, (N, T, channels), with one target each or one per step; or one series, to forecast its next steps.
 
-    What is read depends on the extension. ``.npz``: arrays x (N, T, channels) or (N, T), y, and lengths (N) if NaN does not say
-    where sequences end. ``.ts``: a file of the time-series archives. ``.csv``, ``.tsv`` and ``.parquet``: a table of a step a
-    row, with a column ``series`` that names the sequences; or to forecast, with a ``window`` or a ``horizon``, of one series.
+    The extension decides how a file is read. ``.npz``: arrays x (N, T, channels) or (N, T), y, and lengths (N) unless NaN
+    follows the end of each sequence. ``.ts``: a file of the time-series archives. ``.csv``, ``.tsv`` and ``.parquet``: a table
+    with one step per row, where the column ``series`` names the sequences; or one series to forecast, with ``window`` or
+    ``horizon``.
 
     Batches are ``(x, y)`` with x (B, T, num_features), NaN after the end of each sequence, and y (B, num_outputs), or
-    (B, T, num_outputs) where each step has a target. Sequences are split whole. A forecast's series is cut in three, train, val
-    and test in the order of time, and no window reaches over a cut.
+    (B, T, num_outputs) if each step has a target. A sequence is never split. A series to forecast is cut into train, val and
+    test in the order of time, and no window crosses a cut.
 
     Args:
         path: the file.
-        target: a table's column to learn, or several.
+        target: a table's target column, or several.
         series: a table's column that names each row's sequence.
-        time: a table's column that sorts the steps, of numbers or dates; None for the order of the rows.
-        channels: a table's columns of x; None for all of numbers and of true and false, or to forecast for the target's own.
-        window: to forecast from so many last steps; without it, but with a ``horizon``, there is a forecast at each step, from
-            all before it.
-        horizon: to forecast so many next steps, each of them an output; 1 where there is a ``window``.
-        sequences: ``last`` for a target a sequence, ``each`` for one a step; None for what y's shape says, or whether a series
-            has different values of it.
-        task: what is learned. Inferred if None, as :class:`TabularDataModule` does; a forecast is ``regression``.
-        positive: of two classes, that whose probability is learned; None for 1, true or yes, else the rarer.
-        gaps: what becomes of a value that is missing in a sequence: ``refuse``, an error; ``previous``, it gets the last one
-            before it, at the beginning the first that comes.
-        val_path: a file of sequences to validate on, in place of a part of ``path``.
-        test_path: a file of sequences to test on, likewise.
-        val_size, test_size: the parts held out to validate and to test on, as fractions; 0.2 where there is no file for that.
-        batch_size, standardize, seed: as for :class:`RowsDataModule`; channels are standardised by the steps that are there.
-        x: the name of the array in an ``.npz`` file.
-        y: likewise.
-        lengths: likewise.
+        time: a table's column of numbers or dates that sorts the steps; None for the order of the rows.
+        channels: a table's columns of x; None for all columns of numbers and booleans, or for the target's in a forecast.
+        window: forecast from this many last steps; without it, but with ``horizon``, forecast at each step from all before it.
+        horizon: forecast this many next steps, each an output; 1 if there is only a ``window``.
+        sequences: ``last`` for one target per sequence, ``each`` for one per step; None to infer it from y's shape, or from
+            whether the target changes within a series.
+        task: the task. Inferred if None, as by :class:`TabularDataModule`; a forecast is ``regression``.
+        positive: of two classes, the one whose probability is predicted; None for 1, true or yes, else the rarer.
+        gaps: how to handle a missing value in a sequence: ``refuse`` is an error; ``previous`` takes the last value before it,
+            or at the beginning the first after it.
+        val_path: a file of sequences to validate on, instead of a part of ``path``.
+        test_path: a file of sequences to test on, instead of a part of ``path``.
+        val_size, test_size: the shares held out for validation and test; 0.2 if there is no file for it.
+        batch_size, standardize, seed: as for :class:`RowsDataModule`; channels are standardised over the existing steps.
+        x: the name of array x in an ``.npz`` file.
+        y: the name of array y.
+        lengths: the name of array lengths.
         null_values, separator, decimal, encoding: as for :class:`TabularDataModule`.
 
     Raises:
-        ValueError: an argument outside what is said above; when the rows are first needed, a file that cannot be read or
-            learned from.
-        FileNotFoundError: when the rows are first needed, no such file.
-        ModuleNotFoundError: a ``.ts`` file without sktime, which reads it: ``pip install '.[sequences]'``.
+        ValueError: an argument is outside its range; when the rows are first needed, the file cannot be read or learned from.
+        FileNotFoundError: when the rows are first needed, the file does not exist.
+        ModuleNotFoundError: a ``.ts`` file, and sktime is not installed: ``pip install '.[sequences]'``.
     """
 
     def __init__(
@@ -129,7 +128,7 @@ class SequenceDataModule(FileDataModule):
         self._targets = [target] if isinstance(target, str) else list(target or ())
         self._forecast = Forecast(window, horizon or 1, (val_size, test_size)) if window or horizon else None
         if self._forecast and task not in (None, "regression"):
-            raise ValueError(f"task is {task}; a forecast is of numbers, which is regression")
+            raise ValueError(f"task is {task}; a forecast predicts numbers, so the task must be regression")
         if self._forecast:
             self.hparams["horizon"] = self._forecast.horizon
         self._given, self._positive = sequences, positive
@@ -149,7 +148,7 @@ class SequenceDataModule(FileDataModule):
 
     @property
     def layout(self) -> Layout:
-        """How sequences become x and y; settled when first needed, if no checkpoint has told."""
+        """How sequences become x and y; fitted when first needed, unless a checkpoint has it."""
         if self._layout is None:
             _ = self.rows
         assert self._layout is not None
@@ -174,7 +173,7 @@ class SequenceDataModule(FileDataModule):
 
     @property
     def offsets(self) -> list[float]:
-        """What was taken from each channel in float64, 0 but where float32 would lose what differs in them."""
+        """What was subtracted from each channel in float64; 0 unless float32 would lose digits."""
         return self.layout.offsets
 
     def load(self) -> Rows:
@@ -198,9 +197,9 @@ class SequenceDataModule(FileDataModule):
         return self._others[name]
 
     def predict_dataloader(self) -> Iterable[tuple[Tensor, pl.DataFrame]]:  # type: ignore[override]
-        """The sequences of ``path``, for which there need be no target: x (B, T, num_features), and what names them.
+        """The sequences of ``path``: x (B, T, num_features), and the columns that identify them. No target is needed.
 
-        Of a forecast's series there is a window up to its very end; what comes next is what is predicted.
+        A series to forecast has windows up to its end; the steps after that are predicted.
         """
         _ = self.layout
         self._reader.check(self.path)
@@ -208,7 +207,7 @@ class SequenceDataModule(FileDataModule):
         return _ToPredict(self._x(found), found)
 
     def in_words(self) -> str:
-        """The file's sequences, and what is x, in a line."""
+        """A line with the file's task, sequences and channels."""
         _ = self.rows
         return self._words
 
@@ -220,10 +219,10 @@ class SequenceDataModule(FileDataModule):
         channels = counted(len(found.channels), "channel", "channels")
         told = f"{self.path}: {self.task}, {many} of {lengths}, {channels}: {', '.join(found.channels[:20])}"
         told += f" and {len(found.channels) - 20} more" * (len(found.channels) > 20)
-        return told + (f"; not used, since they are not of numbers: {', '.join(found.left_out)}" if found.left_out else "")
+        return told + (f"; not used, because they are not numbers: {', '.join(found.left_out)}" if found.left_out else "")
 
     def _read(self, path: Path, told: bool) -> Sequences:
-        """A file's sequences, ``told`` with their targets."""
+        """A file's sequences; with ``told``, their targets too."""
         places, channels = (self._layout.sequences, self._layout.channels) if self._layout else (self._given, None)
         found = self._reader.read(path, told, None if places is None else places == "each", channels)
         if self._layout and told:
@@ -235,7 +234,7 @@ class SequenceDataModule(FileDataModule):
         return found
 
     def _fitted(self, found: Sequences) -> Layout:
-        """The layout that the file's own sequences give."""
+        """The layout fitted to the file's own sequences."""
         task: Task | None = "regression" if self._forecast else self._given_task
         count = int(found.lengths.sum()) if found.each else len(found.lengths)
         target = fit_target(found.targets, [*found.targets], task, pl.Series([True] * count), self._positive)
@@ -245,11 +244,11 @@ class SequenceDataModule(FileDataModule):
         return Layout(target, "each" if found.each else "last", found.channels, offsets)
 
     def _draw(self, found: Sequences) -> Tensor | None:
-        """Each sequence's part, as :meth:`part_of` gives it."""
+        """Each sequence's part, as :meth:`part_of` returns it."""
         number, target = len(found.lengths), self.layout.target
         if found.parts is not None:
             return torch.from_numpy(found.parts)
-        if self.val_size == self.test_size == 0:  # each split is the whole set, or what another file has
+        if self.val_size == self.test_size == 0:  # each split is the whole set, or another file
             return torch.zeros(number, dtype=torch.uint8) if any(self.other_paths.values()) else None
         stratified = target.classes and not found.each
         codes = target.codes(found.targets) if stratified else np.zeros(number, np.uint8)
@@ -260,7 +259,7 @@ class SequenceDataModule(FileDataModule):
         return torch.from_numpy((found.x - np.array(self.layout.offsets)).astype(np.float32))
 
     def _y(self, found: Sequences) -> Tensor:
-        """(N, num_outputs), or where each step has a target (N, T, num_outputs), NaN after the ends."""
+        """The targets, (N, num_outputs), or (N, T, num_outputs) if each step has one, NaN after the ends."""
         encoded = self.layout.target.encode(found.targets)
         if not found.each:
             return torch.from_numpy(encoded)
@@ -269,16 +268,16 @@ class SequenceDataModule(FileDataModule):
         return torch.from_numpy(y)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was settled: plain values, empty as long as nothing was."""
+        """The layout as plain values; empty before it is fitted."""
         return {} if self._layout is None else asdict(self._layout)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Make x and y as the run did that saved this.
+        """Make x and y as in the run that saved this state.
 
         Raises:
-            ValueError: it was trained for another target or task.
+            ValueError: that run had other targets, channels, places of the target, or another task.
         """
-        refuse_misfit("what the checkpoint holds of the sequences", state_dict, Layout)
+        refuse_misfit("the checkpoint's state of the sequences", state_dict, Layout)
         layout = Layout(**{**state_dict, "target": Target(**state_dict["target"])})
         target = layout.target
         if len(layout.offsets) != len(layout.channels) or len(target.offsets) not in (0, len(target.names)):
@@ -298,7 +297,7 @@ class SequenceDataModule(FileDataModule):
 
 
 class _ToPredict:
-    """Sequences and what names them, in parts."""
+    """Sequences and the columns that identify them, in parts."""
 
     def __init__(self, x: Tensor, found: Sequences) -> None:
         self._x, self._found = x, found

@@ -1,4 +1,4 @@
-"""The rows of a CSV or Parquet file, column by column or part by part."""
+"""Reads the rows of a CSV or Parquet file, column by column or part by part."""
 
 import csv
 import difflib
@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import polars as pl
-from polars.selectors import by_name  # names as they are, where pl.col takes * and ^...$ for patterns
+from polars.selectors import by_name  # takes names literally; pl.col reads * and ^...$ as patterns
 
 from torchbp._files import NotWrittenError
 from torchbp.data._cache import Cache, Source, write_whole
@@ -24,39 +24,39 @@ TEXTS = (pl.String, pl.Categorical, pl.Enum)
 SUFFIXES = (".csv", ".tsv", ".parquet")
 NOT_CSV = {
     b"PAR1": "a Parquet file; its name must end in .parquet",
-    b"PK\x03\x04": "a ZIP archive, as Excel's files are, not text",
+    b"PK\x03\x04": "a ZIP archive, such as an Excel file, not text",
 }
-FILE = 64  # parts of a CSV file that become one file of a cache
-ROWS = 2**16  # in a part of a Parquet file
-TEXT = 2**26  # bytes in one, of texts
-ENOUGH = 1000  # rows, to tell a place in a file by
+FILE = 64  # parts of a CSV file per file of a cache
+ROWS = 2**16  # rows per part of a Parquet file
+TEXT = 2**26  # bytes of texts per part
+ENOUGH = 1000  # rows that are compared to find out whether two files are the same up to there
 
 
 class Table:
-    """The rows of a Parquet file, or of several: what is asked for is read when it is.
+    """The rows of one or several Parquet files, read only when they are needed.
 
     Args:
         paths: the Parquet files.
-        source: what they were made of, or the one file itself.
-        file: that, where it is a CSV file.
+        source: the file that they were made from, or the one file itself.
+        file: the CSV file that they were made from; None for a Parquet file.
     """
 
     def __init__(self, paths: Sequence[Path], source: Source, file: CsvFile | None = None) -> None:
         self.source, self.file = source, file
-        self._file = source.path if [*paths] == [source.path] else paths[0].parent  # what is wrong if one cannot be read
+        self._file = source.path if [*paths] == [source.path] else paths[0].parent  # for errors of reading
         with in_one_line(self._file):
             self._frame = pl.scan_parquet(list(paths), glob=False)
             self.schema = dict(self._frame.collect_schema())
             refuse_patterns(source.path, [*self.schema])
             self._length = int(self._frame.select(pl.len()).collect().item())
-        # A CSV file, of which others are made, is as large as what it holds.
+        # A CSV file is as large as its contents; a compressed Parquet file is not.
         self._texts = sizes(source.path)[1] if [*paths] == [source.path] else Counter[str]()
 
     def __len__(self) -> int:
         return self._length
 
     def warn(self) -> None:
-        """Warn of what is wrong with the rows that were read."""
+        """Warn of faults in the rows that were read."""
         if self.file:
             self.file.warn_of_short_rows()
 
@@ -64,12 +64,12 @@ class Table:
         """All rows of a column.
 
         Raises:
-            ValueError: it takes more memory than there is for it, or cannot be read.
+            ValueError: the column takes too much memory, or cannot be read.
         """
         self._refuse_too_large([name])
         with in_one_line(self._file):
             size = 8 * len(self)
-            if self.schema[name] in TEXTS:  # held as it is, and as what is made of it
+            if self.schema[name] in TEXTS:  # twice: the text itself, and the values made from it
                 lengths = _bytes(name, self.schema[name])
                 size = 2 * (size + self._frame.select(lengths.sum()).collect(engine="streaming").item())
         if size > most_bytes():
@@ -78,10 +78,10 @@ class Table:
             return self._frame.select(by_name(name)).collect().to_series()
 
     def parts(self, names: Sequence[str], start: int = 0) -> Iterator[pl.DataFrame]:
-        """All rows of some columns, part by part, from the row with number ``start`` on.
+        """The rows of some columns, part by part, from the row with number ``start`` on.
 
         Raises:
-            ValueError: they take more memory than there is for them, or cannot be read.
+            ValueError: the columns take too much memory, or cannot be read.
         """
         self._refuse_too_large(names)
         for first in range(start, len(self), ROWS):
@@ -90,7 +90,7 @@ class Table:
             yield from _of_few_bytes(part)
 
     def _refuse_too_large(self, names: Sequence[str]) -> None:
-        """Refuse texts of which a row group, which polars reads as a whole, takes more memory than there is for them."""
+        """Refuse columns of texts with a row group that takes too much memory: Polars reads row groups as a whole."""
         taken = {name: self._texts[name] for name in names}
         if sum(taken.values()) > most_bytes():
             name = max(taken, key=taken.__getitem__)
@@ -104,13 +104,13 @@ class Table:
 
 
 def _bytes(name: str, type: pl.DataType) -> pl.Expr:
-    """How many bytes each row's text has; that of a category is not made for each row, which may take all memory."""
+    """The bytes of each row's text; categories are not converted to texts, which might take all memory."""
     column = by_name(name)
     return (column.str if type == pl.String else column.cat).len_bytes().cast(pl.UInt64)
 
 
 def _of_few_bytes(part: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """The same rows, in parts that hold few bytes of texts: of a text that is there many times, each time counts."""
+    """The same rows, in parts with at most about TEXT bytes of texts; repeated texts count each time."""
     texts = [_bytes(name, type) for name, type in part.schema.items() if type in TEXTS]
     total = part.select(pl.sum_horizontal(texts, ignore_nulls=True).cum_sum()).to_series() if texts else None
     if total is None or not len(total) or total[-1] <= TEXT:
@@ -124,13 +124,13 @@ def _of_few_bytes(part: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 
 class TableInMemory(Table):
-    """The rows of a CSV file; :meth:`parts` gives them up as it hands them out, and so goes through them once.
+    """The rows of a CSV file; :meth:`parts` can be used once, because it frees the rows that it returns.
 
     Args:
         parts: all rows.
-        types: their columns' types.
-        source: what they were made of.
-        file: the file.
+        types: the types of their columns.
+        source: the file, with its state before it was read.
+        file: the CSV file.
     """
 
     def __init__(self, parts: Iterable[pl.DataFrame], types: Types, source: Source, file: CsvFile) -> None:
@@ -159,19 +159,19 @@ def read(
     large: float,
     cache: Cache,
 ) -> Table:
-    """The file as a table.
+    """Read a file as a table.
 
     Args:
-        path: ``.csv``, ``.tsv`` or ``.parquet``.
+        path: a ``.csv``, ``.tsv`` or ``.parquet`` file.
         dialect, null_values: as for :class:`torchbp.data._csv.CsvFile`.
-        exact: the columns whose numbers are wanted as they are written, since they may be names.
-        texts: the columns of a CSV file to be read as text, whatever they hold.
-        large: a CSV file of more bytes is not read into memory, but first made a Parquet file.
-        cache: where that is kept.
+        exact: the columns whose numbers need all digits, because they may be names.
+        texts: the columns of a CSV file to read as text.
+        large: a CSV file with more bytes is not read into memory, but converted to Parquet files.
+        cache: keeps these files.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: of another kind, not readable, without columns or rows, or with two columns of one name.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is of another kind, cannot be read, has no columns or no rows, or two columns with the same name.
     """
     check_file(path)
     if path.suffix.lower() == ".parquet":
@@ -188,10 +188,10 @@ def read(
 
 
 def stream(path: Path, dialect: Dialect, needed: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """The file's rows part by part, a CSV file's values as their text; columns of types that are not supported are left out.
+    """A file's rows, part by part: a CSV file's values as text, a Parquet file's without columns of unsupported types.
 
     Raises:
-        FileNotFoundError, ValueError: as for :func:`read`, or a column in ``needed`` is not there.
+        FileNotFoundError, ValueError: as for :func:`read`, or a column of ``needed`` is missing.
     """
     check_file(path)
     with in_one_line(path):
@@ -216,7 +216,7 @@ def refuse_unknown(path: Path, names: Sequence[str], there: Sequence[str]) -> No
     """Refuse names that no column has.
 
     Raises:
-        ValueError: there is one.
+        ValueError: there is such a name.
     """
     for name in names:
         if name not in there:
@@ -226,14 +226,19 @@ def refuse_unknown(path: Path, names: Sequence[str], there: Sequence[str]) -> No
 
 
 def closest_first(name: str, names: Sequence[str]) -> list[str]:
-    """The names, those that are spelled much like ``name`` first."""
+    """The names, with those that are spelled like ``name`` first."""
     folded = [other.casefold() for other in names]
     close = difflib.get_close_matches(name.casefold(), folded, n=3)
     return sorted(names, key=lambda other: close.index(other.casefold()) if other.casefold() in close else len(close))
 
 
 def check_file(path: Path) -> None:
-    """Refuse what cannot be a table: no file, an empty one, or one of another kind."""
+    """Refuse a path that is not a table: no file, an empty one, or one of another kind.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is empty or of another kind.
+    """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{path} has the extension {suffix!r}; it must be one of {', '.join(SUFFIXES)}")
@@ -244,7 +249,7 @@ def check_file(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(2**16)
     if suffix != ".parquet" and b"\r" in start and b"\n" not in start:
-        raise ValueError(f"{path} cannot be read as {suffix[1:].upper()}: its lines end in CR alone; they must in LF or CR LF")
+        raise ValueError(f"{path} cannot be read as {suffix[1:].upper()}: its lines end in CR; they must end in LF or CR LF")
     for mark, kind in NOT_CSV.items():
         if suffix != ".parquet" and start.startswith(mark):
             raise ValueError(f"{path} cannot be read as {suffix[1:].upper()}: it is {kind}")
@@ -256,12 +261,12 @@ def _read_csv(file: CsvFile, source: Source, types: Types, large: float, cache: 
             if source.state[0] > large:
                 return Table(_as_parquet(file, source, types, cache), source, file)
             return TableInMemory(file.parts(types), types, source, file)
-        except NotNumbersError as found:  # after the first part
+        except NotNumbersError as found:  # in rows that types were not inferred from
             types = {**types, **dict.fromkeys(found.names, pl.String)}
 
 
 def _as_parquet(file: CsvFile, source: Source, types: Types, cache: Cache) -> list[Path]:
-    """The file made Parquet, once; where that was interrupted, it goes on."""
+    """The file converted to Parquet, once; continues a conversion that was interrupted."""
 
     def make(folder: Path) -> None:
         there = _parts(folder)
@@ -282,14 +287,14 @@ def _as_parquet(file: CsvFile, source: Source, types: Types, cache: Cache) -> li
 
 
 def _parts(folder: Path) -> list[Path]:
-    """The Parquet files; each is called by the number of rows that there are up to its end."""
+    """The Parquet files of a folder, sorted; each name is the number of rows up to the file's end."""
     return sorted(folder.glob("*.parquet"))
 
 
 def _ends_as(path: Path, file: CsvFile, types: Types) -> bool:
     """Whether the rows up to the end of a Parquet file are those of the CSV file.
 
-    A process may have been killed before it came to know that rows were missing: see :class:`NotNumbersError`.
+    A process may have been killed before it noticed that rows were missing: see :class:`NotNumbersError`.
     """
     try:
         last = pl.read_parquet(path).tail(ENOUGH)
@@ -300,13 +305,13 @@ def _ends_as(path: Path, file: CsvFile, types: Types) -> bool:
 
 
 def _remove(paths: list[Path]) -> None:
-    """Remove files, and forget them."""
+    """Remove files, and empty the list."""
     while paths:
         paths.pop().unlink()
 
 
 def bytes_a_row(path: Path) -> float:
-    """About how many, judged by the first lines."""
+    """About how many bytes a row has, from the first lines of a file."""
     with path.open("rb") as file:
         lines = file.readlines(2**20)
     return sum(map(len, lines)) / len(lines)
@@ -314,7 +319,11 @@ def bytes_a_row(path: Path) -> float:
 
 @contextmanager
 def in_one_line(path: Path) -> Iterator[None]:
-    """Turn what polars says of a file, or a folder of a cache, that it cannot read into one line."""
+    """Turn Polars' errors for a file, or for a folder of a cache, into one line.
+
+    Raises:
+        ValueError: the file or the folder cannot be read.
+    """
     try:
         yield
     except NotWrittenError:  # a cache
@@ -322,5 +331,5 @@ def in_one_line(path: Path) -> Iterator[None]:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, csv.Error, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if path.is_dir():
-            raise ValueError(f"the cache {path} is damaged: {reason}; run again, and it is made anew") from None
+            raise ValueError(f"the cache {path} is damaged: {reason}; run again to make it anew") from None
         raise ValueError(f"{path} cannot be read as {path.suffix[1:].upper()}: {reason}") from None

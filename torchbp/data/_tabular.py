@@ -1,4 +1,4 @@
-"""Tables from CSV and Parquet files."""
+"""The data module of tables from CSV and Parquet files."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,59 +34,59 @@ from torchbp.tasks import Task
 
 NULL_VALUES = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "?")
 GIB = 2**30
-REMEMBERED = 2**15  # rows trained on that a checkpoint has fingerprints of, the least of them, which are a random part
+REMEMBERED = 2**15  # most fingerprints of training rows in a checkpoint: the lowest, which are a random sample
 Fingerprints = Annotated[str, "16 hexadecimal digits for each row", re.compile(r"([0-9a-f]{16})*").fullmatch]
-DROPPED = 255  # the part of rows that are in none
+DROPPED = 255  # the part of rows that are in no split
 
 
 class TabularDataModule(FileDataModule):
-    """The rows of a CSV or Parquet file, encoded as numbers by what their training split holds.
+    """The rows of a CSV or Parquet file, encoded as numbers; the encoding is fitted to the training split.
 
-    Numeric columns are taken as they are, in float32's seven digits, or where these would not do less their median
-    (:attr:`offsets`), booleans as 0 and 1, categories one-hot, dates as days. Column types are inferred: constant columns,
-    columns without a value, counts of the rows and texts that nearly all differ (identifiers) are ignored; numbers that begin
-    with 0, such as 01234, are names. Columns and classes are part of a checkpoint: rows of another file, with or without the
-    target, are encoded as those trained on.
+    Numbers become float32, with their median subtracted first if float32's seven digits would lose their differences
+    (:attr:`offsets`); booleans become 0 and 1, categories one-hot, dates days. Column types are inferred: constant columns,
+    columns without a value, row numbers and texts that nearly all differ (identifiers) are ignored; numbers that begin with 0,
+    such as 01234, are categories. A checkpoint holds the encoding and the classes: rows of another file, with or without the
+    target, are encoded in the same way.
 
     Args:
         path: the file, ``.csv``, ``.tsv`` or ``.parquet``. The first line of a CSV file names its columns.
-        target: the column to learn, or several: of 0 and 1 for ``multilabel``, of any numbers for ``regression``. Truths are
-            the same in any case, so that Yes and yes are one class.
-        task: what is learned. Inferred if None: two distinct values are ``binary``; a few integers (20 at most) or texts
-            are ``multiclass``; other numbers are ``regression``; several targets of 0 and 1 are ``multilabel``.
-        positive: of two classes, that which F1, precision and recall are of, and the one whose probability is learned; None
-            for 1, true or yes, else the rarer.
-        missing_target: what becomes of rows without a target: ``refuse``, an error; ``drop``, they are left out.
-        rare_classes: what becomes of classes of too few rows for each part of the split to have one: ``refuse``, an error;
-            ``drop``, their rows are left out; ``merge``, they are one class, ``other``.
-        types: the types of columns not to be inferred, ``numeric``, ``boolean``, ``categorical``, ``date`` or ``ignored``.
-        dates: what a date becomes: ``ordinal``, its days since 1970, with the time as their fraction; ``cyclic``, sine and
-            cosine of its place in the year, the week and, where there are times, the day as well.
-        missing: what a missing value gets: ``impute``, the training rows' median, or their most frequent value where the column
-            is not numeric; ``indicator``, the same and a feature that says so; ``refuse``, an error.
-        ignore: columns not to be used, whatever ``types`` says.
-        split: a column that names each row's part, ``train``, ``val`` or ``test``, in place of a split by seed.
-        val_path: a file of rows to validate on, in place of a part of ``path``.
-        test_path: a file of rows to test on, likewise.
-        val_size, test_size: the parts held out to validate and to test on, as fractions of all rows; 0.2 where there is no
-            ``split`` and no file for that part.
+        target: the target column, or several: columns of 0 and 1 for ``multilabel``, of numbers for ``regression``. Booleans
+            ignore case: Yes and yes are one class.
+        task: the task. Inferred if None: two distinct values are ``binary``; a few integers (20 at most) or texts are
+            ``multiclass``; other numbers are ``regression``; several targets of 0 and 1 are ``multilabel``.
+        positive: of two classes, the one whose probability is predicted, and that F1, precision and recall are about; None for
+            1, true or yes, else the rarer.
+        missing_target: how to handle rows without a target: ``refuse`` is an error, ``drop`` leaves them out.
+        rare_classes: how to handle classes with too few rows for each part of the split: ``refuse`` is an error, ``drop``
+            leaves their rows out, ``merge`` makes them one class, ``other``.
+        types: column types that are not to be inferred: ``numeric``, ``boolean``, ``categorical``, ``date`` or ``ignored``.
+        dates: how to encode a date: ``ordinal`` as days since 1970, with the time as a fraction; ``cyclic`` adds sine and
+            cosine of its place in the year, in the week and, if there are times, in the day.
+        missing: how to handle a missing value: ``impute`` takes the training rows' median, or their most frequent value if the
+            column is not numeric or a date; ``indicator`` adds a feature that marks it; ``refuse`` is an error.
+        ignore: columns not to use; it overrides ``types``.
+        split: a column that names each row's part, ``train``, ``val`` or ``test``; it replaces the random split.
+        val_path: a file of rows to validate on, instead of a part of ``path``.
+        test_path: a file of rows to test on, instead of a part of ``path``.
+        val_size, test_size: the shares of all rows held out for validation and test; 0.2 if there is no ``split`` and no file
+            for that part.
         batch_size, standardize, seed: as for :class:`RowsDataModule`.
-        max_categories: the most features that one column's categories get. Rarer categories share the last of them, with those
-            that training did not see; where there are none that rare, an unseen category is 0 in every feature.
+        max_categories: the most features for the categories of a column. Rarer categories and those that training did not see
+            share the last one; if there are no rarer ones, an unseen category is 0 in every feature.
         null_values: the texts that stand for a missing value, besides ``nan``.
-        separator: what is between the values of a CSV file, one character or ``tab``; None for a comma, or a tab in ``.tsv``.
-        decimal: the decimal mark in texts, ``.`` or ``,``; None for that which a file's numbers show. The other mark may
-            separate thousands; a currency or per cent is understood too ($1,234.50, 45% for 0.45).
-        encoding: of a CSV file's text, such as ``cp1252`` or ``utf-16``; None for UTF-8.
-        memory: so many GiB, of a CSV file or of features and targets, are held in memory; what is larger is made a file in
-            ``cache_dir`` first, once, and read from there, so that tables may be larger than memory.
-        cache_dir: where such files are. They are kept for the next run of the same user on the same content.
+        separator: the character between the values of a CSV file, or ``tab``; None for a comma, or a tab in ``.tsv``.
+        decimal: the decimal mark in texts, ``.`` or ``,``; None to infer it from the file's numbers. The other mark may
+            separate thousands. Currencies and per cent are read too ($1,234.50, 45% for 0.45).
+        encoding: a CSV file's encoding, such as ``cp1252`` or ``utf-16``; None for UTF-8.
+        memory: GiB up to which a CSV file, or features and targets, are held in memory. Larger ones are converted once to files
+            in ``cache_dir`` and read from there, so that a table may be larger than memory.
+        cache_dir: the folder of these files. They are kept for the next run of the same user on the same content.
         keep_cache: False removes them at the end of each run, when no other run uses them.
 
     Raises:
-        ValueError: an argument outside what is said above; when the rows are first needed, a file or a column that cannot be
-            read or learned from.
-        FileNotFoundError: when the rows are first needed, no such file.
+        ValueError: an argument is outside its range; when the rows are first needed, the file or a column cannot be read or
+            learned from.
+        FileNotFoundError: when the rows are first needed, the file does not exist.
     """
 
     def __init__(
@@ -146,24 +146,24 @@ class TabularDataModule(FileDataModule):
         self.memory, self.keep_cache = memory, keep_cache
         self._cache = Cache(Path(cache_dir), keep_cache)
         self._null_values = null_values
-        self._exact: set[str] = set()  # columns that float32 is known not to do for
+        self._exact: set[str] = set()  # columns that need float64
         self._schema: Schema | None = None
-        self._trained_on: str | None = None  # fingerprints of rows, all those trained on, in hexadecimal digits
-        self._trained_before: Tensor | None = None  # and those that a checkpoint has
+        self._trained_on: str | None = None  # fingerprints of the rows trained on, in hexadecimal digits
+        self._trained_before: Tensor | None = None  # the fingerprints in a checkpoint
         for name, type in self.types.items():
             if type not in get_args(ColumnType):
                 raise ValueError(f"types has {type!r} for {name!r}; it must be one of {', '.join(get_args(ColumnType))}")
         if target is None:
-            raise ValueError("target is null; it must name a column, or several; one that is called null is '[\"null\"]'")
+            raise ValueError("target is null; it must name one or more columns; for a column called null use '[\"null\"]'")
         if not self.targets or len(set(self.targets)) < len(self.targets):
-            raise ValueError(f"target is {target!r}; it must name at least one column, and each once")
+            raise ValueError(f"target is {target!r}; it must name at least one column, each once")
         for what, names in (("types or ignore", self.types), ("split", [split])):
             if clash := [name for name in self.targets if name in names]:
-                raise ValueError(f"column {clash[0]!r} is the target; it can have no place in {what}")
+                raise ValueError(f"column {clash[0]!r} is the target; it cannot be in {what} too")
 
     @property
     def schema(self) -> Schema:
-        """How the columns are encoded; fitted when first needed, if no checkpoint has told."""
+        """How the columns are encoded; fitted when first needed, unless a checkpoint has it."""
         if self._schema is None:
             _ = self.rows
         assert self._schema is not None
@@ -185,7 +185,7 @@ class TabularDataModule(FileDataModule):
 
     @property
     def offsets(self) -> list[float]:
-        """What was taken from each of x's columns in float64, 0 but where float32 would lose what differs in them."""
+        """What was subtracted from each column of x in float64; 0 unless float32 would lose digits."""
         return self.schema.offsets
 
     def load(self) -> Rows:
@@ -193,7 +193,7 @@ class TabularDataModule(FileDataModule):
             table = self._read(self.path)
             try:
                 rows = self._load(table)
-            except CoarseError as found:  # after the first rows
+            except CoarseError as found:  # in rows that types were not inferred from
                 self._exact.update(found.names)
             else:
                 table.warn()
@@ -206,7 +206,7 @@ class TabularDataModule(FileDataModule):
         dropped = None
         if (self._schema.target.missing if self._schema else self.missing_target) == "drop":
             dropped = pl.Series(np.logical_or.reduce([values.is_null().to_numpy() for values in targets.values()]))
-        # A split that is drawn is drawn by the classes of all rows, and has some of each to train on.
+        # A split by seed is stratified over all rows, so each class has training rows.
         train = self._to_train_on(table, dropped)
         target = self._schema.target if self._schema else self._fit_target(targets, train)
         if target.classes and target.drops:
@@ -218,7 +218,7 @@ class TabularDataModule(FileDataModule):
         if self._schema is None:
             return self._fitted(table, target, decimals, dropped)
         rows = self._schema.rows(table, self.memory * GIB, self._cache)
-        if self._part_of is None:  # a file to test, whole
+        if self._part_of is None:  # the whole file is tested or validated
             self._schema.warn_of_unseen()
         return rows
 
@@ -229,7 +229,7 @@ class TabularDataModule(FileDataModule):
         return data
 
     def column(self, name: str) -> pl.Series:
-        """The values of a column of the file, of all rows, null where one is missing.
+        """A column's values in all rows of the file, null where one is missing.
 
         Raises:
             ValueError: there is no such column.
@@ -244,7 +244,7 @@ class TabularDataModule(FileDataModule):
             rows = super().split_rows(name)
             if name == "predict" or self._part_of is not None or not schema.target.drops:
                 return rows
-            path = str(self.path)  # which is every split, without the rows that are in none
+            path = str(self.path)  # every split is the whole file, without dropped rows
         else:
             rows = None
         if name not in self._others:
@@ -264,9 +264,9 @@ class TabularDataModule(FileDataModule):
         return numbers
 
     def predict_dataloader(self) -> Iterable[tuple[Tensor, pl.DataFrame]]:  # type: ignore[override]
-        """The rows of ``path``, part by part: x (B, num_features), and their columns that are neither features nor target.
+        """The rows of ``path``, part by part: x (B, num_features), and the columns that are neither feature nor target.
 
-        The file is read as the parts are asked for, and needs no target.
+        The file is read part by part, and needs no target.
         """
         return _PartsToPredict(self)
 
@@ -280,7 +280,7 @@ class TabularDataModule(FileDataModule):
         return table
 
     def _cleaned(self, table: Table, name: str, decimals: dict[str, Mark]) -> pl.Series:
-        """A column's values, with ``decimals`` as for :class:`Schema`, to which this column's is added unless it is settled."""
+        """A column's cleaned values; before the schema is fitted, adds the column's decimal mark to ``decimals``."""
         values = table.column(name)
         if self._schema is None and values.dtype == pl.String and self.types.get(name) in (None, "numeric"):
             known = clean(values, self._null_values).drop_nulls()
@@ -293,7 +293,7 @@ class TabularDataModule(FileDataModule):
         return clean(values, self._null_values, decimals.get(name))
 
     def _to_train_on(self, table: Table, dropped: pl.Series | None) -> pl.Series:
-        """Whether each row is one to train on, as far as parts are known."""
+        """Whether each row is a training row; all kept rows are, before the split is drawn."""
         part_of = torch.zeros(len(table)) if self._part_of is None else self._part_of
         train = pl.Series((part_of == 0).numpy())
         return train if dropped is None else train & ~dropped
@@ -306,11 +306,11 @@ class TabularDataModule(FileDataModule):
         )
 
     def _draw(self, target: Target, targets: Mapping[str, pl.Series], dropped: pl.Series | None) -> Tensor | None:
-        """Each row's part, as :meth:`part_of` gives it, drawn by the seed."""
+        """Each row's part, as :meth:`part_of` returns it, drawn by the seed."""
         length = len(targets[self.targets[0]])
         if self._told:
             return None if self._told[0] is None else self._told[0].clone()
-        if self.val_size == self.test_size == 0:  # each split is the whole set, or what another file has
+        if self.val_size == self.test_size == 0:  # each split is the whole set, or another file
             return torch.zeros(length, dtype=torch.uint8) if any(self.other_paths.values()) else None
         codes = target.codes(targets) if target.classes else np.zeros(length, np.uint8)
         kept = slice(None) if dropped is None else ~dropped.to_numpy()
@@ -319,17 +319,17 @@ class TabularDataModule(FileDataModule):
         try:
             result[kept] = draw_split(torch.from_numpy(codes[kept]), sizes, self.seed, target.class_names)
         except ValueError as error:
-            options = "; --data.rare_classes drop leaves such rows out, merge makes one class of those of such classes"
+            options = "; --data.rare_classes drop leaves out the rows of rare classes, merge makes these one class"
             raise ValueError(f"{error}{options if target.classes else ''}") from None
         return result
 
     def _fitted(self, table: Table, target: Target, decimals: dict[str, Mark], dropped: pl.Series | None) -> Rows:
-        """All rows, by what those to train on say of the columns."""
+        """Fit the schema to the training rows; return all rows, encoded."""
         train = self._to_train_on(table, dropped)
         columns = self._fit(table, train, decimals, dropped)
         self._schema = Schema(target, columns, self._null_values, dict(sorted(decimals.items())))
         rows = self._schema.rows(table, self.memory * GIB, self._cache)
-        self._schema.unseen.clear()  # of rows held out of the same file
+        self._schema.unseen.clear()  # held-out rows of the same file: no warning
         to_train_on = rows.part(train.arg_true().to_torch())
         x, y = to_train_on.take(to_train_on.order(torch.Generator().manual_seed(0))[:SAMPLE])
         rank_zero_only(warn_of_leaks)(x, y, target.task, self._schema.columns)
@@ -342,7 +342,7 @@ class TabularDataModule(FileDataModule):
             if name == self.split:
                 return Column(name, "ignored", "names the split")
             if self.types.get(name) == "ignored":
-                return Column(name, "ignored", "as told")
+                return Column(name, "ignored", "as requested")
             values = self._cleaned(table, name, decimals)
             if dropped is not None:
                 values = values.set(dropped, None)
@@ -352,14 +352,14 @@ class TabularDataModule(FileDataModule):
                 coarse.add(name)
                 return Column(name, "numeric", "")
 
-        # A column each; one at a time of a table that need not fit memory.
+        # In parallel, but one column at a time if the table may not fit into memory.
         with ThreadPoolExecutor(num_threads() if isinstance(table, TableInMemory) else 1) as threads:
             columns = list(threads.map(fit, [name for name in table.schema if name not in self.targets]))
         if coarse:
             raise CoarseError(coarse)
         if all(column.type == "ignored" for column in columns):
             why = ", ".join(f"{column.name!r} ({column.seen})" for column in columns[:5]) or "there is none besides the target"
-            raise ValueError(f"{self.path} has no column to learn from; ignored: {why}; the argument types overrules that")
+            raise ValueError(f"{self.path} has no column to learn from; ignored: {why}; set --data.types to use a column")
         return columns
 
     def teardown(self, stage: str) -> None:
@@ -368,7 +368,7 @@ class TabularDataModule(FileDataModule):
             self._rows, self._parts, self._others = None, {}, {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What was fitted, and fingerprints of the rows trained on: plain values, empty as long as nothing was."""
+        """The schema, and fingerprints of the rows trained on, as plain values; empty before the schema is fitted."""
         if self._schema is None:
             return {}
         if self._trained_on is None:
@@ -377,10 +377,11 @@ class TabularDataModule(FileDataModule):
         return {**self._schema.state_dict(), "trained_on": self._trained_on}
 
     def seen_in_training(self, name: Split) -> tuple[int, int] | None:
-        """How many rows of a split are equal, in all columns that are used, to rows that a checkpoint was trained on.
+        """How many rows of a split are equal, in all columns used, to rows that a checkpoint was trained on.
 
-        Of how many that is known comes with it: of all, but where more than 32,768 different rows were trained on of a part.
-        None where no checkpoint has told.
+        Returns:
+            That number, and the number of rows that were compared: all of them, or a sample if there were more than 32,768
+            different training rows. None if no checkpoint was loaded.
         """
         if self._trained_before is None or not len(self._trained_before):
             return None
@@ -390,14 +391,14 @@ class TabularDataModule(FileDataModule):
         return int(torch.isin(rows, self._trained_before).sum()), len(rows)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Encode as the run did that saved this; ``types``, ``missing`` and the like were settled there.
+        """Use the encoding of the run that saved this state; it overrides settings such as ``types`` and ``missing``.
 
         Raises:
-            ValueError: it was trained for another target or task.
+            ValueError: that run had another target or task.
         """
         state_dict = dict(state_dict)
         if not fits(trained_on := state_dict.pop("trained_on", ""), Fingerprints):
-            raise ValueError("the checkpoint is damaged: its fingerprints of the rows trained on are none")
+            raise ValueError("the checkpoint is damaged: its trained_on holds no fingerprints of rows")
         schema = Schema.from_state_dict(state_dict)
         if schema.target.names != self.targets:
             raise ValueError(f"the checkpoint's target is {listed(schema.target.names)}, here it is {listed(self.targets)}")
@@ -405,7 +406,7 @@ class TabularDataModule(FileDataModule):
             raise ValueError(f"the checkpoint's task is {schema.target.task}, here it is {self._given_task}")
         if self.missing_target == "drop":
             schema.target.missing = "drop"
-        if decimal := self.dialect.decimal:  # of this file
+        if decimal := self.dialect.decimal:  # given for this file
             numbers = [column.name for column in schema.columns if column.type == "numeric"]
             numbers += schema.target.names if schema.target.task == "regression" else []
             schema.decimals = dict.fromkeys(sorted({*numbers, *schema.decimals}), decimal)
@@ -417,7 +418,7 @@ class TabularDataModule(FileDataModule):
             self._trained_before = torch.from_numpy(np.frombuffer(bytes.fromhex(trained_on), "<i8").astype(np.int64))
 
     def schema_table(self) -> RichTable:
-        """The columns, their types and what the training rows hold, to be printed by rich."""
+        """The columns, their types and the training rows' values, as a table for rich to print."""
         rows = self.rows
         left_out = 0 if self._part_of is None else int((self._part_of == DROPPED).sum())
         if self._part_of is None and self.schema.target.drops:
@@ -426,7 +427,7 @@ class TabularDataModule(FileDataModule):
 
 
 class _PartsToPredict:
-    """A data module's rows to predict, read anew each time."""
+    """A data module's rows to predict, read anew for each iteration."""
 
     def __init__(self, data: TabularDataModule) -> None:
         self._data = data

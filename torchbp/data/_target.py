@@ -1,4 +1,4 @@
-"""Makes y from the target columns of a table, from what the training rows showed of them."""
+"""Makes y from the target columns of a table, with task and classes fitted to the training rows."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from torchbp.data.values import (
 )
 from torchbp.tasks import Task
 
-FEW_INTEGERS, FEW_TEXTS = 20, 1000  # up to so many distinct values are taken for classes
+FEW_INTEGERS, FEW_TEXTS = 20, 1000  # most distinct values that are taken for classes
 OTHER = "other"
 
 MissingTarget = Literal["refuse", "drop"]
@@ -43,12 +43,14 @@ class Target:
     """How the target's columns become y.
 
     Args:
-        names: the columns'.
-        task: what is learned.
-        classes: of ``binary`` and ``multiclass``: numbers where all are, else texts; sorted, but of two the positive one last.
-        offsets: of ``regression``, what is taken from each target, in float64, before it becomes y in float32.
-        missing: what becomes of a row without a value: an error, or the row is in no split.
-        rare: what becomes of a row of another class: an error, the row is in no split, or it is of the last class, ``other``.
+        names: the names of the columns.
+        task: the task.
+        classes: for ``binary`` and ``multiclass``: numbers if all are numbers, else texts; sorted, but for ``binary`` the
+            positive one is last.
+        offsets: for ``regression``, what is subtracted from each target in float64, before it becomes y in float32.
+        missing: a row without a value is an error (``refuse``), or in no split (``drop``).
+        rare: a row of another class is an error (``refuse``), in no split (``drop``), or of the last class, ``other``
+            (``merge``).
     """
 
     names: list[str]
@@ -68,14 +70,14 @@ class Target:
 
     @property
     def drops(self) -> bool:
-        """Whether there may be rows that are in no split."""
+        """Whether rows may be dropped, that is be in no split."""
         return self.missing == "drop" or self.rare == "drop"
 
     def codes(self, table: Mapping[str, pl.Series], first: int = 0) -> np.ndarray:
-        """The number of each row's class, (N), -1 for a row that is dropped; ``first`` rows of the table came before.
+        """The index of each row's class, (N), -1 for a dropped row; ``first`` rows of the table came before.
 
         Raises:
-            ValueError: a missing value, or one of a class that was not there when the classes were named.
+            ValueError: a value is missing, or is not among ``classes``.
         """
         values = table[self.names[0]]
         refuse_unsupported(values)
@@ -93,12 +95,12 @@ class Target:
         return code
 
     def encode(self, table: Mapping[str, pl.Series], first: int = 0) -> np.ndarray:
-        """y (N, num_outputs): a class's number for ``binary``, one column a class for ``multiclass``, else one a target.
+        """y (N, num_outputs): 0 or 1 for ``binary``, one column per class for ``multiclass``, else one per target.
 
-        It is NaN in rows that are dropped.
+        It is NaN in dropped rows.
 
         Raises:
-            ValueError: as for :meth:`codes`; a value that is no number, or no truth.
+            ValueError: as for :meth:`codes`; or a value is not a number, or not a boolean.
         """
         if self.classes:
             code = self.codes(table, first)
@@ -128,19 +130,19 @@ def fit_target(
     rare: RareClasses = "refuse",
     fewest: int = 1,
 ) -> Target:
-    """The task and the classes that the target's values in the training rows stand for.
+    """Fit the task and the classes to the target's values in the training rows.
 
     Args:
-        table: the target's columns, of all rows.
-        names: the columns'.
-        task: where it is given, not inferred.
-        train: whether each row is one to train on.
-        positive: the class that counts as positive, of two; None for true, yes or 1, else the rarer.
+        table: the target's columns, with all rows.
+        names: the names of the columns.
+        task: the task; None to infer it.
+        train: whether each row is a training row.
+        positive: the positive one of two classes; None for true, yes or 1, else the rarer.
         missing, rare: as for :class:`Target`.
-        fewest: the rows that a class must have not to be rare.
+        fewest: a class with fewer rows is rare.
 
     Raises:
-        ValueError: values that do not suit the task, or of which none can be learned.
+        ValueError: the values do not fit the task, or there is nothing to learn.
     """
     known = {}
     for name in names:
@@ -151,14 +153,11 @@ def fit_target(
         if known[name].is_empty():
             raise ValueError(f"the target {name!r} has no value in the training rows; at least two are needed")
         if known[name].min() == known[name].max():
-            raise ValueError(
-                f"the target {name!r} has a single class, {shown(known[name][0])}; there is nothing to tell apart, "
-                "at least two are needed"
-            )
+            raise ValueError(f"the target {name!r} has a single class, {shown(known[name][0])}; at least two are needed")
     values = known[names[0]]
     if len(names) > 1 or task == "multilabel":
         if task in ("binary", "multiclass"):
-            raise ValueError(f"task {task} has one target column, not {len(names)}: {listed(names)}")
+            raise ValueError(f"task {task} needs one target column, not {len(names)}: {listed(names)}")
         labels = all(is_boolean(known[name]) for name in names)
         target = Target(names, task or ("multilabel" if labels else "regression"), missing=missing)
     else:
@@ -169,7 +168,7 @@ def fit_target(
         counts = counted_values(values)
         target.classes, target.rare = without_rare(counts, rare, fewest)
         if len(target.classes) < 2:
-            raise ValueError(f"the target {names[0]!r} has a single class of {fewest} rows or more; at least two are needed")
+            raise ValueError(f"the target {names[0]!r} has fewer than two classes of {fewest} rows or more; two are needed")
         if task is None and len(target.classes) == 2:
             target.task = "binary"
         if target.task == "binary":
@@ -179,12 +178,12 @@ def fit_target(
         offsets = [float(values.mean()) if far(values) else 0.0 for values in exact]  # type: ignore[arg-type]
         target.offsets = offsets if any(offsets) else ()
     if positive is not None and target.task != "binary":
-        raise ValueError(f"positive is {positive!r}; of two classes one is positive, and the task is {target.task}")
+        raise ValueError(f"positive is {positive!r}; it is for task binary, and the task is {target.task}")
     return target
 
 
 def without_rare(counts: Mapping[Any, int], rare: RareClasses, fewest: int) -> tuple[list[Any], RareClasses]:
-    """The classes, sorted, without those of fewer rows, or with ``other`` in their place; and what a value of none becomes."""
+    """The sorted classes, without rare ones or with ``other`` in their place; and how to handle values of other classes."""
     few = [value for value, count in counts.items() if count < fewest]
     if rare == "refuse" or not few:
         return sorted(counts), "drop" if rare == "drop" else "refuse"
@@ -196,7 +195,11 @@ def without_rare(counts: Mapping[Any, int], rare: RareClasses, fewest: int) -> t
 
 
 def positive_last(target: Target, counts: Mapping[Any, int], positive: str | None) -> list[Any]:
-    """The two classes, the positive one last: that named, else true, yes or 1, else the rarer."""
+    """The two classes with the positive one last: the one named, else true, yes or 1, else the rarer.
+
+    Raises:
+        ValueError: there are not two classes, or ``positive`` is none of them.
+    """
     classes = list(target.classes)
     if len(classes) != 2:
         some = counted(len(classes), "class", "classes")
@@ -214,7 +217,11 @@ def positive_last(target: Target, counts: Mapping[Any, int], positive: str | Non
 
 
 def infer_task(values: pl.Series, of_all_rows: pl.Series) -> Task:
-    """Two distinct values are classes, and so are a few integers or texts; other numbers are a quantity."""
+    """``binary`` for two distinct values, ``multiclass`` for a few integers or texts, ``regression`` for other numbers.
+
+    Raises:
+        ValueError: there are too many distinct texts.
+    """
     text, distinct = values.dtype == pl.String, values.unique()
     if len(distinct) == 2:
         return "binary"
@@ -227,8 +234,8 @@ def infer_task(values: pl.Series, of_all_rows: pl.Series) -> Task:
         row = (as_text(of_all_rows) == some).arg_true()[0]
         raise ValueError(
             f"the target {values.name!r} has {len(distinct)} distinct texts in {len(values)} rows, {shown(some)} in row "
-            f"{row + 1} among them: neither numbers nor classes; if they are classes, say --data.task multiclass; if some "
-            "stand for no target, see --data.null_values and --data.missing_target"
+            f"{row + 1} among them: neither numbers nor classes; if they are classes, set --data.task multiclass; if some "
+            "stand for a missing target, see --data.null_values and --data.missing_target"
         )
     return "regression"
 
@@ -237,15 +244,15 @@ def refuse_gap(values: pl.Series, first: int = 0) -> None:
     if values.null_count():
         row = values.is_null().arg_true()[0]
         raise ValueError(
-            f"the target {values.name!r} has no value in row {first + row + 1}; every row needs one, or say "
+            f"the target {values.name!r} has no value in row {first + row + 1}; every row needs one, or set "
             "--data.missing_target drop to leave such rows out"
         )
 
 
 def in_one_case(values: pl.Series) -> pl.Series:
-    """Text of truths, such as yes, Yes and no, with each in the spelling that is there most often; others as they are.
+    """Booleans in text, such as yes, Yes and no, each in its most frequent spelling; other values unchanged.
 
-    Classes that differ by case alone are otherwise warned of.
+    Warns of other classes that differ only by case.
     """
     if values.dtype != pl.String:
         return values
@@ -257,6 +264,6 @@ def in_one_case(values: pl.Series) -> pl.Series:
         return values.replace({text: usual[text.lower()] for text in spellings})
     rare = next(text for text in spellings if usual[text.lower()] != text)
     rank_zero_only(warnings.warn)(
-        f"the target {values.name!r} holds {usual[rare.lower()]!r} and {rare!r}, which are taken for two classes", stacklevel=2
+        f"the target {values.name!r} holds {usual[rare.lower()]!r} and {rare!r}, which are read as two classes", stacklevel=2
     )
     return values

@@ -1,4 +1,4 @@
-"""Works on several parts in parallel threads."""
+"""Processes parts in parallel threads."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,15 +11,15 @@ T = TypeVar("T")
 
 
 def num_threads() -> int:
-    """As many as PyTorch is told to use, up to two: more would wait for the interpreter's lock."""
+    """PyTorch's number of threads, at most two: more would wait for the interpreter's lock."""
     return min(torch.get_num_threads(), 2)
 
 
 def each(parts: Iterator[T], work: Callable[[T], None]) -> None:
-    """Do the work on each part; no more parts are taken at a time than there are threads.
+    """Call ``work`` on each part; at any time there are at most as many parts as threads.
 
     Raises:
-        Exception: what the work on the first part that fails raises, whichever thread comes first.
+        Exception: the error of the first part that fails, in the order of the parts.
     """
     numbered, lock, failed = enumerate(parts), Lock(), dict[int, Exception]()
 
@@ -33,7 +33,7 @@ def each(parts: Iterator[T], work: Callable[[T], None]) -> None:
                 work(part)
             except Exception as error:
                 failed[number] = error
-            del part  # before the next is made
+            del part  # free it before the next is made
 
     with ThreadPoolExecutor(num_threads()) as threads:
         for done in [threads.submit(take_and_work) for _ in range(num_threads())]:

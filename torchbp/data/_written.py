@@ -1,4 +1,4 @@
-"""Numbers and dates as people write them: decimal commas, thousands separators, currencies, per cent, days."""
+"""Reads numbers and dates as people write them: decimal commas, thousands separators, currencies, per cent, days."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -6,12 +6,12 @@ from typing import Literal
 
 import polars as pl
 
-SAMPLE = 1000  # texts that are looked at
-HALF, MOST = 0.5, 0.9  # of the values that must be numbers, or dates
+SAMPLE = 1000  # most texts to look at
+HALF, MOST = 0.5, 0.9  # least share of values that are numbers, or dates
 DAY = 86_400_000_000  # microseconds
 
 CURRENCY = r"(?:[A-Z]{0,2}\p{Sc}|USD|EUR|GBP|CHF|JPY)"
-# What separates thousands, besides the mark that is not the decimal one: spaces of several widths and apostrophes.
+# Thousands separators besides the other mark: spaces of several widths and apostrophes.
 SPACES = " \u00a0\u2009\u202f'\u2019"
 MINUS = "[+\\-\u2212]?"
 
@@ -32,12 +32,12 @@ Order = Literal[
 
 
 def with_times(format: str) -> tuple[str, ...]:
-    """The format of a day, alone and with a time."""
+    """The format of a day, without and with a time."""
     return format, f"{format} %H:%M", f"{format} %H:%M:%S%.f"
 
 
 ISO = ("%Y-%m-%d", *(f"%Y-%m-%d{between}%H:%M{more}" for between in " T" for more in ("", ":%S%.f", ":%S%.f%#z", "%#z")))
-# Each order with the formats that it is written in; the year has four digits.
+# The formats of each order; the year has four digits.
 DATES: dict[Order, tuple[str, ...]] = {
     "year-month-day": ISO,
     "year/month/day": with_times("%Y/%m/%d"),
@@ -62,13 +62,13 @@ NUMBERS = {decimal: _number(decimal) for decimal in MARKS}
 
 
 def plain(values: pl.Series, decimal: Mark) -> pl.Series:
-    """Texts of numbers as Python writes them, any other text as it is.
+    """The texts, with numbers as Python writes them; other texts are unchanged.
 
     ``1,234.5``, ``$12``, ``(3.50)`` (which is negative) and ``45%`` (0.45) become ``1234.5``, ``12``, ``-3.50`` and ``45e-2``.
 
     Args:
-        values: texts without blanks around them.
-        decimal: the decimal mark, ``.`` or ``,``; the other one may separate thousands.
+        values: texts without leading and trailing blanks.
+        decimal: the decimal mark, ``.`` or ``,``; the other mark may separate thousands.
     """
     column = pl.col("text")
     opened, sign, later, digits, exponent, unit, closed = (
@@ -86,15 +86,15 @@ def plain(values: pl.Series, decimal: Mark) -> pl.Series:
 
 
 def decimal_of(values: pl.Series, allowed: Sequence[Mark], preferred: Mark) -> Mark | None:
-    """The decimal mark of texts most of which are numbers as people write them; None where they are none, or plain ones.
+    """The decimal mark of texts, if most are numbers as people write them; None if not, or if Python can read them all.
 
     Args:
         values: texts, none missing.
-        allowed: the marks that there may be.
-        preferred: which of them it is where both make as many numbers.
+        allowed: the marks to choose from.
+        preferred: the mark to take if both give as many numbers.
     """
     number = values.cast(pl.Float64, strict=False).is_not_null()
-    if preferred == "," in allowed:  # 1.234 may be a thousand
+    if preferred == "," in allowed:  # 1.234 may be 1234
         dotted = values.filter(number & values.str.contains(".", literal=True))
         if len(dotted) and not (plain(dotted, ",") == dotted).any():
             return ","
@@ -109,9 +109,9 @@ def decimal_of(values: pl.Series, allowed: Sequence[Mark], preferred: Mark) -> M
 
 
 def order_of(values: pl.Series, at_least: float = MOST) -> Order | None:
-    """The order in which texts, none of them missing, are dates; None where fewer than that share of them are.
+    """The order in which most texts, none of them missing, are dates; None if less than the share ``at_least`` is.
 
-    Where days and months could be either, months come first.
+    If it is not clear whether days or months come first, months do.
     """
 
     def best(values: pl.Series) -> tuple[Order, int]:
@@ -127,7 +127,7 @@ def order_of(values: pl.Series, at_least: float = MOST) -> Order | None:
 
 
 def moments(values: pl.Series, order: Order) -> pl.Series:
-    """Texts, dates or times of a day as Datetime in UTC, null where a text is none; without a time it is the day's first."""
+    """Texts, dates or datetimes as Datetime in UTC; null for a text that is not a date, midnight if there is no time."""
     if values.dtype == pl.String:
         parsed = [values.str.to_datetime(format, strict=False, time_unit="us") for format in DATES[order]]
         frame = pl.DataFrame([_without_zone(each).alias(str(number)) for number, each in enumerate(parsed)])
@@ -143,10 +143,10 @@ def _without_zone(values: pl.Series) -> pl.Series:
 
 
 def days(values: pl.Series) -> pl.Series:
-    """Datetimes as days since 1970 began, Float64."""
+    """Datetimes as days since 1970-01-01, Float64."""
     return values.to_physical() / DAY
 
 
 def moment(day: float) -> str:
-    """The day, and the time in it, of days since 1970 began."""
+    """Days since 1970-01-01 as a date and time in text."""
     return str(datetime(1970, 1, 1) + timedelta(days=day))

@@ -1,4 +1,4 @@
-"""What all data modules share: check rows, split them, hand them out in batches."""
+"""The base of all data modules: checks rows, splits them, and loads them in batches."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -21,26 +21,29 @@ BatchSize = int | Literal["full"]
 Places = Literal["last", "each"]
 Split = Literal["train", "val", "test", "predict"]
 
-EVALUATION_ROWS = 8192  # to validate, test or predict, batches of at least so many rows cost less
+EVALUATION_ROWS = 8192  # least rows per batch to validate, test or predict: small batches take longer
 
 
 class RowsDataModule(LightningDataModule):
-    """Rows, split into train, val and test by seed, of each class the same share.
+    """Rows, split into train, val and test by seed, with the same share of each class.
 
-    A subclass gives ``load``. Batches are ``(x, y)`` with x (B, num_features) and y (B, num_outputs), both float32: one
-    column of 0 and 1 for ``binary``, one column a class (one-hot) for ``multiclass``, one a label for ``multilabel``.
-    Sequences are x (B, T, num_features), NaN after the end of each, with a y as above for each sequence or, NaN likewise,
-    (B, T, num_outputs) for each step.
+    A subclass defines ``load``. Batches are ``(x, y)`` with x (B, num_features) and y (B, num_outputs), both float32: one
+    column of 0 and 1 for ``binary``, one column per class (one-hot) for ``multiclass``, one per label for ``multilabel``.
+    Sequences are x (B, T, num_features), NaN after the end of each, with a y as above for each sequence, or
+    (B, T, num_outputs) for each step, NaN after the end.
 
-    Of several processes each has a share of the rows to train, validate and test on, and all rows to predict. Data in memory
-    are there in each, for an epoch's order is that of one process; of rows in files each reads one stretch of every split.
+    With several processes, each has a share of the rows for training, validation and test, and all rows to predict. Each holds
+    all data in memory, because an epoch's order is that of one process; of rows in files each reads one part of every split.
 
     Args:
-        batch_size: rows a gradient-descent step: 1 descends sample by sample, ``'full'`` accumulates over the whole set.
-        val_size: the part held out to validate on, as a fraction of all rows.
-        test_size: the part held out to test on. If both are 0, every split is the whole set.
+        batch_size: the rows of a gradient-descent step; ``'full'`` for all training rows.
+        val_size: the share of all rows held out for validation.
+        test_size: the share held out for the test. If both are 0, every split is the whole set.
         standardize: whether a network trained on this data standardises its inputs by the training split's mean and deviation.
-        seed: of the split and of the order of the training batches.
+        seed: the seed of the split and of the order of the training batches.
+
+    Raises:
+        ValueError: an argument is outside its range.
     """
 
     def __init__(
@@ -64,70 +67,70 @@ class RowsDataModule(LightningDataModule):
         self.standardize = standardize
         self.seed = seed
         self.save_hyperparameters(logger=False)
-        self.hparams["batch_size"] = self.batch_size  # as a checkpoint can hold it
-        # A checkpoint says what data module it was trained with: torchbp's own are found by this name.
+        self.hparams["batch_size"] = self.batch_size  # limited to what a checkpoint can hold
+        # A checkpoint names its data module; torchbp's own are found by this name.
         package = ".".join(name for name in type(self).__module__.split(".") if not name.startswith("_"))
         self.hparams.setdefault("_class_path", f"{package}.{type(self).__qualname__}")
         self._rows: Rows | None = None
         self._parts: dict[str, Rows] = {}
-        self._told: tuple[Tensor | None, int] | None = None  # by with_parts
+        self._told: tuple[Tensor | None, int] | None = None  # the arguments of with_parts
 
     @classmethod
     def saved_arguments(cls, saved: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments that a checkpoint may decide, of those it saved: no path, and nothing of memory and caches.
+        """The saved arguments that a checkpoint may set: no paths, and no settings of memory and caches.
 
         Raises:
-            ValueError: one of another type than its annotation.
+            ValueError: an argument does not fit its annotation.
         """
         arguments = plain_arguments(cls.__init__, saved, "the checkpoint is damaged: its data's ")
         return {name: value for name, value in arguments.items() if name not in ("memory", "keep_cache")}
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **arguments: Any) -> Self:  # type: ignore[override]
-        """The data module that a checkpoint was trained with, except for ``arguments``; each path must be among these.
+        """Load the data module of a checkpoint; ``arguments`` override its own, and must have all paths.
 
         Raises:
-            ValueError: a file that is no checkpoint, or holds more than tensors and plain values.
+            ValueError: the file is not a checkpoint, or holds more than tensors and plain values.
         """
-        arguments.pop("weights_only", None)  # they are never anything else
+        arguments.pop("weights_only", None)  # always true
         checkpoint = read_plain(checkpoint_path)
         if not isinstance(checkpoint, dict) or not isinstance(saved := checkpoint.get("datamodule_hyper_parameters"), dict):
-            raise ValueError(f"{checkpoint_path} does not say what data it was trained on")
+            raise ValueError(f"{checkpoint_path} has no settings of the data that it was trained on")
         data = cls(**{**cls.saved_arguments(saved), **arguments})
         if state := checkpoint.get(cls.__qualname__):
             data.load_state_dict(state)
         return data
 
     def with_parts(self, part_of: Tensor | None, fewest: int = 1) -> Self:
-        """The same data, split in another way; what the training rows say of columns is fitted anew.
+        """The same data with another split; columns and classes are fitted anew to its training rows.
 
         Args:
-            part_of: each row's part, (N) of 0 for train, 1 for val and 2 for test, others for none; None for every split to be
-                the whole set.
-            fewest: the rows that a class must have not to be rare.
+            part_of: each row's part, (N): 0 for train, 1 for val, 2 for test, any other number for none. If None, every split
+                is the whole set.
+            fewest: a class with fewer rows is rare.
         """
         data = copy.copy(self)
         data._parts, data._told = {}, (part_of, fewest)
         return data
 
-    # What a subclass says of its data.
+    # A subclass sets these.
     task: Task
     name: str
     path: Path | None = None
     class_names: Sequence[str] = ()
-    sequences: Places | None = None  # of rows that are sequences, whether the last step has a target or each
-    image_shape: tuple[int, ...] | None = None  # where each row of x is a picture: (height, width), and its colours
+    sequences: Places | None = None  # for sequences, whether the last step has a target or each
+    image_shape: tuple[int, ...] | None = None  # if each row of x is a picture: (height, width), and its colours
 
     def load(self) -> Rows:
-        """All rows: x (N, num_features) and y (N, num_outputs), such as :func:`check_rows` accepts."""
-        raise NotImplementedError(f"{type(self).__name__} has no rows of its own; take one of its subclasses")
+        """All rows: x (N, num_features) and y (N, num_outputs) that :func:`check_rows` accepts."""
+        raise NotImplementedError(f"{type(self).__name__} has no rows of its own; use one of its subclasses")
 
     @property
     def rows(self) -> Rows:
         """All rows, loaded once."""
         if self._rows is None:
             self._rows = self.load()
-            if self.path is not None:  # a checkpoint says of which file its rows were, not only of which name
+            if self.path is not None:  # a checkpoint identifies its file by content, not only by name
                 self.hparams["_content"] = content_of(self.path)
         return self._rows
 
@@ -141,11 +144,11 @@ class RowsDataModule(LightningDataModule):
 
     @property
     def has_validation(self) -> bool:
-        """Whether there are rows to validate on: a part held out, or the whole set where nothing is."""
+        """Whether there are validation rows: a part held out, or the whole set if nothing is held out."""
         return self.val_size > 0 or self.test_size == 0
 
     def part_of(self) -> Tensor | None:
-        """Each row's part, (N) of 0 for train, 1 for val and 2 for test; None where every split is the whole set."""
+        """Each row's part, (N): 0 for train, 1 for val, 2 for test; None if every split is the whole set."""
         if self._told:
             return self._told[0]
         if self.val_size == self.test_size == 0:
@@ -153,7 +156,7 @@ class RowsDataModule(LightningDataModule):
         return draw_split(classes_of(self.rows, self.task), (self.val_size, self.test_size), self.seed, self.class_names)
 
     def split_rows(self, name: Split) -> Rows:
-        """The rows of a split, in their own order; ``predict`` is all of them."""
+        """The rows of a split, in their original order; ``predict`` is all rows."""
         if not self._parts:
             rows, part_of = self.rows, self.part_of()
             indices = [None if part_of is None else where(part_of == part) for part in range(len(PARTS))]
@@ -165,7 +168,7 @@ class RowsDataModule(LightningDataModule):
         part_of = None if name == "predict" else self.part_of()
         return torch.arange(len(self.rows)) if part_of is None else where(part_of == PARTS.index(name))
 
-    # Rows are asked for here, not in setup: between the two Lightning restores what a checkpoint knows of the data.
+    # Load rows here, not in setup: between the two, Lightning restores the data's state from a checkpoint.
     def train_dataloader(self) -> RowLoader:
         rows = self.split_rows("train")
         if self.trainer is None:
@@ -184,21 +187,21 @@ class RowsDataModule(LightningDataModule):
     def test_dataloader(self) -> RowLoader:
         rows = self.split_rows("test")
         if not len(rows):
-            raise ValueError("no row is held out to test on; there must be some, or another file to test")
+            raise ValueError("no row is held out for the test; train with --data.test_size above 0, or test another file")
         return self._evaluation_loader(rows, *self._process)
 
     def predict_dataloader(self) -> RowLoader:
-        """All rows, in order; in each process, where there are several."""
+        """All rows, in order; in every process."""
         return self._evaluation_loader(self.split_rows("predict"))
 
     @property
     def _process(self) -> tuple[int, int]:
-        """Which process this is, of how many."""
+        """The number of this process, and the number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _evaluation_loader(self, rows: Rows, rank: int = 0, world_size: int = 1) -> RowLoader:
-        if 0 < len(rows) < world_size:  # one without would leave the others waiting for it
-            raise ValueError(f"to validate or test on there must be a row for each of {world_size} processes, not {len(rows)}")
+        if 0 < len(rows) < world_size:  # the other processes would wait for one without rows
+            raise ValueError(f"to validate or test, each of {world_size} processes needs a row; there are {len(rows)}")
         return RowLoader(rows, max(self._batch_size(rows), EVALUATION_ROWS), rank=rank, world_size=world_size)
 
     def _batch_size(self, rows: Rows) -> int:
@@ -206,16 +209,20 @@ class RowsDataModule(LightningDataModule):
 
 
 def classes_of(rows: Rows, task: Task) -> Tensor:
-    """Each row's class, (N), where a row has one."""
+    """Each row's class, (N); 0 for tasks without classes."""
     if task in ("multilabel", "regression"):
         return torch.zeros(len(rows), dtype=torch.uint8)
-    # A target may be a probability: what counts is which side it is on.
+    # A target may be a probability: round it to a class.
     return torch.cat([(y[:, 0] > 0.5).byte() if task == "binary" else y.argmax(1) for (y,) in rows.only(1).chunks()])
 
 
 def refuse_not_finite(name: str, values: Tensor, first: int) -> None:
-    """Refuse rows (B, n) that hold NaN or infinity; ``first`` rows came before."""
-    # A sum that is finite says so of every value, in a tenth of the time.
+    """Refuse rows (B, n) that hold NaN or infinity; ``first`` rows came before.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    # If the sum is finite, so is every value; this takes a tenth of the time.
     if not values.sum().isfinite() and len(bad := (~values.isfinite()).nonzero()):
         row, column = bad[0].tolist()
         value = values[row, column].item()
@@ -226,7 +233,7 @@ def check_rows(rows: Rows, task: Task) -> None:
     """Refuse rows that cannot be learned from.
 
     Raises:
-        ValueError: no rows, shapes that do not fit, NaN or infinity, targets outside [0, 1] or of a single class.
+        ValueError: there are no rows, shapes do not fit, a value is not finite, or targets are outside [0, 1] or of one class.
     """
     x_shape, y_shape = rows.shapes
     if len(x_shape) != 2 or len(y_shape) != 2 or x_shape[0] != y_shape[0]:
@@ -247,4 +254,4 @@ def check_rows(rows: Rows, task: Task) -> None:
             constant = same if constant is None else constant & same
         start += len(x)
     if constant is not None and constant.any():
-        raise ValueError("the target has a single class; there is nothing to tell apart, at least two are needed")
+        raise ValueError("the target has a single class; at least two are needed")

@@ -1,4 +1,4 @@
-"""Identifies a file by its content, whatever its name and folder."""
+"""Identifies a file by its content, not by its name and folder."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ PIECES, PIECE = 256, 2**14
 
 
 def content_of(path: str | Path) -> str:
-    """A sum of the file's size and of what stands in it at 256 places, which is all of a file of up to 4 MiB.
+    """A hash of the file's size and of 256 pieces of its content, which cover a file of up to 4 MiB.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""The training and test rows of each fold, from scikit-learn's splitters."""
+"""Makes the training and test rows of each fold with scikit-learn's splitters."""
 
 import warnings
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ class Fold:
     """One split of the rows.
 
     Attributes:
-        repeat, number: which of the repeats, and which fold of it, from 1.
-        part_of: each row's part, (N): 0 to train, 1 to validate, 2 to test on; others for none.
+        repeat, number: the numbers of the repeat and of the fold in it, from 1.
+        part_of: each row's part, (N): 0 for train, 1 for val, 2 for test, any other number for none.
     """
 
     repeat: int
@@ -33,7 +33,7 @@ class Fold:
     part_of: Tensor
 
     def rows(self, part: int) -> Tensor:
-        """The numbers of a part's rows."""
+        """The indices of a part's rows."""
         return where(self.part_of == part)
 
 
@@ -45,16 +45,18 @@ def folds_of(
     groups: str | None = None,
     order: str | None = None,
 ) -> list[Fold]:
-    """The folds of each repeat, drawn by the data's seed: of each class the same share, as far as groups allow it.
+    """The folds of each repeat, drawn by the data's seed, with the same share of each class as far as groups allow it.
 
     Args:
-        data: all rows, as :meth:`RowsDataModule.with_parts` with None gives them.
-        val_size: the share of a fold's training rows that is to validate on.
-        groups: the column whose equal values stay on one side of each split.
-        order: the column by which the test rows come after those to train on.
+        data: all rows, from :meth:`RowsDataModule.with_parts` with None.
+        folds: the number of folds, 2 or more.
+        repeats: how often to draw folds, 1 or more.
+        val_size: the share of a fold's training rows that is held out for validation.
+        groups: a column; rows with the same value stay in one part.
+        order: a column; test rows come after training rows in its order.
 
     Raises:
-        ValueError: too few rows, classes or groups for so many folds, or a column that cannot be used.
+        ValueError: there are too few rows, classes or groups for this number of folds, or a column cannot be used.
     """
     for option, value, least in (("folds", folds, 2), ("repeats", repeats, 1)):
         if value < least:
@@ -62,10 +64,10 @@ def folds_of(
     if groups and order:
         raise ValueError(f"groups is {groups!r} and order {order!r}; rows are split by one of them")
     if order and repeats > 1:
-        raise ValueError(f"repeats is {repeats}; rows in the order of {order!r} are split in one way, say --repeats 1")
+        raise ValueError(f"repeats is {repeats}; rows in the order of {order!r} can be split in one way only, set --repeats 1")
     for name in filter(None, (groups, order)):
         if not isinstance(data, TabularDataModule):
-            raise ValueError(f"the data has no column {name!r}: that takes a table")
+            raise ValueError(f"the data has no column {name!r}: groups and order need a table")
     kept, classes = _kept(data)
     if len(kept) < folds:
         raise ValueError(f"the data has {counted(len(kept), 'row', 'rows')}; {folds} folds need at least as many")
@@ -92,7 +94,7 @@ def folds_of(
 
 
 def _kept(data: RowsDataModule) -> tuple[Tensor, np.ndarray]:
-    """The numbers of the rows that have a target, and each one's class."""
+    """The indices of the rows that have a target, and their classes."""
     missing = torch.cat([y[:, 0].isnan() for (y,) in data.rows.only(1).chunks()])
     return where(~missing), classes_of(data.rows, data.task).numpy()[~missing.numpy()]
 
@@ -103,7 +105,7 @@ def _refuse_rare(classes: np.ndarray, folds: int, data: RowsDataModule) -> None:
     if counts[rarest] < folds:
         name = data.class_names[rarest] if len(data.class_names) else str(rarest)
         raise ValueError(
-            f"class {name!r} has {counted(int(counts[rarest]), 'row', 'rows')}; {folds} folds need {folds} of each class: say "
+            f"class {name!r} has {counted(int(counts[rarest]), 'row', 'rows')}; {folds} folds need {folds} of each class: set "
             "a smaller --folds, or --data.rare_classes drop or merge"
         )
 
@@ -124,27 +126,27 @@ def _split(splitter: Any, classes: np.ndarray, groups: np.ndarray | None, folds:
     if groups is not None and (count := len(np.unique(groups))) < folds:
         raise ValueError(f"the column has {counted(count, 'group', 'groups')}; {folds} folds need at least as many")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes with fewer rows than folds: some folds then have none to test on
+        warnings.simplefilter("ignore")  # if a class has fewer rows than folds, some folds do not test it
         try:
             splits = list(splitter.split(classes, classes, groups))
         except ValueError as error:
             raise ValueError(f"{folds} folds cannot be made: {error}") from None
     if empty := [number for number, (train, test) in enumerate(splits) if not len(train) or not len(test)]:
-        raise ValueError(f"fold {empty[0] + 1} of {folds} has no row; say a smaller --folds")
+        raise ValueError(f"fold {empty[0] + 1} of {folds} has no row; set a smaller --folds")
     return splits
 
 
 def _held_out(
     classes: np.ndarray, groups: np.ndarray | None, size: float, seed: int, stratified: bool, data: RowsDataModule
 ) -> np.ndarray:
-    """Whether each of the rows to train on is one to validate on."""
+    """Whether each of a fold's training rows is held out for validation."""
     if groups is None:
         of_each = torch.from_numpy(classes) if stratified else torch.zeros(len(classes), dtype=torch.uint8)
         return draw_split(of_each, (size, 0.0), seed, data.class_names if stratified else ()).numpy() == 1
     from sklearn.model_selection import GroupShuffleSplit
 
     if len(np.unique(groups)) < 2:
-        raise ValueError("a fold's training rows are of one group; none can be held out to validate on: say --data.val_size 0")
+        raise ValueError("a fold's training rows are one group; none can be held out for validation: set --data.val_size 0")
     _, val = next(GroupShuffleSplit(1, test_size=size, random_state=seed).split(classes, groups=groups))
     return np.isin(np.arange(len(classes)), val)
 
@@ -156,14 +158,14 @@ def _groups(values: pl.Series) -> np.ndarray:
 
 
 def _moments(values: pl.Series) -> np.ndarray:
-    """What sorts rows by a column of numbers or dates, (N), float64."""
+    """The sort keys of a column of numbers or dates, (N), float64."""
     _refuse_gap(values, "order")
     values = natural(values)
     if is_date(values.dtype) or values.dtype == pl.String:
         order = "" if values.dtype != pl.String else order_of(values, 1.0)
         if order is None:
             raise ValueError(
-                f"order is {values.name!r}, which holds texts such as {shown(values[0])}; it takes numbers or dates"
+                f"order is {values.name!r}, which holds texts such as {shown(values[0])}; it must hold numbers or dates"
             )
         values = days(moments(values, order))
     return values.cast(pl.Float64).to_numpy()

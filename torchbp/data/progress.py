@@ -1,4 +1,4 @@
-"""Progress bars for long work."""
+"""A progress bar for long tasks."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from torchbp._text import printable
 
 @contextmanager
 def progress(description: str, total: float) -> Iterator[Callable[[float], None]]:
-    """Show on standard error, where that is a terminal, how much of ``total`` is done; what is given is to be told of it."""
+    """Show a progress bar on standard error, if that is a terminal; yield an ``update(done)`` callback, up to ``total``."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -1,4 +1,4 @@
-"""Rows that belong together, in memory or in files that are larger than it."""
+"""Rows of several arrays, in memory or in files that may be larger than it."""
 
 import math
 from collections.abc import Iterator
@@ -10,17 +10,17 @@ from torch import Tensor
 
 from torchbp.recurrence import without_padding
 
-CHUNK = 1024  # rows in a file that stay together when it is shuffled: systems map a MiB at a time
-WINDOW = 2**16  # rows that are shuffled among one another, of chunks from anywhere in the file
-FEW, SPARSE = 64, 64  # rows that are read at a time where, on the average, one of so many is wanted
+CHUNK = 1024  # consecutive rows of a file that stay near each other when shuffled: systems map a MiB at a time
+WINDOW = 2**16  # rows that are shuffled with each other, from chunks anywhere in the file
+FEW, SPARSE = 64, 64  # read FEW rows at a time if less than one of SPARSE rows is wanted
 
 
 class Mapped:
-    """The rows of an array in a ``.npy`` file, of which only what is taken is ever in memory.
+    """The rows of an array in a ``.npy`` file; only the rows taken are in memory.
 
     Args:
         path: the file.
-        divide_by: what the values are divided by.
+        divide_by: the values are divided by this.
     """
 
     def __init__(self, path: Path, divide_by: float = 1.0) -> None:
@@ -33,14 +33,14 @@ class Mapped:
 
     def take(self, index: Tensor) -> Tensor:
         """The rows of an index (n), as float32 (n, width)."""
-        # Opened anew each time: pages that were read would stay resident as long as the file is mapped. Of rows far apart the
-        # system reads much of the file, so that a few are read at a time.
+        # Open the file anew each time: its pages stay in memory as long as it is mapped. If rows are far apart, the system
+        # reads much of the file: take a few rows at a time.
         wanted = index.numpy()
         far = len(wanted) > FEW and int(wanted.max()) - int(wanted.min()) > SPARSE * len(wanted)
         parts = np.array_split(wanted, len(wanted) // FEW) if far else [wanted]
         taken = [np.take(self._open(), part, 0) for part in parts]
         rows = (np.concatenate(taken) if far else taken[0]).reshape(len(index), -1)
-        with np.errstate(over="ignore"):  # infinity is refused, where it is used
+        with np.errstate(over="ignore"):  # infinity is refused later
             rows = rows.astype(np.float32, copy=False)
         return torch.from_numpy(rows if self.divide_by == 1 else rows / np.float32(self.divide_by))
 
@@ -49,14 +49,14 @@ class Mapped:
 
 
 class Rows:
-    """Tensors that belong together, row by row; or those of their rows that ``subset`` names, in its order.
+    """Rows of several tensors, such as x and y; all rows, or those of ``subset`` in its order.
 
-    Rows are copied when they are handed out, not before.
+    Rows are copied only when they are taken.
 
     Args:
-        sources: tensors (N, ...), or files that hold one.
-        subset: the index of the rows that count; None for all.
-        device: where rows of files are handed out.
+        sources: tensors (N, ...), or files with one array each.
+        subset: the indices of the rows; None for all.
+        device: the device for rows taken from files.
     """
 
     def __init__(self, *sources: Tensor | Mapped, subset: Tensor | None = None, device: torch.device | None = None) -> None:
@@ -72,15 +72,15 @@ class Rows:
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """The shape of each, all rows counted."""
+        """The shape of each source, with all its rows."""
         return [tuple(source.shape) for source in self._sources]
 
     def only(self, number: int) -> "Rows":
-        """The rows of one of the sources."""
+        """The rows of a single source."""
         return Rows(self._sources[number], subset=self._subset, device=self._device)
 
     def beside(self, values: Tensor) -> "Rows":
-        """The same rows, each with its own of these values, (N, ...)."""
+        """The same rows with one more source, ``values`` (N, ...)."""
         of_all = values
         if self._subset is not None:
             of_all = values.new_zeros(self.shapes[0][0], *values.shape[1:])
@@ -88,11 +88,11 @@ class Rows:
         return Rows(*self._sources, of_all, subset=self._subset, device=self._device)
 
     def part(self, subset: Tensor | None) -> "Rows":
-        """Those of all rows that an index names."""
+        """The rows with these indices among all rows; None for all."""
         return Rows(*self._sources, subset=subset, device=self._device)
 
     def to(self, device: torch.device) -> "Rows":
-        """The rows on a device, as one contiguous tensor each; these same ones if they are there. Files stay files."""
+        """The rows on a device, as contiguous tensors; itself if they are there already. Files stay files."""
         if self.mapped:
             return Rows(*self._sources, subset=self._subset, device=device)
         if all(isinstance(source, Tensor) and source.device == device for source in self._sources):
@@ -102,8 +102,8 @@ class Rows:
     def order(self, generator: torch.Generator, parts: int = 1) -> Tensor:
         """A random order of the rows, (N).
 
-        In files, rows that lie together come near one another, and every ``parts``-th row is of the same part of the file, so
-        that each of so many processes reads its own part. The shorter parts then give a row twice.
+        For files, rows that are near each other in the file stay near each other, and every ``parts``-th row is from the same
+        part of the file, so that each of ``parts`` processes reads its own part. Shorter parts then give a row twice.
         """
         if not self.mapped:
             return torch.randperm(len(self), generator=generator)
@@ -112,7 +112,7 @@ class Rows:
         return torch.stack([part[torch.arange(longest) % len(part)] for part in of_parts], 1).flatten()
 
     def take(self, index: Tensor) -> tuple[Tensor, ...]:
-        """The rows of an index (n), in its order."""
+        """The rows with the indices (n), in that order."""
         index = index if self._subset is None else self._subset[index]
         rows = [s.take(index) if isinstance(s, Mapped) else s.index_select(0, index.to(s.device)) for s in self._sources]
         return tuple(rows if self._device is None else [tensor.to(self._device) for tensor in rows])
@@ -122,29 +122,29 @@ class Rows:
         return self.take(torch.arange(len(self)))
 
     def chunks(self, values: int = 2**19) -> Iterator[tuple[Tensor, ...]]:
-        """All rows in order, so many at a time that x has about so many ``values``."""
+        """All rows in order, in chunks whose x has about ``values`` values."""
         for index in torch.arange(len(self)).split(max(values // max(math.prod(self.shapes[0][1:]), 1), 1)):
             yield self.take(index)
 
 
 def targets(rows: Rows) -> Iterator[Tensor]:
-    """The targets of rows (x, y) part by part, (n, num_outputs), of sequences with one at each step those that are there."""
+    """The targets of rows (x, y), chunk by chunk, (n, num_outputs); for a target at each step, without padding."""
     for (y,) in rows.only(1).chunks():
         yield y if y.dim() == 2 else without_padding(y)
 
 
 def with_target(rows: Rows) -> Rows:
-    """All rows x and y but those of which y is NaN."""
+    """The rows (x, y) whose y is not NaN."""
     return rows.part(where(torch.cat([~y[:, 0].isnan() for (y,) in rows.only(1).chunks()])))
 
 
 def where(mask: Tensor) -> Tensor:
-    """The index of the rows that a mask (N) holds for; NumPy's takes a fifth of the time of torch.nonzero."""
+    """The indices where a mask (N) is true; NumPy takes a fifth of the time of torch.nonzero."""
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
 def near(n: int, generator: torch.Generator) -> Tensor:
-    """A random order of n rows in a file, which reads it chunk by chunk."""
+    """A random order of n rows of a file that reads the file chunk by chunk."""
     chunks = torch.randperm(-(-n // CHUNK), generator=generator)
     order = (chunks.unsqueeze(1) * CHUNK + torch.arange(CHUNK)).flatten()
     order = order[order < n]
@@ -154,10 +154,10 @@ def near(n: int, generator: torch.Generator) -> Tensor:
 
 
 def fingerprints(rows: Rows) -> Tensor:
-    """A number for each row's content, (N) int64, the same for equal x and y on every machine.
+    """A hash of each row's content, (N) int64, the same for equal x and y on every machine.
 
-    Those of different rows are equal with a chance of about 2**-63: sums of the values' bits, each multiplied by an odd number
-    of its place, mixed as SplitMix64 does.
+    It is a sum of the values' bits, each multiplied by an odd number for its column, mixed as in SplitMix64. Two different rows
+    have the same hash with a probability of about 2**-63.
     """
     width = sum(shape[1] for shape in rows.shapes)
     odd = _mixed(np.arange(1, width + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)) | np.uint64(1)

@@ -1,6 +1,6 @@
-"""What the values of a table's column say: numbers, truths or texts, and how a message shows them.
+"""Converts the values of a table's column to numbers, booleans or texts, and shows them in messages.
 
-Rows count from 1, the first below the header, wherever a message names one.
+Messages count rows from 1, the first row below the header.
 """
 
 from collections.abc import Sequence
@@ -14,21 +14,22 @@ import polars as pl
 
 from torchbp.data._written import Mark, plain
 
-AT_ONCE = 2**16  # values that are worked on together, where what is made of them takes much more memory
+AT_ONCE = 2**16  # values per step of a conversion that takes much memory
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-FAR = 2**10  # deviations from 0: of so large numbers float32 keeps less than four digits of what differs
+FAR = 2**10  # deviations from 0, from which float32 keeps less than four digits of the differences
 
 BOOLEANS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
-TRUTHS = [{"false", "true"}, {"no", "yes"}, {"f", "t"}, {"n", "y"}]  # the larger word is the true one
+TRUTHS = [{"false", "true"}, {"no", "yes"}, {"f", "t"}, {"n", "y"}]  # the word that sorts last is the true one
 
 
 def clean(values: pl.Series, null_values: Sequence[str], decimal: Mark | None = None) -> pl.Series:
     """The values as Float64, Float32, Boolean, Date, Datetime or String, null where one is missing; other types stay.
 
     Args:
-        values: as they are in the file.
+        values: the values from the file.
         null_values: the texts that stand for a missing value.
-        decimal: the decimal mark where texts are numbers as people write them, as for :func:`torchbp.data._written.plain`.
+        decimal: the decimal mark of numbers as people write them, as for :func:`torchbp.data._written.plain`; None if texts
+            are not such numbers.
     """
     if values.dtype == pl.Boolean or is_date(values.dtype) or unsupported(values.dtype):
         return values
@@ -49,14 +50,14 @@ def is_date(dtype: pl.DataType) -> bool:
 
 
 def far(values: pl.Series) -> bool:
-    """Whether numbers are so far from 0 that float32 loses what differs among them."""
+    """Whether numbers are so far from 0 that float32 loses their differences."""
     ends: tuple[Any, Any] = values.min(), values.max()
     deviation: Any = values.std()
     return ends[0] is not None and max(-ends[0], ends[1]) > FAR * (deviation or 0.0)
 
 
 def all_finite(values: pl.Series) -> bool:
-    """Whether no value is NaN or infinite; False also where their sum is too large."""
+    """Whether no value is NaN or infinite; also False if their sum overflows."""
     return isfinite(values.sum())
 
 
@@ -64,18 +65,18 @@ AnyValues = TypeVar("AnyValues", pl.Series, pl.Expr)
 
 
 def no_numbers(values: AnyValues) -> AnyValues:
-    """Whether each value is one that is no number."""
+    """Whether each value is there and is not a number."""
     return values.is_not_null() & values.cast(pl.Float64, strict=False).is_null()
 
 
 @cache
 def numbers_among(texts: tuple[str, ...]) -> list[float]:
-    """Those of the texts that are numbers."""
+    """The numbers among the texts."""
     return [float(text) for text in texts if is_number(text)]
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number, infinity and NaN among them."""
+    """Whether a text is a number, infinity or NaN."""
     try:
         float(text)
     except ValueError:
@@ -94,10 +95,10 @@ def refuse_unsupported(values: pl.Series) -> None:
 
 
 def numbers(values: pl.Series, what: str, first: int = 0) -> pl.Series:
-    """The values as Float64, or Float32 as they are, null where one is missing; ``first`` rows came before.
+    """The values as Float64 (Float32 is kept), null where one is missing; ``first`` rows came before.
 
     Raises:
-        ValueError: text that is no number, or a number that float32 does not hold.
+        ValueError: a text is not a number, or a number is too large for float32.
     """
     if values.dtype == pl.Float32 and all_finite(values):
         return values
@@ -114,7 +115,7 @@ def booleans(values: pl.Series, what: str, first: int = 0) -> pl.Series:
     """The values as Float64 0 and 1, null where one is missing; ``first`` rows came before.
 
     Raises:
-        ValueError: a value that is neither true nor false.
+        ValueError: a value is neither true nor false.
     """
     result = as_text(values).str.to_lowercase().replace_strict(BOOLEANS, default=None, return_dtype=pl.Float64)
     refuse(values, result.is_null() & values.is_not_null(), what, "true and false, yes and no, 1 and 0 are allowed", first)
@@ -122,26 +123,26 @@ def booleans(values: pl.Series, what: str, first: int = 0) -> pl.Series:
 
 
 def codes(values: pl.Series, categories: Sequence[float | str]) -> np.ndarray:
-    """Each value's place among the categories, -1 where it has none; truths are told apart whatever their case."""
+    """Each value's index among the categories, -1 if it is none of them; booleans ignore case."""
     if isinstance(categories[0], float):
         order, code = np.argsort(categories), np.empty(len(values), np.int32)
         known = np.array(categories)[order]
         values = as_categories(values) if values.dtype == pl.Float32 else values
         for first in range(0, len(values), AT_ONCE):
             sought = values[first : first + AT_ONCE].cast(pl.Float64, strict=False).to_numpy()
-            place = np.searchsorted(known[:-1], sought)  # a gap is NaN, which equals nothing
+            place = np.searchsorted(known[:-1], sought)  # a missing value is NaN, which equals nothing
             code[first : first + AT_ONCE] = np.where(known[place] == sought, order[place], -1)
         return code
     values = as_text(values)
     if are_truths(categories):
         values, categories = values.str.to_lowercase(), [str(category).lower() for category in categories]
     places = dict(zip(categories, range(len(categories)), strict=True))
-    # A gap is put in by hand: what becomes of one in replace_strict has changed between versions.
+    # Set missing values here: replace_strict treats them differently in different versions.
     return values.replace_strict(places, default=-1, return_dtype=pl.Int32).fill_null(-1).to_numpy().copy()
 
 
 def natural(values: pl.Series) -> pl.Series:
-    """Text as what it says: Float64 where all of it is numbers, Boolean where it is all true and false, or yes and no."""
+    """Texts converted to Float64 if all are numbers, to Boolean if all are true and false, or yes and no; else unchanged."""
     if values.dtype != pl.String:
         return values
     parsed = as_categories(values)
@@ -151,11 +152,11 @@ def natural(values: pl.Series) -> pl.Series:
 
 
 def as_categories(values: pl.Series) -> pl.Series:
-    """Float64 where all values are numbers, so that 1 and 1.0 are one category; else String.
+    """Float64 if all values are numbers, so that 1 and 1.0 are one category; else String.
 
     Numbers that begin with a 0, such as 01234, are names.
     """
-    if values.dtype == pl.Float32:  # as they are written, which is what other formats of the file have
+    if values.dtype == pl.Float32:  # via text: the number as written, as in other file formats
         return values.cast(pl.String).cast(pl.Float64)
     if values.dtype == pl.String:
         parsed = values.cast(pl.Float64, strict=False)
@@ -170,13 +171,13 @@ def begin_with_zero(values: pl.Series) -> bool:
 
 
 def are_truths(categories: Sequence[float | str]) -> bool:
-    """Whether categories are yes and no, or the like, in any case and no more than once each."""
+    """Whether the categories are a pair such as yes and no, in any case, each once."""
     words = {str(category).lower() for category in categories}
     return len(words) == len(categories) and words in TRUTHS
 
 
 def as_text(values: pl.Series) -> pl.Series:
-    """String, with whole numbers written as such."""
+    """The values as String; whole numbers are written without a decimal point."""
     if values.dtype == pl.Boolean:
         return values.cast(pl.String).replace({"true": "True", "false": "False"})
     if values.dtype == pl.Datetime:
@@ -193,13 +194,13 @@ def is_boolean(values: pl.Series) -> bool:
 
 
 def by_frequency(values: pl.Series) -> list[Any]:
-    """The distinct values, the most frequent first, of equally frequent ones the smaller first."""
+    """The distinct values, most frequent first; equally frequent ones in ascending order."""
     counts = counted_values(values)
     return sorted(counts, key=lambda value: (-counts[value], value))
 
 
 def counted_values(values: pl.Series) -> dict[Any, int]:
-    """How often each distinct value is there."""
+    """How often each distinct value occurs."""
     counts = values.alias("value").value_counts(name="count")
     return dict(zip(counts["value"].to_list(), counts["count"].to_list(), strict=True))
 
@@ -211,12 +212,12 @@ def refuse(values: pl.Series, bad: pl.Series, what: str, allowed: str, first: in
 
 
 def label(value: float | str) -> str:
-    """A category's or class's name: 3 for 3.0."""
+    """The name of a category or class: 3 for 3.0."""
     return value if isinstance(value, str) else repr(value).removesuffix(".0")
 
 
 def shown(value: Any) -> str:
-    """A value for a message: on one line, and not too long."""
+    """A value for a message: on one line, at most 60 characters."""
     text = label(value) if isinstance(value, float) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
