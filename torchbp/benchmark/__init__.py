@@ -1,4 +1,4 @@
-"""Side by side with PyTorch, Lightning and scikit-learn: times, memory, and how they compare, measured where this runs."""
+"""Compares torchbp with PyTorch, Lightning and scikit-learn on this machine: times, memory, and their ratios."""
 
 from torchbp.benchmark._rows import Row
 

@@ -1,4 +1,4 @@
-"""Compiled blocks of steps beside the steps in place, and beside JAX's jitted scan where JAX is installed."""
+"""Compares compiled blocks of steps with steps in place, and with JAX's jitted scan if JAX is installed."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ SETTINGS: list[tuple[list[int], int]] = [([30, 16, 1], 32), ([784, 30, 10], 10),
 
 
 def block_times(rounds: int, block: float, progress: Progress) -> list[Row]:
-    """Seconds a step, 32 of them a call."""
+    """Seconds per step, with 32 steps per call."""
     rows = []
     for sizes, batch in SETTINGS:
         setting = name_of(sizes, batch)
@@ -45,7 +45,7 @@ def block_times(rounds: int, block: float, progress: Progress) -> list[Row]:
 
 
 def _jax(sizes: list[int], batch: int, x: torch.Tensor, y: torch.Tensor) -> Callable[[], object]:
-    """The same steps by ``jax.grad`` in ``jax.lax.scan``, compiled."""
+    """The same steps in JAX: ``jax.grad`` in ``jax.lax.scan``, compiled."""
     if torch.get_num_threads() == 1:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     import jax

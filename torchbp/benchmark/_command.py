@@ -1,4 +1,4 @@
-"""The command as people run it, beside scripts that do the same without it: whole processes, and an epoch of a long run."""
+"""Compares ``torchbp fit`` with scripts that do the same without torchbp: whole processes, and an epoch of a long run."""
 
 import subprocess
 import sys
@@ -16,17 +16,17 @@ from torchbp.benchmark._table import COLUMNS, write_table
 FUSED, AUTOGRAD = "torchbp fit, fused", "torchbp fit, autograd"
 LIGHTNING, SKLEARN = "plain Lightning", "MLPClassifier"
 WHOLE = "command, whole process"
-# How many epochs more a run has to see what one of them costs: so many that they take longer than to start does.
+# The number of additional epochs that measures the time of one: they must take longer than the start.
 MORE = {FUSED: 1000, AUTOGRAD: 200, LIGHTNING: 60, SKLEARN: 1000}
 
-Times = Callable[[dict[str, list[str]]], dict[str, list[float]]]  # seconds of each command, given by name, a round
+Times = Callable[[dict[str, list[str]]], dict[str, list[float]]]  # from commands by name to seconds per round by name
 
 
 def command_times(quick: bool, rounds: int, progress: Progress) -> list[Row]:
-    """Seconds of whole processes, and of an epoch as shipped: what a run of more epochs takes longer."""
+    """Seconds of whole processes, and of an epoch with default settings, from the difference of a long and a short run."""
     rows = 1_000 if quick else 100_000
     with TemporaryDirectory() as folder:
-        progress("command: tables are written")
+        progress("command: writing tables")
         write_table(Path(folder, "table.csv"), rows)
         write_table(Path(folder, "new.csv"), 1_000)
 
@@ -50,7 +50,7 @@ def command_times(quick: bool, rounds: int, progress: Progress) -> list[Row]:
 def _run(command: list[str], folder: str) -> None:
     done = subprocess.run([sys.executable, *command], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} has failed: {done.stderr.strip()}")
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()}")
 
 
 def _fit(engine: str, data: str, epochs: int) -> list[str]:
@@ -100,7 +100,7 @@ def _whole(times: Times, data: str, name: str, epochs: int) -> list[Row]:
 
 
 def epochs(times: Times, data: str, more: dict[str, int]) -> list[Row]:
-    """An epoch's seconds: by how much a run of so many more epochs takes longer than one of a single epoch, by their number."""
+    """Seconds per epoch: (a run of 1 + n epochs - a run of 1 epoch) / n, with n from ``more``, by contestant."""
     commands = {}
     for name, count in more.items():
         commands[f"{name}, short"], commands[f"{name}, long"] = CONTESTANTS[name](data, 1), CONTESTANTS[name](data, 1 + count)
@@ -113,7 +113,7 @@ def epochs(times: Times, data: str, more: dict[str, int]) -> list[Row]:
 
 
 def _pictures(times: Times, folder: Path) -> list[Row]:
-    """60,000 made-up pictures of 28x28 pixels, of which 36,000 are trained on, beside the descent alone on as many rows."""
+    """60,000 random pictures of 28x28 pixels, with 36,000 for training, beside the descent alone on as many rows."""
     rng = np.random.default_rng(0)
     np.save(folder / "x.npy", rng.integers(0, 256, (60_000, 28, 28), np.uint8))
     np.save(folder / "y.npy", rng.integers(0, 10, 60_000))

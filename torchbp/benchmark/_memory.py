@@ -1,4 +1,4 @@
-"""Peak memory of a step, from the allocator's own record."""
+"""Measures the peak memory of a step with PyTorch's profiler."""
 
 import json
 import os
@@ -18,14 +18,14 @@ FLOAT = 4  # bytes
 
 
 def step_memory(sizes: list[int], batch: int) -> list[Row]:
-    """Peak bytes of a step, workspaces and gradients included: in all, and beyond parameters and batch, which all must hold."""
+    """Peak bytes of a step, with workspaces and gradients: in total, and without parameters and batch, which all must hold."""
     steps = {FUSED: fused_step, AUTOGRAD: autograd_step, EAGER: eager_step}
     given = FLOAT * (
         batch * batches_of(batch) * (sizes[0] + sizes[-1]) + sum(n_out * (n_in + 1) for n_in, n_out in pairwise(sizes))
     )
     total = {name: peak(make, sizes, batch) for name, make in steps.items()}
     result = []
-    for measure, less in (("peak memory", 0), ("beyond parameters, batch", given)):
+    for measure, less in (("peak memory", 0), ("without parameters, batch", given)):
         for ours in (FUSED, AUTOGRAD):
             own, theirs = total[ours] - less, total[EAGER] - less
             result.append(Row(measure, name_of(sizes, batch), ours, EAGER, "B", own, theirs, theirs / own, 0.0))
@@ -33,7 +33,7 @@ def step_memory(sizes: list[int], batch: int) -> list[Row]:
 
 
 def peak(make: Callable[..., Steps], *arguments: object) -> int:
-    """The most bytes that are held at a time, from before ``make(*arguments)`` to the end of its steps' second call."""
+    """The most bytes held at a time, from the start of ``make(*arguments)`` to the end of the second call of its result."""
     with TemporaryDirectory() as folder, _silent_stderr():
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             steps = make(*arguments)
@@ -50,7 +50,7 @@ def peak(make: Callable[..., Steps], *arguments: object) -> int:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """The profiler reports its stages there, past Python's own."""
+    """Silence file descriptor 2: the profiler writes its stages there, not to ``sys.stderr``."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "w") as nowhere:

@@ -1,4 +1,4 @@
-"""The estimators beside scikit-learn's, and networks side by side beside one after another."""
+"""Compares the estimators with scikit-learn's, and networks trained side by side with networks trained one by one."""
 
 import warnings
 from collections.abc import Callable
@@ -16,7 +16,7 @@ TRIALS = 64
 
 
 def network_times(quick: bool, rounds: int, progress: Progress) -> list[Row]:
-    """Fit, ensembles, cross-validation and search, whole runs in float64; each peer does the same iterations as ours."""
+    """Seconds of fit, ensembles, cross-validation and search in float64; ours and the peers do the same iterations."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rows = []
@@ -82,7 +82,7 @@ def _compared(
 
 
 def _times(runs: dict[str, Callable[[], Any]], rounds: int, progress: Progress) -> dict[str, list[float]]:
-    """Seconds of whole runs, but for the first of each, which imports and warms up."""
+    """Seconds of whole runs, without the first of each, which imports and warms up."""
     times = interleaved(runs, rounds + 1, None, progress=progress)
     return {name: values[1:] for name, values in times.items()}
 

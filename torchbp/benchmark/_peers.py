@@ -1,7 +1,7 @@
-"""What one writes without torchbp, each a script of its own: ``python -m torchbp.benchmark._peers PEER DATA EPOCHS``.
+"""Scripts without torchbp to compare with: ``python -m torchbp.benchmark._peers PEER DATA EPOCHS``.
 
-DATA is ``breast_cancer``, ``digits``, or a CSV file whose column ``label`` is 0 or 1. Network, cost, batches, epochs, the parts
-held out and what is measured are those of ``torchbp fit`` with the options that :mod:`torchbp.benchmark._command` gives it.
+DATA is ``breast_cancer``, ``digits``, or a CSV file with a column ``label`` of 0 and 1. Network, cost, batches, epochs, split
+and metrics are those of ``torchbp fit`` with the options in :mod:`torchbp.benchmark._command`.
 """
 
 import sys
@@ -25,7 +25,7 @@ def read(data: str) -> tuple[Any, Any]:
 
 
 def split(x: Any, y: Any) -> Any:
-    """x and y to train and to validate on; a fifth is kept to test."""
+    """x and y for training and validation; a fifth is held out for a test."""
     from sklearn.model_selection import train_test_split
 
     x, _, y, _ = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
@@ -33,7 +33,7 @@ def split(x: Any, y: Any) -> Any:
 
 
 def sklearn(data: str, epochs: int) -> None:
-    """A pipeline of MLPClassifier, and its accuracy on the validation split."""
+    """Fit a pipeline with MLPClassifier; print its accuracy on the validation split."""
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -59,7 +59,7 @@ def sklearn(data: str, epochs: int) -> None:
 
 
 def lightning(data: str, epochs: int) -> None:
-    """A LightningModule with the same metrics, TensorBoard's logger and checkpoints of the best and the last epoch."""
+    """Train a LightningModule with the same metrics, TensorBoard's logger and checkpoints of the best and the last epoch."""
     import torch
     from lightning.pytorch import LightningModule, Trainer, seed_everything
     from lightning.pytorch.callbacks import ModelCheckpoint
@@ -122,7 +122,7 @@ def lightning(data: str, epochs: int) -> None:
 
 
 def descent(data: str, epochs: int) -> None:
-    """Nothing but the steps that ``torchbp fit`` takes on 36,000 of the pictures of a ``.npy`` file, in order."""
+    """Take only the steps of ``torchbp fit``, on the first 36,000 pictures of a ``.npy`` file, in order."""
     import numpy as np
     import torch
 

@@ -1,4 +1,4 @@
-"""Step time against width and against batch, above the floor of the matrix products."""
+"""Plots step time over width and over batch, with the time of the matrix products alone as the floor."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ Curves = dict[str, list[float]]
 
 
 def sweep(networks: Sequence[tuple[list[int], int]], rounds: int, block: float, progress: Progress) -> Curves:
-    """Each contestant's median seconds a step, for one network and batch after the other."""
+    """Each contestant's median seconds per step, for each network and batch."""
     curves: Curves = {}
     for number, (sizes, batch) in enumerate(networks, 1):
         progress(f"plot: point {number} of {len(networks)}")
@@ -25,7 +25,7 @@ def sweep(networks: Sequence[tuple[list[int], int]], rounds: int, block: float, 
 def plot(
     path: Path, quick: bool, rounds: int, block: float, threads: int, progress: Progress
 ) -> dict[str, dict[str, list[float]]]:
-    """Write the plot as PNG; returns the points, in seconds.
+    """Write the plot as PNG; return its points, in seconds per step.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -39,12 +39,12 @@ def plot(
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, xs, curves, label in (
         (left, widths, by_width, "width w of w-w-w-10, batches of 32"),
-        (right, batches, by_batch, "batch, of 128-128-128-10"),
+        (right, batches, by_batch, "batch size, for 128-128-128-10"),
     ):
         for name, seconds in curves.items():
             microseconds = [1e6 * t for t in seconds]
             if name == PRODUCTS:
-                axes.plot(xs, microseconds, color="black", linestyle="--", label="its matrix products alone")
+                axes.plot(xs, microseconds, color="black", linestyle="--", label="matrix products alone")
                 axes.fill_between(xs, microseconds, 0.1, color="0.93")
             else:
                 axes.plot(xs, microseconds, marker="o", markersize=5, linewidth=2, label=name)
@@ -59,7 +59,7 @@ def plot(
         axes.spines[["top", "right"]].set_visible(False)
     low, high = (f(t for c in (by_width, by_batch) for seconds in c.values() for t in seconds) for f in (min, max))
     left.set_ylim(1e6 * low / 1.5, 1e6 * high * 1.5)
-    left.set_ylabel("µs a step")
+    left.set_ylabel("µs per step")
     left.legend(frameon=False)
     figure.suptitle(f"One step: forward, cost, backward, update ({threads} thread{'s' if threads > 1 else ''})")
     figure.savefig(path, dpi=150)

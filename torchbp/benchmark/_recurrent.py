@@ -1,4 +1,4 @@
-"""Backpropagation through time: a layer and whole steps of both engines, beside torch.nn.RNN and the products alone."""
+"""Compares backpropagation through time, a layer and whole steps of both engines, with torch.nn.RNN and the products alone."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,7 +18,7 @@ Layer = Callable[[int, int], torch.nn.Module]
 
 
 def recurrent_times(settings: Sequence[tuple[int, int, int, int]], rounds: int, block: float, progress: Progress) -> list[Row]:
-    """Seconds and peak bytes of a layer of tanh with a gradient for every parameter, and seconds of whole steps."""
+    """Seconds and peak bytes of forward and backward of a tanh layer, and seconds of whole steps."""
     rows = []
     for sizes in settings:
         setting = "T {}, B {}, {}-{}".format(*sizes)
@@ -33,7 +33,7 @@ def recurrent_times(settings: Sequence[tuple[int, int, int, int]], rounds: int, 
 
 
 def step(layer: Layer, steps: int, batch: int, n_in: int, n_out: int) -> Steps:
-    """Forward and backward, from a gradient above at every step."""
+    """Forward and backward of a layer, with an upstream gradient at every time step."""
     rnn, x, above = layer(n_in, n_out), torch.randn(steps, batch, n_in), torch.randn(steps, batch, n_out)
 
     def call() -> None:
@@ -44,7 +44,7 @@ def step(layer: Layer, steps: int, batch: int, n_in: int, n_out: int) -> Steps:
 
 
 def whole_steps(steps: int, batch: int, n_in: int, n_out: int) -> dict[str, Steps]:
-    """Forward, cost, backward and update of a network that tells one value of each sequence from its last state."""
+    """Forward, cost, backward and update of a network that predicts one value per sequence from its last state."""
     x, y = torch.randn(batch, steps, n_in), torch.randn(batch, 1)
     network, in_place = (nn.RecurrentNetwork([n_in, n_out, 1], "linear") for _ in range(2))
     descent, optimizer = RecurrentDescent(in_place, lr=LR), torch.optim.SGD(network.parameters(), LR)
@@ -66,7 +66,7 @@ def whole_steps(steps: int, batch: int, n_in: int, n_out: int) -> dict[str, Step
 
 
 def products(steps: int, batch: int, n_in: int, n_out: int) -> Steps:
-    """Nothing but the products of 5.1 to 5.3, in memory that is there."""
+    """Only the matrix products of equations 5.1 to 5.3, in preallocated memory."""
     x, a, dz = (torch.randn(steps * batch, n) for n in (n_in, n_out, n_out))
     Wi, Wh = torch.randn(n_out, n_in), torch.randn(n_out, n_out)
     z, dWi, dWh = torch.empty_like(a), torch.empty_like(Wi), torch.empty_like(Wh)

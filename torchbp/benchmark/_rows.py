@@ -1,4 +1,4 @@
-"""What a benchmark has measured: one comparison a row."""
+"""The results of a benchmark, one comparison per row."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,13 +10,17 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Row:
-    """Ours beside a peer's, under one setting.
+    """One comparison of ours with a peer, in one setting.
 
     Attributes:
-        ratio: the peer's value by ours, above 1 where ours is better: of times the median over the rounds, each round's two by
-            one another. None where there is nothing to compare with, and ``gap`` says why.
-        ours_value, peer_value: medians, in ``unit``.
-        spread: half of the ratios lie within so much, as a fraction of the median one.
+        measure, setting: what is measured, and on what.
+        ours, peer: the names of the two.
+        unit: ``s`` or ``B``.
+        ours_value, peer_value: the medians, in ``unit``.
+        ratio: peer / ours, above 1 if ours is better; for times, the median of the rounds' ratios. None if there is nothing to
+            compare with.
+        spread: the interquartile range of the ratios / their median.
+        gap: why there is nothing to compare with; else None.
     """
 
     measure: str
@@ -34,7 +38,7 @@ class Row:
 def compare(
     measure: str, setting: str, ours: str, peer: str, unit: str, times: dict[str, list[float]], gaps: dict[str, str]
 ) -> Row:
-    """The row of two among the contestants that were measured together."""
+    """The row for two of the contestants that were measured together."""
     for name in (ours, peer):
         if name in gaps:
             return Row(measure, setting, ours, peer, unit, gap=gaps[name])
@@ -52,11 +56,14 @@ def interleaved(
     steps: int = 1,
     progress: Progress = lambda _: None,
 ) -> dict[str, list[float]]:
-    """Seconds a step of each contestant, ``rounds`` of them, taken in turn so that whatever else the machine does hits all.
+    """Seconds per step of each contestant in each round, measured in turn so that other load hits all alike.
 
     Args:
-        steps: how many steps a call is.
-        block: so many seconds are measured at a time, by as many calls as that takes; None for one call, and none before it.
+        contestants: the calls, by name.
+        rounds: how often each is measured.
+        block: seconds per measurement, which repeats the call as often as that takes; None for one call without a warm-up.
+        steps: the number of steps in a call.
+        progress: called with the round.
     """
     calls = dict.fromkeys(contestants, 1)
     if block is not None:
@@ -66,7 +73,7 @@ def interleaved(
     times: dict[str, list[float]] = {name: [] for name in contestants}
     names = [*contestants]
     for number in range(rounds):
-        # From another one each round, since each finds the machine as the one before has left it.
+        # Start with another one in each round, because each run affects the next.
         for name in names[number % len(names) :] + names[: number % len(names)]:
             times[name].append(seconds(contestants[name], calls[name]) / steps)
         progress(f"round {number + 1} of {rounds}")
@@ -74,7 +81,7 @@ def interleaved(
 
 
 def seconds(call: Callable[[], object], count: int) -> float:
-    """Seconds a call takes, on average over ``count``."""
+    """Seconds per call, averaged over ``count`` calls."""
     start = perf_counter()
     for _ in range(count):
         call()

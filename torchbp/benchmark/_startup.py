@@ -1,4 +1,4 @@
-"""Time to import, and to the first step: each in a process of its own."""
+"""Measures the time to import and the time to the first step, each in a new process."""
 
 import subprocess
 import sys
@@ -34,10 +34,10 @@ IMPORTS = {"torchbp": "import torchbp", "torch": "import torch"}
 
 
 def startup_times(rounds: int, progress: Progress) -> list[Row]:
-    """Seconds that a new process takes, the interpreter's own start included."""
+    """Seconds of a new process, with the interpreter's start."""
     scripts = {**IMPORTS, **FIRST_STEPS}
     progress("startup")
-    _run("import torchbp.nn")  # from then on the files are in memory
+    _run("import torchbp.nn")  # read the files into memory
     calls = {name: partial(_run, script) for name, script in scripts.items()}
     times = interleaved(calls, rounds, None, progress=lambda done: progress(f"startup: {done}"))
     return [

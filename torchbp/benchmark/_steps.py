@@ -1,4 +1,4 @@
-"""One step, which is forward, cost, backward and update: the engines, PyTorch, and the matrix products alone."""
+"""Compares one step (forward, cost, backward, update) of the engines with PyTorch, and with the matrix products alone."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from torchbp.nn import BCEWithLogitsLoss, BPNetwork
 Steps = Callable[[], object]
 
 FUSED, AUTOGRAD, EAGER, COMPILED, PRODUCTS = "fused", "autograd", "torch.nn eager", "torch.compile", "matrix products"
-PER_LAYER = "a Function a layer"
+PER_LAYER = "one Function per layer"
 SETTINGS: list[tuple[list[int], int]] = [
     ([30, 16, 1], 32),
     ([784, 100, 10], 10),
@@ -22,13 +22,13 @@ SETTINGS: list[tuple[list[int], int]] = [
     ([1024, 1024, 1024, 1024, 16], 1024),
 ]
 LR = 0.1
-ROWS = 512  # of as many batches as they come to, which are in memory together: a call takes a step on each
+ROWS = 512  # rows of a call, which takes one step on each batch of them
 
 
 def step_times(
     settings: Sequence[tuple[list[int], int]], rounds: int, block: float, compiled: bool, progress: Progress
 ) -> list[Row]:
-    """Both engines against PyTorch's step, plain and compiled, against a Function for each layer, and against the products."""
+    """Both engines against PyTorch's step, eager and compiled, against one Function per layer, and against the products."""
     rows = []
     for sizes, batch in settings:
         setting = name_of(sizes, batch)
@@ -37,7 +37,7 @@ def step_times(
             progress(f"{setting}: torch.compile")
             try:
                 steps[COMPILED] = compiled_step(sizes, batch)
-            except Exception as error:  # whatever compiling raises: no compiler, an unsupported Python ...
+            except Exception as error:  # compiling may raise anything: no compiler, an unsupported Python ...
                 gaps[COMPILED] = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         else:
             gaps[COMPILED] = "left out"
@@ -51,19 +51,19 @@ def step_times(
 
 
 def name_of(sizes: Sequence[int], batch: int) -> str:
-    """``30-16-1, B 32``; three widths or more that are the same are one, ``1024x4-16``."""
+    """A setting's name, such as ``30-16-1, B 32``; three or more equal widths are joined, as in ``1024x4-16``."""
     runs = [[width, len([*same])] for width, same in groupby(sizes)]
     names = [f"{width}x{count}" if count > 2 else "-".join([str(width)] * count) for width, count in runs]
     return f"{'-'.join(names)}, B {batch}"
 
 
 def batches_of(batch: int) -> int:
-    """How many steps a call takes."""
+    """The number of steps in a call."""
     return max(1, ROWS // batch)
 
 
 def contestants(sizes: list[int], batch: int) -> dict[str, Steps]:
-    """Steps of each, on networks and batches of their own."""
+    """The steps of each contestant, each with its own network and batches."""
     return {
         FUSED: fused_step(sizes, batch),
         AUTOGRAD: autograd_step(sizes, batch),
@@ -81,13 +81,13 @@ def fused_step(sizes: list[int], batch: int) -> Steps:
 def autograd_step(sizes: list[int], batch: int) -> Steps:
     x, y = rows_of(sizes, batch)
     network = BPNetwork(sizes)
-    # The update is torch.optim.SGD's default one on a CPU, which foreach=False saves it from choosing anew at each step.
+    # foreach=False is SGD's default on a CPU; setting it saves the choice at each step.
     optimizer = torch.optim.SGD(network.parameters(), lr=LR, foreach=False)
     return steps_of(lambda x, y: network.cost(x, y)[0], optimizer, x.split(batch), y.split(batch))
 
 
 def per_layer_step(sizes: list[int], batch: int) -> Steps:
-    """torchbp's autograd Functions one by one, each a node of the graph."""
+    """torchbp's autograd Functions, one per layer and one for the cost."""
     x, y = rows_of(sizes, batch)
     network, cost = BPNetwork(sizes), BCEWithLogitsLoss()
     optimizer = torch.optim.SGD(network.parameters(), lr=LR, foreach=False)
@@ -102,7 +102,7 @@ def eager_step(sizes: list[int], batch: int) -> Steps:
 
 
 def compiled_step(sizes: list[int], batch: int) -> Steps:
-    """The eager one with network and cost compiled; raises what compiling raises."""
+    """The eager step with network and cost compiled; raises what compiling raises."""
     x, y = rows_of(sizes, batch)
     network, cost = plain_network(sizes), nn.BCEWithLogitsLoss()
     optimizer = torch.optim.SGD(network.parameters(), lr=LR)
@@ -115,7 +115,7 @@ def compiled_step(sizes: list[int], batch: int) -> Steps:
 
 
 def products(sizes: list[int], batch: int) -> Steps:
-    """Nothing but the products of 2.1 and 2.3, 3.2d, 3.2f and 3.2e, in memory that is there."""
+    """Only the matrix products of equations 2.1, 2.3, 3.2d, 3.2e and 3.2f, in preallocated memory."""
     operands: list[tuple[Tensor, Tensor, Tensor]] = []
     for layer, (n_in, n_out) in enumerate(pairwise(sizes)):
         a, W, dz = torch.rand(batch, n_in), torch.rand(n_out, n_in), torch.rand(batch, n_out)
@@ -131,7 +131,7 @@ def products(sizes: list[int], batch: int) -> Steps:
 
 
 def plain_network(sizes: Sequence[int]) -> nn.Sequential:
-    """Linear and Sigmoid in turn, the last Sigmoid left to the cost."""
+    """Linear and Sigmoid layers in turn; the cost has the last Sigmoid."""
     layers = [layer for n_in, n_out in pairwise(sizes) for layer in (nn.Linear(n_in, n_out), nn.Sigmoid())]
     return nn.Sequential(*layers[:-1])
 

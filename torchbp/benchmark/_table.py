@@ -1,4 +1,4 @@
-"""A CSV file's way to the first training step, beside polars' to one tensor: each in a process of its own, all imported."""
+"""Compares training's first step on a CSV file with Polars' reading it into a tensor, each in a new process, after imports."""
 
 import json
 import os
@@ -11,20 +11,20 @@ from time import perf_counter
 from torchbp.benchmark._rows import Progress, Row, compare
 from torchbp.benchmark._steps import FUSED
 
-COLUMNS = 27  # of numbers from N(0, 1), and a label
+COLUMNS = 27  # columns of numbers from N(0, 1), besides the label
 POLARS = "polars to_torch"
 PAGE = 4096  # bytes
 
 
 def table_times(quick: bool, rounds: int, threads: int, progress: Progress) -> list[Row]:
-    """Seconds from the file to the first step, and the bytes by which that raises the process's peak memory."""
+    """Seconds from the file to the first step, and the growth of the process's peak memory in bytes."""
     rows = 5_000 if quick else 1_000_000
     setting = f"CSV, {rows} x {COLUMNS + 1}"
     seconds: dict[str, list[float]] = {FUSED: [], POLARS: []}
     grown: dict[str, list[float]] = {FUSED: [], POLARS: []}
     with TemporaryDirectory() as folder:
         path = Path(folder) / "table.csv"
-        progress(f"{setting}: written")
+        progress(f"{setting}: writing")
         write_table(path, rows)
         for number in range(rounds):
             for name in (FUSED, POLARS):
@@ -33,12 +33,12 @@ def table_times(quick: bool, rounds: int, threads: int, progress: Progress) -> l
             progress(f"{setting}: round {number + 1} of {rounds}")
     return [
         compare("file to first step", setting, FUSED, POLARS, "s", seconds, {}),
-        compare("memory grown by that", setting, FUSED, POLARS, "B", grown, {}),
+        compare("peak memory growth", setting, FUSED, POLARS, "B", grown, {}),
     ]
 
 
 def write_table(path: Path, rows: int) -> None:
-    """A CSV file of so many rows: numbers, and the column ``label``, 0 or 1."""
+    """Write a CSV file with this number of rows: numbers, and a column ``label`` of 0 and 1."""
     import numpy as np
     import polars as pl
 
@@ -49,7 +49,7 @@ def write_table(path: Path, rows: int) -> None:
 
 
 def _measured(name: str, path: Path, threads: int) -> tuple[float, float]:
-    # Polars as it is by itself: torchbp.data tells it to hold little memory.
+    # Polars with its own defaults, without the memory settings of torchbp.data.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("POLARS_", "_RJEM_"))}
     environment["POLARS_MAX_THREADS"] = str(threads)
     command = [sys.executable, "-m", __name__, name, str(path)]
@@ -80,13 +80,13 @@ def _main(name: str, path: str) -> None:
 
     before, start = _peak(), perf_counter()
     read()
-    # A small table may stay below what importing took at its peak.
+    # A small table may not raise the peak, which importing reached.
     print(json.dumps([perf_counter() - start, max(_peak() - before, PAGE)]))
 
 
 def _peak() -> int:
     """The most bytes that this process has held."""
-    if sys.platform == "linux":  # where the other way begins with what the process held that has started this one
+    if sys.platform == "linux":  # getrusage would start from the parent process's memory
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
     import resource

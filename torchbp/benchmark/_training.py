@@ -1,4 +1,4 @@
-"""Whole training runs: torchbp's beside plain Lightning's and scikit-learn's, on the same rows, network, batch and epochs."""
+"""Compares whole training runs with plain Lightning's and scikit-learn's, with the same rows, network, batch and epochs."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,12 +19,12 @@ from torchbp.data.rows import Rows
 from torchbp.training import BPModule
 
 LR = 0.1
-WARM_UP = 1000  # rows, of an epoch before the ones that count
+WARM_UP = 1000  # rows of an epoch that is not measured
 LIGHTNING, SKLEARN = "plain Lightning", "MLPClassifier"
 
 
 def training_times(quick: bool, rounds: int, progress: Progress) -> list[Row]:
-    """Seconds an iteration of whole runs: breast_cancer, and 50,000 made-up rows of an image's size."""
+    """Seconds per step of whole runs: on breast_cancer, and on 50,000 random rows of an image's size."""
     generator = torch.Generator().manual_seed(0)
     images = 200 if quick else 50_000
     x = torch.rand(images, 784, generator=generator)
@@ -49,7 +49,7 @@ def _compared(
     }
     progress(setting)
     for run in runs.values() if epochs * len(x) > WARM_UP else ():
-        run(x[:WARM_UP], y[:WARM_UP], hidden, batch, 1)  # whatever happens only once
+        run(x[:WARM_UP], y[:WARM_UP], hidden, batch, 1)  # warm up
     whole = {name: partial(run, x, y, hidden, batch, epochs) for name, run in runs.items()}
     times = interleaved(whole, rounds, None, iterations, lambda done: progress(f"{setting}: {done}"))
     return [
@@ -66,7 +66,7 @@ def _breast_cancer() -> tuple[Tensor, Tensor]:
 
 
 class _Rows(RowsDataModule):
-    """Rows that are there, and trained on as they are; set once it is made, for Lightning copies every argument."""
+    """Given rows, all for training. They are set as attributes, because Lightning copies every argument."""
 
     name = "rows"
     x: Tensor
@@ -80,7 +80,7 @@ class _Rows(RowsDataModule):
 
 
 class _Plain(LightningModule):
-    """What one writes at first: Linear and Sigmoid, a cost, an optimizer."""
+    """The simplest LightningModule: Linear and Sigmoid layers, a cost, an optimizer."""
 
     def __init__(self, sizes: Sequence[int], lr: float) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class _Plain(LightningModule):
 
 
 def trainer(max_epochs: int | None = None, max_steps: int = -1) -> Trainer:
-    """One that trains and does nothing else."""
+    """A Trainer that only trains."""
     return Trainer(
         max_epochs=max_epochs,
         max_steps=max_steps,
@@ -112,7 +112,7 @@ def trainer(max_epochs: int | None = None, max_steps: int = -1) -> Trainer:
 
 def _torchbp(engine: str, x: Tensor, y: Tensor, hidden: Sequence[int], batch: int, epochs: int) -> None:
     task: Task = "multilabel" if y.shape[1] > 1 else "binary"
-    # Neither of the peers computes the training split's metrics.
+    # No metrics of the training split: the peers compute none.
     model = BPModule(x.shape[1], y.shape[1], hidden, task, lr=LR, engine=engine, train_metrics=False)  # type: ignore[arg-type]
     data = _Rows(batch)
     data.x, data.y, data.task = x, y, task

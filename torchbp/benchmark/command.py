@@ -1,4 +1,4 @@
-"""``torchbp benchmark``: measure, and print ratios first."""
+"""``torchbp benchmark``: measures, and prints the ratios peer / ours."""
 
 import json
 import os
@@ -22,20 +22,20 @@ PARTS = ("command", "step", "memory", "startup", "table", "training", "recurrent
 
 
 def run(args: Sequence[str]) -> int:
-    """Measure what is asked for and print it."""
+    """Measure the chosen parts and print the results; return the exit status."""
     parser = OneLineParser(
         "torchbp benchmark",
-        description="torchbp beside PyTorch, Lightning, scikit-learn and polars on this machine, in turn, each round's times\n"
-        "divided by one another. A full run takes some ten minutes.",
+        description="Compares torchbp with PyTorch, Lightning, scikit-learn and Polars on this machine. Each round measures\n"
+        "all in turn; a ratio is peer / ours. A full run takes about ten minutes.",
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--threads", type=int, default=1, help="how many each may use (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, help="threads for each (default: 1)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="the parts to measure; all by default")
     parser.add_argument("--rounds", type=int, help="how often each is measured (default: 25 for steps, 3 for whole runs)")
-    parser.add_argument("--quick", action="store_true", help="small sizes, few rounds: whether it works, not how fast it is")
-    parser.add_argument("--json", action="store_true", help="every row, for machines")
-    parser.add_argument("--plot", metavar="FILE.png", help="also draw step time against width and batch (needs matplotlib)")
+    parser.add_argument("--quick", action="store_true", help="small sizes and few rounds: to test the benchmark, not the speed")
+    parser.add_argument("--json", action="store_true", help="print all rows as JSON")
+    parser.add_argument("--plot", metavar="FILE.png", help="also plot step time over width and batch (needs matplotlib)")
     options = parser.parse_args(args)
     for name in ("threads", "rounds"):
         if (value := getattr(options, name)) is not None and value < 1:
@@ -105,7 +105,7 @@ def _measure(options: Any) -> "tuple[list[Row], Any]":
         if "table" in options.only:
             rows += table_times(quick, runs, options.threads, progress)
         if "training" in options.only:
-            # Lightning, which takes seconds to import.
+            # Imported here: Lightning takes seconds.
             from torchbp.benchmark._training import training_times
             from torchbp.training.command import be_quiet
 
@@ -125,7 +125,7 @@ def _set_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    # NumPy's and the started processes' too.
+    # For NumPy and for child processes, too.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
     from threadpoolctl import threadpool_limits
 
@@ -157,7 +157,7 @@ def _table(rows: "Sequence[Row]", threads: int) -> "Table":
         title=f"torchbp benchmark, {threads} thread{'s' if threads > 1 else ''}",
         caption="\n".join(
             [
-                f"ratio: the peer's by ours, above 1 is better; medians, of which half lie within {spread:.0%} or less.",
+                f"ratio: peer / ours, above 1 is better; median over rounds, interquartile range at most {spread:.0%} of it.",
                 *(f"no {peer}: {escape(gap)}" for peer, gap in gaps.items()),
             ]
         ),
@@ -183,7 +183,7 @@ def _table(rows: "Sequence[Row]", threads: int) -> "Table":
 
 
 def _text(value: float | None, unit: str) -> str:
-    """Three digits, with the unit's prefix."""
+    """A value in three digits with its unit, such as ``1.25 ms``."""
     assert value is not None
     scales = ((1e-6, "µs"), (1e-3, "ms"), (1.0, "s")) if unit == "s" else ((1.0, "B"), (2.0**10, "KiB"), (2.0**20, "MiB"))
     scale, name = next(((s, n) for s, n in reversed(scales) if value >= s), scales[0])
