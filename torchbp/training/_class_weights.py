@@ -1,4 +1,4 @@
-"""Weights of the classes in the cross-entropy."""
+"""Weights of the classes in the cross-entropy, and the checks of these settings."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,20 @@ import torch
 from torch import Tensor
 
 from torchbp.data.rows import Rows, targets
+from torchbp.outputs import OUTPUTS, Output
+
+
+def refuse_class_weight(class_weight: Sequence[float] | str | None, label_smoothing: float, output: Output) -> None:
+    """Refuse weights of classes and label smoothing that do not fit the output.
+
+    Raises:
+        ValueError: an output other than softmax with cross-entropy has one of them, or ``label_smoothing`` is outside [0, 1).
+    """
+    if output is not OUTPUTS["cross_entropy", "softmax"] and (class_weight is not None or label_smoothing):
+        name, value = ("class_weight", class_weight) if class_weight is not None else ("label_smoothing", label_smoothing)
+        raise ValueError(f"{name} is {value}; it is for softmax outputs, here they are {output.name}")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1")
 
 
 def weight_of_each(name: str, weight: float | Sequence[float] | str | None, num_outputs: int) -> Tensor | None:

@@ -153,6 +153,28 @@ def _forget_other_files(state: dict[str, Any], folder: Path) -> None:
         state.update(best_k_models={}, kth_best_model_path="")
 
 
+def refuse_other_network(checkpoint: Mapping[str, Any], own: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint of another network.
+
+    Args:
+        checkpoint: the checkpoint.
+        own: the network's hyperparameters.
+        state: the network's state_dict.
+
+    Raises:
+        ValueError: a hyperparameter or the shape of a tensor differs.
+    """
+    saved = checkpoint.get("hyper_parameters", {})
+    for name in ("num_features", "hidden_sizes", "num_outputs", "task", "networks", "sequences"):
+        if name in saved and saved[name] != own[name]:
+            raise ValueError(f"the checkpoint is of another network: its {name} is {saved[name]}, here it is {own[name]}")
+    shapes, own_shapes = ({name: tuple(t.shape) for name, t in s.items()} for s in (checkpoint["state_dict"], state))
+    for name in {**own_shapes, **shapes}:
+        shape, wanted = shapes.get(name), own_shapes.get(name)
+        if shape != wanted:
+            raise ValueError(f"the checkpoint is of another network: its {name} has shape {shape}, here it is {wanted}")
+
+
 def refuse_other_schedule(states: list[dict[str, Any]], scheduler: Any) -> None:
     """Refuse states of another scheduler than ``scheduler``.
 

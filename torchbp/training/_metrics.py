@@ -119,6 +119,39 @@ class SplitMetrics(MetricCollection):
         return [name] if size == 1 else [f"{metric}_{target}/{split}" for target in self.targets]
 
 
+def for_metrics(task: str, prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Predictions and targets (N, num_outputs) in the form that torchmetrics takes for the task."""
+    if task == "multiclass":
+        return prediction, y.argmax(1)
+    if task == "regression":
+        return prediction.squeeze(1), y.squeeze(1)
+    # A target may be a probability: round it to a class.
+    y = (y > 0.5).long()
+    return (prediction.squeeze(1), y.squeeze(1)) if task == "binary" else (prediction, y)
+
+
+def scores_of(task: str, prediction: Tensor, y: Tensor, threshold: float, targets: Sequence[str]) -> dict[str, float]:
+    """The metrics of predictions and targets (N, num_outputs) in this process alone, by name.
+
+    Args:
+        task: the task.
+        prediction, y: the predictions and the targets.
+        threshold: for ``binary``, predict the positive class above this probability.
+        targets: the names of the targets.
+    """
+    metrics = metrics_of(task, y.shape[1], "test", threshold)
+    metrics.targets = targets
+    for metric in metrics.values():
+        metric.distributed_available_fn = _alone  # sync_on_compute can be set only in the constructor
+    metrics.update(*for_metrics(task, prediction, y))
+    values: Any = metrics.compute()
+    return {name.removesuffix("/test"): value.item() for name, value in values.items()}
+
+
+def _alone() -> bool:
+    return False
+
+
 def metrics_of(task: str, num_outputs: int, split: str, threshold: float = 0.5) -> SplitMetrics:
     """Accuracy, F1, AUROC and average precision for classes; MAE, MSE and R² for regression.
 

@@ -17,30 +17,24 @@ from torchbp import equations as eq
 from torchbp.blocks import automatic_steps
 from torchbp.data.rows import targets
 from torchbp.nn import Standardize
-from torchbp.outputs import OUTPUTS, output_for
+from torchbp.outputs import output_for
 from torchbp.recurrence import told
 from torchbp.tasks import Task, check_task
 from torchbp.training._budget import Budget, sees_costs_alone
-from torchbp.training._class_weights import balanced_classes, balanced_positives, weight_of_each
+from torchbp.training._class_weights import balanced_classes, balanced_positives, refuse_class_weight, weight_of_each
+from torchbp.training._contents import refuse_other_network
+from torchbp.training._engines import optimizer_obstacle, refuse_engine, refuse_obstacle, step_watcher, trainer_obstacle
 from torchbp.training._ensemble import bootstrap, cost_of_mean, refuse_networks
 from torchbp.training._epoch_metrics import EpochRows
 from torchbp.training._evaluation import Collected
 from torchbp.training._finite import where_not_finite
-from torchbp.training._fused import (
-    FusedEngine,
-    optimizer_obstacle,
-    refuse_obstacle,
-    step_watcher,
-    trainer_obstacle,
-    updates_ahead,
-)
+from torchbp.training._fused import FusedEngine, updates_ahead
 from torchbp.training._in_time import network_of, refuse_bptt_steps, step_by_parts
 from torchbp.training._lr import find_lr, refuse_lr
-from torchbp.training._metrics import SplitMetrics, metrics_of
-from torchbp.training._schedule import refuse_failing
+from torchbp.training._metrics import SplitMetrics, for_metrics, metrics_of, scores_of
+from torchbp.training._schedule import refuse_failing, refuse_lr_of
 from torchbp.training._threshold import DEFAULT, best_threshold, refuse_threshold
 
-ENGINES = ("autograd", "fused")  # auto chooses between these
 MAX_LAYERS = 1000  # hidden layers
 
 
@@ -151,25 +145,11 @@ class BPModule(LightningModule):
                 raise ValueError(f"{option} is {limit}; it must be a finite number above 0")
         if pos_weight is not None:
             entry.check_pos_weight()
-        of_classes = entry is OUTPUTS["cross_entropy", "softmax"]
-        if not of_classes and (class_weight is not None or label_smoothing):
-            name, value = ("class_weight", class_weight) if class_weight is not None else ("label_smoothing", label_smoothing)
-            raise ValueError(f"{name} is {value}; it is for softmax outputs, here they are {entry.name}")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1")
+        refuse_class_weight(class_weight, label_smoothing, entry)
         refuse_threshold(threshold, task)
         refuse_bptt_steps(bptt_steps, sequences, bidirectional)
-        if engine not in ("auto", *ENGINES, "compiled"):
-            raise ValueError(f"engine is {engine!r}; it must be one of auto, {', '.join(ENGINES)}, compiled")
-        if steps_per_execution is not None and (engine == "autograd" or steps_per_execution < 1):
-            raise ValueError(
-                f"steps_per_execution is {steps_per_execution}; it must be 1 or more, with another engine than autograd"
-            )
-        if cuda_graph and engine in ("autograd", "compiled"):
-            raise ValueError(f"cuda_graph is for engine: fused only, here engine is {engine}")
+        refuse_engine(engine, steps_per_execution, cuda_graph, sequences)
         refuse_networks(networks, bootstrap, engine, cuda_graph, sequences)
-        if sequences is not None and (cuda_graph or engine == "compiled"):
-            raise ValueError(f"{'cuda_graph' if cuda_graph else 'engine: compiled'} is for rows; here sequences is {sequences}")
         if lr_scheduler_interval not in ("epoch", "step"):
             raise ValueError(f"lr_scheduler_interval is {lr_scheduler_interval!r}; it must be 'epoch' or 'step'")
         hidden_sizes = list(hidden_sizes)
@@ -250,8 +230,9 @@ class BPModule(LightningModule):
         if stage == "fit":
             if self.threshold_rule and not getattr(data, "has_validation", True):
                 raise ValueError(f"threshold is {self.threshold_rule}; it is chosen on validation rows, and there are none")
-            self._trained = EpochRows("train", self.split_metrics("train") if self.train_metrics else None, self._for_metrics)
-            self._validated = EpochRows("val", self.split_metrics("val"), self._for_metrics)
+            convert = partial(for_metrics, self.task)
+            self._trained = EpochRows("train", self.split_metrics("train") if self.train_metrics else None, convert)
+            self._validated = EpochRows("val", self.split_metrics("val"), convert)
             self._to_choose_by = Collected().to(self.device) if self.threshold_rule else None
             self.observed = True
             # One process reads the training split for all.
@@ -459,23 +440,13 @@ class BPModule(LightningModule):
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         super().lr_scheduler_step(scheduler, metric)
-        for group in scheduler.optimizer.param_groups:
-            if not 0 <= group["lr"] < inf:
-                name = type(scheduler).__name__
-                raise ValueError(f"lr_scheduler {name} sets the learning rate to {group['lr']:g}; it must be finite, 0 or more")
+        refuse_lr_of(scheduler)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved, own = checkpoint.get("hyper_parameters", {}), self.hparams
-        for name in ("num_features", "hidden_sizes", "num_outputs", "task", "networks", "sequences"):
-            if name in saved and saved[name] != own[name]:
-                raise ValueError(f"the checkpoint is of another network: its {name} is {saved[name]}, here it is {own[name]}")
+        refuse_other_network(checkpoint, self.hparams, self.state_dict())
+        saved = checkpoint.get("hyper_parameters", {})
         if self.lr == "auto" and "lr" in saved:  # a resumed run keeps the rate that it has found
             self.lr = self.hparams["lr"] = saved["lr"]
-        shapes, own_shapes = ({n: tuple(t.shape) for n, t in s.items()} for s in (checkpoint["state_dict"], self.state_dict()))
-        for name in {**own_shapes, **shapes}:
-            shape, wanted = shapes.get(name), own_shapes.get(name)
-            if shape != wanted:
-                raise ValueError(f"the checkpoint is of another network: its {name} has shape {shape}, here it is {wanted}")
 
     def threshold_of(self, checkpoint: dict[str, Any]) -> float:
         """The threshold in a checkpoint of this run."""
@@ -505,13 +476,7 @@ class BPModule(LightningModule):
             threshold: replaces the module's own.
         """
         threshold = self.threshold if threshold is None else threshold
-        metrics = metrics_of(self.task, self.hparams["num_outputs"], "test", threshold)
-        metrics.targets = self.split_metrics("test").targets
-        for metric in metrics.values():
-            metric.distributed_available_fn = _alone  # sync_on_compute can be set only in the constructor
-        metrics.update(*self._for_metrics(prediction, y))
-        values: Any = metrics.compute()
-        return {name.removesuffix("/test"): value.item() for name, value in values.items()}
+        return scores_of(self.task, prediction, y, threshold, self.split_metrics("test").targets)
 
     def not_finite(self, cost: float, step: int, x: Tensor) -> FloatingPointError:
         """The error for a batch ``x`` whose cost is not finite. The parameters must be those before the step."""
@@ -527,7 +492,7 @@ class BPModule(LightningModule):
         prediction, y = told(prediction, y)
         rows: Any = float(len(y))  # with an integer, Lightning would round the mean over processes to an integer
         self.log(f"cost/{split}", cost, on_step=False, on_epoch=True, prog_bar=True, batch_size=rows, sync_dist=True)
-        self.split_metrics(split).update(*self._for_metrics(prediction, y))
+        self.split_metrics(split).update(*for_metrics(self.task, prediction, y))
 
     def _log_metrics(self, split: str) -> None:
         """Log the metrics that are defined for the rows of :meth:`_log`."""
@@ -538,20 +503,6 @@ class BPModule(LightningModule):
     def _publish(self, rows: EpochRows) -> None:
         with self.budget.spending() if self.budget and self.observed else nullcontext():
             rows.publish(self.trainer)
-
-    def _for_metrics(self, prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions and targets in the form that torchmetrics takes for this task."""
-        if self.task == "multiclass":
-            return prediction, y.argmax(1)
-        if self.task == "regression":
-            return prediction.squeeze(1), y.squeeze(1)
-        # A target may be a probability: round it to a class.
-        y = (y > 0.5).long()
-        return (prediction.squeeze(1), y.squeeze(1)) if self.task == "binary" else (prediction, y)
-
-
-def _alone() -> bool:
-    return False
 
 
 def _parts(batch: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor | None]:

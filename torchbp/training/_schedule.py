@@ -1,4 +1,4 @@
-"""Tests a scheduler of the learning rate before training."""
+"""Refuses schedulers of the learning rate that fail, before and during training."""
 
 import inspect
 import math
@@ -30,6 +30,20 @@ def refuse_failing(make: Callable[[Any], Any], lr: float) -> None:
         scheduler.step(*([0.0] if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) else []))
     except Exception as error:
         raise ValueError(f"{name} cannot be used: {error}") from None
-    after = optimizer.param_groups[0]["lr"]
-    if not 0 <= after < math.inf:
-        raise ValueError(f"{name} sets the learning rate to {after:g}; it must be a finite number, 0 or more")
+    refuse_lr_of(scheduler, name)
+
+
+def refuse_lr_of(scheduler: Any, name: str | None = None) -> None:
+    """Refuse a learning rate that a scheduler has set.
+
+    Args:
+        scheduler: the scheduler.
+        name: its name in the message; None for that of its class.
+
+    Raises:
+        ValueError: the learning rate is negative, infinite or NaN.
+    """
+    for group in scheduler.optimizer.param_groups:
+        if not 0 <= group["lr"] < math.inf:
+            name = name or f"lr_scheduler {type(scheduler).__name__}"
+            raise ValueError(f"{name} sets the learning rate to {group['lr']:g}; it must be a finite number, 0 or more")

@@ -21,9 +21,9 @@ from torchbp.training._budget import Budget
 from torchbp.training._choices import ShowChoices, defaults_in_words
 from torchbp.training._command_line import CommandLine
 from torchbp.training._curves import ActivationCurves
+from torchbp.training._engines import refuse_precision
 from torchbp.training._events import naming_events
 from torchbp.training._folder import SaveConfig, only_if_trained, run_folder
-from torchbp.training._fused import refuse_precision
 from torchbp.training._lightning import copies_this_process
 from torchbp.training._limits import refuse_limits
 from torchbp.training._module import BPModule
