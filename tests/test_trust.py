@@ -158,7 +158,7 @@ def test_rows_trained_on_are_counted_in_a_file_that_was_saved_anew(capsys: pytes
 
 def test_a_part_of_many_rows_stands_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     write("t.csv", 4000)
-    monkeypatch.setattr("torchbp.data._tabular.REMEMBERED", 400)
+    monkeypatch.setattr("torchbp.data._fingerprints.REMEMBERED", 400)
     data = TabularDataModule("t.csv", "total", ignore=["large", "kind"], val_size=0.2, test_size=0.2)
     state = data.state_dict() or (data.rows, data.state_dict())[1]
     again = TabularDataModule("t.csv", "total", ignore=["large", "kind"], val_size=0, test_size=0)

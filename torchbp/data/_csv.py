@@ -66,6 +66,15 @@ class Dialect:
         if between is not None and (len(between) != 1 or not between.isascii() or between in '"\r\n'):
             raise ValueError(f"separator is {between!r}; it must be one ASCII character, not a quote or a line break; or tab")
 
+    def decimal_of(self, values: pl.Series, file: "CsvFile | None") -> Mark | None:
+        """The decimal mark of a column's texts, none missing; None if they are not numbers as people write them.
+
+        Args:
+            values: the texts.
+            file: the file, whose own mark is preferred; None for a Parquet file.
+        """
+        return decimal_of(values, (self.decimal,) if self.decimal else MARKS, file.decimal if file else ".")
+
     def separator_in(self, path: Path) -> str:
         """The character between two values of a file."""
         return TAB.get(self.separator or "", self.separator) or ("\t" if path.suffix.lower() == ".tsv" else ",")

@@ -14,7 +14,6 @@ from torchbp.data._long_tables import Forecast, channels_of, grouped
 from torchbp.data._sequence_files import Filling, Sequences, read_npz, read_ts
 from torchbp.data._table import SUFFIXES as TABLES
 from torchbp.data._table import Table, read, refuse_unknown
-from torchbp.data._written import MARKS, decimal_of
 from torchbp.data.values import clean, counted, listed
 
 SUFFIXES = (".npz", ".ts", *TABLES)
@@ -139,8 +138,7 @@ class Reader:
             if name not in known:
                 values = clean(table.column(name), self.null_values)
                 if values.dtype == pl.String and name not in (self.series, self.time):
-                    allowed = (self.dialect.decimal,) if self.dialect.decimal else MARKS
-                    mark = decimal_of(values.drop_nulls(), allowed, table.file.decimal if table.file else ".")
+                    mark = self.dialect.decimal_of(values.drop_nulls(), table.file)
                     values = values if mark is None else clean(values, self.null_values, mark)
                 if name == self.time and values.dtype.is_float():  # write 1709 as in the file, not 1709.0
                     whole = values.cast(pl.Int64, strict=False)

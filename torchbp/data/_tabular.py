@@ -1,10 +1,9 @@
 """The data module of tables from CSV and Parquet files."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -20,22 +19,21 @@ from torchbp.data._cache import Cache
 from torchbp.data._columns import CoarseError, Column, ColumnType, Dates, Missing, fit_column
 from torchbp.data._csv import Dialect
 from torchbp.data._file import FileDataModule
+from torchbp.data._fingerprints import Fingerprints, as_digits, fingerprints, from_digits, seen_among
 from torchbp.data._leak import SAMPLE, warn_of_leaks
 from torchbp.data._schema import Schema
 from torchbp.data._split import PARTS, draw_split, parts_named, sizes_drawn
 from torchbp.data._table import Table, TableInMemory, read, refuse_unknown, stream
 from torchbp.data._target import MissingTarget, RareClasses, Target, fit_target
 from torchbp.data._threads import num_threads
-from torchbp.data._written import MARKS, Mark, decimal_of
+from torchbp.data._written import Mark
 from torchbp.data.base import BatchSize, Split
-from torchbp.data.rows import Rows, fingerprints, where, with_target
+from torchbp.data.rows import Rows, where, with_target
 from torchbp.data.values import clean, listed
 from torchbp.tasks import Task
 
 NULL_VALUES = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "?")
 GIB = 2**30
-REMEMBERED = 2**15  # most fingerprints of training rows in a checkpoint: the lowest, which are a random sample
-Fingerprints = Annotated[str, "16 hexadecimal digits for each row", re.compile(r"([0-9a-f]{16})*").fullmatch]
 DROPPED = 255  # the part of rows that are in no split
 
 
@@ -283,13 +281,9 @@ class TabularDataModule(FileDataModule):
         """A column's cleaned values; before the schema is fitted, adds the column's decimal mark to ``decimals``."""
         values = table.column(name)
         if self._schema is None and values.dtype == pl.String and self.types.get(name) in (None, "numeric"):
-            known = clean(values, self._null_values).drop_nulls()
-            if (
-                decimal := decimal_of(
-                    known, (self.dialect.decimal,) if self.dialect.decimal else MARKS, table.file.decimal if table.file else "."
-                )
-            ) is not None:
-                decimals[name] = decimal
+            mark = self.dialect.decimal_of(clean(values, self._null_values).drop_nulls(), table.file)
+            if mark is not None:
+                decimals[name] = mark
         return clean(values, self._null_values, decimals.get(name))
 
     def _to_train_on(self, table: Table, dropped: pl.Series | None) -> pl.Series:
@@ -373,7 +367,7 @@ class TabularDataModule(FileDataModule):
             return {}
         if self._trained_on is None:
             rows = [fingerprints(self.split_rows("train")), *([] if self._trained_before is None else [self._trained_before])]
-            self._trained_on = torch.cat(rows).unique()[:REMEMBERED].numpy().astype("<i8").tobytes().hex()
+            self._trained_on = as_digits(torch.cat(rows))
         return {**self._schema.state_dict(), "trained_on": self._trained_on}
 
     def seen_in_training(self, name: Split) -> tuple[int, int] | None:
@@ -383,12 +377,9 @@ class TabularDataModule(FileDataModule):
             That number, and the number of rows that were compared: all of them, or a sample if there were more than 32,768
             different training rows. None if no checkpoint was loaded.
         """
-        if self._trained_before is None or not len(self._trained_before):
+        if self._trained_before is None:
             return None
-        rows = fingerprints(self.split_rows(name))
-        if len(self._trained_before) == REMEMBERED:
-            rows = rows[rows <= self._trained_before[-1]]
-        return int(torch.isin(rows, self._trained_before).sum()), len(rows)
+        return seen_among(self.split_rows(name), self._trained_before)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Use the encoding of the run that saved this state; it overrides settings such as ``types`` and ``missing``.
@@ -413,9 +404,7 @@ class TabularDataModule(FileDataModule):
         if schema != self._schema:
             self._rows, self._parts, self._others = None, {}, {}
             self._schema, self._null_values = schema, schema.null_values
-        self._trained_before = self._trained_on = None
-        if trained_on:
-            self._trained_before = torch.from_numpy(np.frombuffer(bytes.fromhex(trained_on), "<i8").astype(np.int64))
+        self._trained_before, self._trained_on = from_digits(trained_on) if trained_on else None, None
 
     def schema_table(self) -> RichTable:
         """The columns, their types and the training rows' values, as a table for rich to print."""

@@ -151,25 +151,3 @@ def near(n: int, generator: torch.Generator) -> Tensor:
     for window in order.split(WINDOW):
         window.copy_(window[torch.randperm(len(window), generator=generator)])
     return order
-
-
-def fingerprints(rows: Rows) -> Tensor:
-    """A hash of each row's content, (N) int64, the same for equal x and y on every machine.
-
-    It is a sum of the values' bits, each multiplied by an odd number for its column, mixed as in SplitMix64. Two different rows
-    have the same hash with a probability of about 2**-63.
-    """
-    width = sum(shape[1] for shape in rows.shapes)
-    odd = _mixed(np.arange(1, width + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)) | np.uint64(1)
-    parts = [np.empty(0, np.uint64)]
-    for chunk in rows.chunks():
-        values = np.column_stack([tensor.cpu().numpy() for tensor in chunk]) + np.float32(0)  # -0.0 is 0.0
-        bits = _mixed(values.view(np.uint32).astype(np.uint64) + odd)
-        parts.append(_mixed((bits * odd).sum(1, dtype=np.uint64)))
-    return torch.from_numpy(np.concatenate(parts).view(np.int64))
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
