@@ -48,8 +48,8 @@ def fit(engine: Any, kind: type[BPModule] = BPModule, lr: Any = 0.5, **trainer: 
         ({"gradient_clip_val": 0.01}, None),
         ({"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}, "gradient_clip_algorithm is value"),
         ({"callbacks": [GradientAccumulationScheduler({0: 2})]}, "GradientAccumulationScheduler is {0: 2}"),
-        ({"callbacks": [EachStep()]}, "EachStep is told of every step"),
-        ({"callbacks": [LambdaCallback(on_train_batch_end=lambda *_: None)]}, "LambdaCallback is told of every step"),
+        ({"callbacks": [EachStep()]}, "EachStep has a hook for every step"),
+        ({"callbacks": [LambdaCallback(on_train_batch_end=lambda *_: None)]}, "LambdaCallback has a hook for every step"),
         ({"kind": OtherOptimizer}, "momentum is 0.9"),
         ({"kind": OtherOptimizer, "lr": "auto"}, "momentum is 0.9"),  # whose loader is made before its optimizer
     ],

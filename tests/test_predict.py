@@ -351,7 +351,7 @@ def test_what_a_configuration_has_otherwise_than_the_checkpoint_is_said_and_not_
     shown, said = capsys.readouterr()
     assert shown == expected.out
     assert said == expected.err + (
-        "torchbp: of the configuration, these are not taken: missing refuse (the checkpoint's is impute), seed 5 (the "
+        "torchbp: of the configuration, these are not used: missing refuse (the checkpoint's is impute), seed 5 (the "
         "checkpoint's is 0), hidden_sizes [3] (the checkpoint's is [16])\n"
     )
 

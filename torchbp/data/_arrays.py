@@ -21,7 +21,7 @@ from torchbp.data.values import counted, listed
 from torchbp.tasks import Task, check_task
 
 SUFFIXES = (".npz", ".npy")
-FEW = 1000  # most distinct integers of y that are taken for classes
+FEW = 1000  # maximum distinct integers of y that are taken for classes
 
 
 class ArrayDataModule(RowsDataModule):

@@ -123,7 +123,7 @@ class CsvFile:
         that begin with a 0, are String. With a decimal comma, only integers are numbers: 1.234 may be 1234.
         """
         rows = self._scan(infer_schema=False, null_values=self.null_values, truncate_ragged_lines=True, n_rows=INFERRED)
-        with self._saying_encoding():
+        with self._naming_encoding():
             head = rows.collect().select(pl.all().str.strip_chars())
         if self._decimal is None:
             preferred: Mark = "," if self.separator == ";" else "."
@@ -155,7 +155,7 @@ class CsvFile:
         rows = self._scan(infer_schema=False, **options)
         try:
             gaps = False  # in the last column: a row that is too short has one
-            with self._saying_encoding():
+            with self._naming_encoding():
                 for part in without_blank_end(rows.collect_batches(chunk_size=ROWS), blank_lines_at_end(self._text)):
                     gaps = gaps or part.get_column(self.names[-1]).null_count() > 0
                     yield part.rechunk()  # it has a dozen chunks, which slow down each reader
@@ -202,7 +202,7 @@ class CsvFile:
                     raise ValueError(f"{self.path} has {len(row)} values in row {number} and names {columns}{hint}")
 
     @contextmanager
-    def _saying_encoding(self) -> Iterator[None]:
+    def _naming_encoding(self) -> Iterator[None]:
         """If the text is not UTF-8, say in which row, and which option sets the encoding."""
         try:
             yield

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchbp.data.rows import Rows
 
-REMEMBERED = 2**15  # most fingerprints of training rows in a checkpoint: the lowest, which are a random sample
+REMEMBERED = 2**15  # maximum fingerprints of training rows in a checkpoint: the lowest, which are a random sample
 Fingerprints = Annotated[str, "16 hexadecimal digits for each row", re.compile(r"([0-9a-f]{16})*").fullmatch]
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from torchbp.data._columns import Column
 from torchbp.tasks import Task
 
-SAMPLE = 2000  # most rows to look at
+SAMPLE = 2000  # maximum rows to look at
 FEWEST = 30  # with fewer rows, a column may fit the target by chance
-ALL_BUT = 0.999  # least share of rows classified right, and least rank correlation
+ALL_BUT = 0.999  # minimum share of rows classified right, and minimum rank correlation
 FEWEST_OTHERS = 5  # with fewer rows outside the most frequent class, a column may separate them by chance
-OF_OTHERS = 0.1  # most mistakes / rows outside the most frequent class
+OF_OTHERS = 0.1  # maximum mistakes / rows outside the most frequent class
 
 
 def warn_of_leaks(x: Tensor, y: Tensor, task: Task, columns: Sequence[Column]) -> None:

@@ -184,7 +184,13 @@ class Forecast:
         return list(targets) if self.horizon == 1 else [f"{name}+{step}" for name in targets for step in steps]
 
     def sequences(
-        self, column: Columns, time: str | None, targets: Sequence[str], channels: Sequence[str], filling: Filling, told: bool
+        self,
+        column: Columns,
+        time: str | None,
+        targets: Sequence[str],
+        channels: Sequence[str],
+        filling: Filling,
+        with_targets: bool,
     ) -> Sequences:
         """The windows of a table's rows; without ``window``, each of train, val and test is one sequence.
 
@@ -194,7 +200,7 @@ class Forecast:
             column, time, channels: as for :func:`grouped`.
             targets: the columns to forecast.
             filling: how to handle missing values, as for :meth:`Sequences.fill`.
-            told: whether targets are wanted; without them there are windows up to the end of the series.
+            with_targets: whether targets are wanted; without them there are windows up to the end of the series.
 
         Raises:
             ValueError: the series is too short, or a value is missing; a row has no time, or two rows have the same.
@@ -207,10 +213,10 @@ class Forecast:
         series.fill(filling)
         x, y = series.x[0][:, : len(channels)], series.x[0][:, [names.index(name) for name in targets]]
         at = pl.Series("last_row", order + 1) if time is None else column(time).gather(order)
-        ahead, seen = self.horizon if told else 0, self.window or 1
+        ahead, seen = self.horizon if with_targets else 0, self.window or 1
         if length < seen + ahead:
             raise ValueError(f"the series has {length} steps; a window of {seen} and a horizon of {ahead} take {seen + ahead}")
-        cut = told and any(self.sizes)
+        cut = with_targets and any(self.sizes)
         stretches = self.stretches(length) if cut else [(0, length)]
         firsts, parts, lengths = np.empty(0, int), np.empty(0, int), np.empty(0, int)
         for part, (start, end) in enumerate(stretches):
@@ -226,7 +232,7 @@ class Forecast:
         last = rows if self.window is None else firsts + self.window - 1  # the targets come after these
         keys = at.gather(last).to_frame()
         found = Sequences(padded(x[rows], lengths), lengths, list(channels), {}, self.window is None, keys)
-        if told:
+        if with_targets:
             next = np.stack([y[last + step] for step in range(1, self.horizon + 1)], 2).reshape(len(last), -1)
             found.targets = {name: pl.Series(name, next[:, number]) for number, name in enumerate(self.names(targets))}
         found.parts = parts if cut else None

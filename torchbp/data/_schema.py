@@ -27,9 +27,9 @@ from torchbp.data.progress import progress
 from torchbp.data.rows import Mapped, Rows
 from torchbp.data.values import clean, counted, label, listed
 
-SHOWN = 50  # most columns, or classes, in a printed table
+SHOWN = 50  # maximum columns, or classes, in a printed table
 
-AT_ONCE = 2**24  # most values of x and y that are encoded together
+AT_ONCE = 2**24  # maximum values of x and y that are encoded together
 
 
 def with_first(parts: Iterator[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:

@@ -75,12 +75,12 @@ class Reader:
             if clash := [name for name in self.targets if name in names]:
                 raise ValueError(f"column {clash[0]!r} is the target; it cannot be in {what} too")
 
-    def read(self, path: Path, told: bool, each: bool | None, channels: list[str] | None) -> Sequences:
+    def read(self, path: Path, with_targets: bool, each: bool | None, channels: list[str] | None) -> Sequences:
         """The sequences of a file that :meth:`check` allows, with their targets if they are wanted.
 
         Args:
             path: the file.
-            told: whether targets are wanted.
+            with_targets: whether targets are wanted.
             each: whether each step has a target, or each sequence; None to infer it from the file.
             channels: the network's channels; None if there is no network yet.
 
@@ -91,29 +91,29 @@ class Reader:
         """
         suffix = path.suffix.lower()
         if suffix == ".npz":
-            found = read_npz(path, self.arrays, each, told)
+            found = read_npz(path, self.arrays, each, with_targets)
         elif suffix == ".ts":
             if each:
                 raise ValueError(f"sequences is each; {path} has a target for each sequence, not for each step")
             found = read_ts(path)
         else:
-            found = self._read_table(path, told, each, channels)
+            found = self._read_table(path, with_targets, each, channels)
         if channels is not None and len(found.channels) != len(channels):
             some = counted(len(found.channels), "channel", "channels")
             raise ValueError(f"{path} has {some}; the network takes {len(channels)}")
         found.fill(self.gaps)
-        if told:
+        if with_targets:
             if not found.targets:
                 raise ValueError(f"{path} has no targets; without them one can only predict")
             found.targets = {name: clean(values, self.null_values) for name, values in found.targets.items()}
             found.refuse_gaps()
         return found
 
-    def _read_table(self, path: Path, told: bool, each: bool | None, channels: list[str] | None) -> Sequences:
+    def _read_table(self, path: Path, with_targets: bool, each: bool | None, channels: list[str] | None) -> Sequences:
         exact = [*self.targets, *([self.series] if self.series else [])]
         table = read(path, self.dialect, self.null_values, exact, [], inf, Cache(Path()))  # always in memory
         channels = channels or self.channels or (self.targets if self.forecast else None)
-        targets = self.targets if told or self.forecast else []
+        targets = self.targets if with_targets or self.forecast else []
         wanted = [*targets, *(name for name in (self.series, self.time) if name), *(channels or ())]
         refuse_unknown(path, wanted, [*table.schema])
         column = self._columns(table)
@@ -124,7 +124,7 @@ class Reader:
                 some = f": {listed(left_out)} are not numbers" if left_out else ""
                 raise ValueError(f"{path} has no column of numbers besides target, series and time{some}")
         if self.forecast:
-            found = self.forecast.sequences(column, self.time, targets, channels, self.gaps, told)
+            found = self.forecast.sequences(column, self.time, targets, channels, self.gaps, with_targets)
         else:
             found = grouped(column, str(self.series), self.time, targets, channels, each)
         found.left_out = left_out

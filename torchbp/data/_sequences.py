@@ -25,7 +25,7 @@ from torchbp.data.rows import Rows
 from torchbp.data.values import counted, far, listed
 from torchbp.tasks import Task
 
-MOST = 10**5  # most steps of a window or a horizon: a stranger's checkpoint may contain any number
+MOST = 10**5  # maximum steps of a window or a horizon: a stranger's checkpoint may contain any number
 
 
 @dataclass
@@ -217,15 +217,15 @@ class SequenceDataModule(FileDataModule):
         units = ("sequence", "sequences") if self._forecast is None or found.each else ("window", "windows")
         many = counted(len(found.lengths), *units)
         channels = counted(len(found.channels), "channel", "channels")
-        told = f"{self.path}: {self.task}, {many} of {lengths}, {channels}: {', '.join(found.channels[:20])}"
-        told += f" and {len(found.channels) - 20} more" * (len(found.channels) > 20)
-        return told + (f"; not used, because they are not numbers: {', '.join(found.left_out)}" if found.left_out else "")
+        line = f"{self.path}: {self.task}, {many} of {lengths}, {channels}: {', '.join(found.channels[:20])}"
+        line += f" and {len(found.channels) - 20} more" * (len(found.channels) > 20)
+        return line + (f"; not used, because they are not numbers: {', '.join(found.left_out)}" if found.left_out else "")
 
-    def _read(self, path: Path, told: bool) -> Sequences:
-        """A file's sequences; with ``told``, their targets too."""
+    def _read(self, path: Path, with_targets: bool) -> Sequences:
+        """A file's sequences; with ``with_targets``, their targets too."""
         places, channels = (self._layout.sequences, self._layout.channels) if self._layout else (self._given, None)
-        found = self._reader.read(path, told, None if places is None else places == "each", channels)
-        if self._layout and told:
+        found = self._reader.read(path, with_targets, None if places is None else places == "each", channels)
+        if self._layout and with_targets:
             names = self._layout.target.names
             if len(found.targets) != len(names):
                 some = counted(len(found.targets), "target", "targets")

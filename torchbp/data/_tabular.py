@@ -205,7 +205,7 @@ class TabularDataModule(FileDataModule):
         if (self._schema.target.missing if self._schema else self.missing_target) == "drop":
             dropped = pl.Series(np.logical_or.reduce([values.is_null().to_numpy() for values in targets.values()]))
         # A split by seed is stratified over all rows, so each class has training rows.
-        train = self._to_train_on(table, dropped)
+        train = self._training_rows(table, dropped)
         target = self._schema.target if self._schema else self._fit_target(targets, train)
         if target.classes and target.drops:
             dropped = pl.Series(target.codes(targets) < 0)
@@ -286,7 +286,7 @@ class TabularDataModule(FileDataModule):
                 decimals[name] = mark
         return clean(values, self._null_values, decimals.get(name))
 
-    def _to_train_on(self, table: Table, dropped: pl.Series | None) -> pl.Series:
+    def _training_rows(self, table: Table, dropped: pl.Series | None) -> pl.Series:
         """Whether each row is a training row; all kept rows are, before the split is drawn."""
         part_of = torch.zeros(len(table)) if self._part_of is None else self._part_of
         train = pl.Series((part_of == 0).numpy())
@@ -294,7 +294,7 @@ class TabularDataModule(FileDataModule):
 
     def _fit_target(self, targets: Mapping[str, pl.Series], train: pl.Series) -> Target:
         fewest = 1 if self.split else 1 + (self.val_size > 0) + (self.test_size > 0)
-        fewest = self._told[1] if self._told else fewest
+        fewest = self._given_split[1] if self._given_split else fewest
         return fit_target(
             targets, self.targets, self._given_task, train, self.positive, self.missing_target, self.rare_classes, fewest
         )
@@ -302,8 +302,8 @@ class TabularDataModule(FileDataModule):
     def _draw(self, target: Target, targets: Mapping[str, pl.Series], dropped: pl.Series | None) -> Tensor | None:
         """Each row's part, as :meth:`part_of` returns it, drawn by the seed."""
         length = len(targets[self.targets[0]])
-        if self._told:
-            return None if self._told[0] is None else self._told[0].clone()
+        if self._given_split:
+            return None if self._given_split[0] is None else self._given_split[0].clone()
         if self.val_size == self.test_size == 0:  # each split is the whole set, or another file
             return torch.zeros(length, dtype=torch.uint8) if any(self.other_paths.values()) else None
         codes = target.codes(targets) if target.classes else np.zeros(length, np.uint8)
@@ -319,13 +319,13 @@ class TabularDataModule(FileDataModule):
 
     def _fitted(self, table: Table, target: Target, decimals: dict[str, Mark], dropped: pl.Series | None) -> Rows:
         """Fit the schema to the training rows; return all rows, encoded."""
-        train = self._to_train_on(table, dropped)
+        train = self._training_rows(table, dropped)
         columns = self._fit(table, train, decimals, dropped)
         self._schema = Schema(target, columns, self._null_values, dict(sorted(decimals.items())))
         rows = self._schema.rows(table, self.memory * GIB, self._cache)
         self._schema.unseen.clear()  # held-out rows of the same file: no warning
-        to_train_on = rows.part(train.arg_true().to_torch())
-        x, y = to_train_on.take(to_train_on.order(torch.Generator().manual_seed(0))[:SAMPLE])
+        training = rows.part(train.arg_true().to_torch())
+        x, y = training.take(training.order(torch.Generator().manual_seed(0))[:SAMPLE])
         rank_zero_only(warn_of_leaks)(x, y, target.task, self._schema.columns)
         return rows
 

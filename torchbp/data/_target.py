@@ -31,7 +31,7 @@ from torchbp.data.values import (
 )
 from torchbp.tasks import Task
 
-FEW_INTEGERS, FEW_TEXTS = 20, 1000  # most distinct values that are taken for classes
+FEW_INTEGERS, FEW_TEXTS = 20, 1000  # maximum distinct values that are taken for classes
 OTHER = "other"
 
 MissingTarget = Literal["refuse", "drop"]

@@ -6,8 +6,8 @@ from typing import Literal
 
 import polars as pl
 
-SAMPLE = 1000  # most texts to look at
-HALF, MOST = 0.5, 0.9  # least share of values that are numbers, or dates
+SAMPLE = 1000  # maximum texts to look at
+HALF, MOST = 0.5, 0.9  # minimum share of values that are numbers, or dates
 DAY = 86_400_000_000  # microseconds
 
 CURRENCY = r"(?:[A-Z]{0,2}\p{Sc}|USD|EUR|GBP|CHF|JPY)"

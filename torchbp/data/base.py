@@ -21,7 +21,7 @@ BatchSize = int | Literal["full"]
 Places = Literal["last", "each"]
 Split = Literal["train", "val", "test", "predict"]
 
-EVALUATION_ROWS = 8192  # least rows per batch to validate, test or predict: small batches take longer
+EVALUATION_ROWS = 8192  # minimum rows per batch to validate, test or predict: small batches take longer
 
 
 class RowsDataModule(LightningDataModule):
@@ -73,7 +73,7 @@ class RowsDataModule(LightningDataModule):
         self.hparams.setdefault("_class_path", f"{package}.{type(self).__qualname__}")
         self._rows: Rows | None = None
         self._parts: dict[str, Rows] = {}
-        self._told: tuple[Tensor | None, int] | None = None  # the arguments of with_parts
+        self._given_split: tuple[Tensor | None, int] | None = None  # the arguments of with_parts
 
     @classmethod
     def saved_arguments(cls, saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class RowsDataModule(LightningDataModule):
             fewest: a class with fewer rows is rare.
         """
         data = copy.copy(self)
-        data._parts, data._told = {}, (part_of, fewest)
+        data._parts, data._given_split = {}, (part_of, fewest)
         return data
 
     # A subclass sets these.
@@ -149,8 +149,8 @@ class RowsDataModule(LightningDataModule):
 
     def part_of(self) -> Tensor | None:
         """Each row's part, (N): 0 for train, 1 for val, 2 for test; None if every split is the whole set."""
-        if self._told:
-            return self._told[0]
+        if self._given_split:
+            return self._given_split[0]
         if self.val_size == self.test_size == 0:
             return None
         return draw_split(classes_of(self.rows, self.task), (self.val_size, self.test_size), self.seed, self.class_names)

@@ -64,7 +64,7 @@ class CommandLine(LightningCLI):
         command, arguments: the subcommand, and the whole command line.
         checkpoint: the checkpoint that the command line names.
         notes: lines for standard error, printed after the settings are accepted.
-        says_defaults: whether the defaults for tables are in use.
+        uses_table_defaults: whether the defaults for tables are in use.
         another_file: the data's file, if the checkpoint was trained on another file.
         run: where a new run is written: logs, name and version.
         trained_data, trained_arguments: the checkpoint's data module, and its settings that the user does not override.
@@ -76,7 +76,7 @@ class CommandLine(LightningCLI):
         self.command, self.arguments = args[0], args
         self.checkpoint: dict[str, Any] | None = None
         self.notes: list[str] = []
-        self.says_defaults = False
+        self.uses_table_defaults = False
         self.another_file: str | None = None
         self.run: tuple[Path, str, str | None] | None = None
         self.trained_data: type[LightningDataModule] | None = None
@@ -164,7 +164,7 @@ class CommandLine(LightningCLI):
             defaults = kind_by_default(args)
             if defaults and args[0] == "fit" and not said.config:
                 defaults += table_options()
-                self.says_defaults = True
+                self.uses_table_defaults = True
             self.config = parser.parse_args([args[0], *defaults, *args[1:]])
             if path := self.config[self.config.subcommand].get("ckpt_path"):  # a configuration has it
                 self.parse_arguments(parser, [*args, "--ckpt_path", path])
@@ -189,7 +189,7 @@ class CommandLine(LightningCLI):
             parser.error(f"{said.ckpt_path} does not say where its data are; say --data.path FILE")
         self.another_file = another_file(self.checkpoint, arguments.get("path"))
         if self.another_file and args[0] != "predict" and not WHOLE.keys() & asked(self.arguments, "data"):
-            self._mind_another_file(arguments)
+            self._use_whole_file(arguments)
 
     def _take_from_checkpoint(self, said: Namespace) -> None:
         """If the data module is the checkpoint's, take its arguments from training where the user gives no others.
@@ -205,7 +205,7 @@ class CommandLine(LightningCLI):
             self.trained_data = kind
             self.trained_arguments = {name: value for name, value in saved.items() if name not in given}
 
-    def _mind_another_file(self, arguments: Namespace) -> None:
+    def _use_whole_file(self, arguments: Namespace) -> None:
         """Validate or test all rows of a file that was not trained on; for ``fit``, split them anew."""
         if self.command == "fit":
             self.notes.append(f"{self.another_file} is not the file that was trained on; its rows are split anew")
@@ -233,7 +233,7 @@ class CommandLine(LightningCLI):
             raise ValueError(f"threshold is {said}; a rule is for fit only, for {self.command} it must be a number")
         return saved
 
-    def _say_what_is_not_taken(self, checkpoint: dict[str, Any]) -> None:
+    def _note_settings_not_used(self, checkpoint: dict[str, Any]) -> None:
         """Where a configuration differs from the checkpoint, take the checkpoint's settings, and say so."""
         config, other = self.config[self.command], []
         if self.trained_data:
@@ -251,7 +251,7 @@ class CommandLine(LightningCLI):
             if value not in (None, trained[name]) and (self.command == "fit" or name in NETWORK):
                 other.append(f"{name} {value} (the checkpoint's is {trained[name]})")
         if other:
-            self.notes.append(f"of the configuration, these are not taken: {printable(', '.join(other))}")
+            self.notes.append(f"of the configuration, these are not used: {printable(', '.join(other))}")
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would parse the checkpoint's hyperparameters. Here the checkpoint's settings override a configuration's, and
@@ -259,7 +259,7 @@ class CommandLine(LightningCLI):
         if self.checkpoint is None or "subcommand" not in self.config:
             return
         self._refuse_settled()
-        self._say_what_is_not_taken(self.checkpoint)
+        self._note_settings_not_used(self.checkpoint)
         saved = model_arguments(self.checkpoint)
         for name in asked(self.arguments, "model") & saved.keys() - FREE:
             refuse_other(name, self.config[self.command].model.get(name), saved[name])

@@ -11,7 +11,7 @@ VANISHED = 1e-3  # norm of δ / norm of the last layer's δ
 RISEN = 1.5  # cost / cost at the start
 STUCK = 0.99  # cost / cost at the start
 EPOCHS, STEPS = 3, 30  # the cost must have moved after these
-CHANGED = 0.01  # least relative change of W over a run that learns
+CHANGED = 0.01  # minimum relative change of W over a run that learns
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def step_watcher(trainer: Trainer) -> str | None:
             continue  # they handle blocks of steps
         for hook in STEP_HOOKS:
             if getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook):
-                return f"{_kind(callback)} is told of every step"
+                return f"{_kind(callback)} has a hook for every step"
     return None
 
 

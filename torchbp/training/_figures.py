@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 BINS = 10
 POINTS = 500  # kept of each curve, evenly spaced
-DRAWN = 10  # most targets, and most curves with a legend; a confusion matrix of up to twice as many classes has numbers
-COLUMNS = 20  # most columns in the picture of importances
+DRAWN = 10  # maximum targets, and curves with a legend; a confusion matrix of up to twice as many classes has numbers
+COLUMNS = 20  # maximum columns in the picture of importances
 
 
 @dataclass

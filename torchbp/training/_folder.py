@@ -104,7 +104,7 @@ class SaveConfig(SaveConfigCallback):
             partial.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-class _Begun(Callback):
+class _TrainingBegun(Callback):
     """Notes that training has begun, and removes callbacks that are then finished: calling each takes a microsecond per hook.
 
     Args:
@@ -137,7 +137,7 @@ def only_if_trained(
     """
     new: list[Path] = []
     failed: Path | None = None
-    begun = _Begun(at_start)
+    begun = _TrainingBegun(at_start)
     if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
         folder = Path(trainer.logger.log_dir)
         new = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from torchbp._text import digits, printable
 
-SHOWN = 30  # most classes or targets in a terminal
-WIDE = 12  # most classes for a confusion matrix in a terminal
+SHOWN = 30  # maximum classes or targets in a terminal
+WIDE = 12  # maximum classes for a confusion matrix in a terminal
 PAIRS = 10  # pairs of confused classes that are shown instead of a wider matrix
 NONE = "–"
 

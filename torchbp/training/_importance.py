@@ -48,7 +48,7 @@ def importances(
     most = max(VALUES // (REPEATS * math.prod(shape[1:]) * len(groups)), 100)
     index = torch.linspace(0, len(rows) - 1, min(len(rows), most)).long()
     x, y = rows.take(index)
-    start = _judged(module, x, y)
+    start = _cost_and_score(module, x, y)
     generator = torch.Generator().manual_seed(seed)
     found = []
     for name, first, end in groups:
@@ -57,7 +57,7 @@ def importances(
         own = column[there]
         for _ in range(REPEATS):
             column[there] = own[torch.randperm(len(own), generator=generator).to(own.device)]
-            cost, score = _judged(module, x, y)
+            cost, score = _cost_and_score(module, x, y)
             changes.append((cost - start[0], start[1] - score))
         column[there] = own
         mean, deviation = (f(torch.tensor(changes, dtype=torch.float64), 0) for f in (torch.mean, _deviation))
@@ -77,7 +77,7 @@ def _groups(schema: Any, width: int) -> list[tuple[str, int, int]]:
     return groups
 
 
-def _judged(module: "BPModule", x: Tensor, y: Tensor) -> tuple[float, float]:
+def _cost_and_score(module: "BPModule", x: Tensor, y: Tensor) -> tuple[float, float]:
     """The mean cost and the leading metric: R² for ``regression``, else accuracy."""
     outcome = evaluate(module, Rows(x, y))
     assert outcome.cost is not None

@@ -163,7 +163,7 @@ class BPModule(LightningModule):
         self.lr, self.lr_factor, self.lr_was_found = lr, lr_factor, False
         self.threshold_rule = threshold if isinstance(threshold, str) else None
         self.threshold = DEFAULT if threshold is None or isinstance(threshold, str) else threshold
-        self._to_choose_by: Collected | None = None  # predictions of the validation rows, in fit
+        self._threshold_rows: Collected | None = None  # predictions of the validation rows, in fit
         self.entry, self.label_smoothing = entry, label_smoothing
         self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
         self.steps_per_execution, self.cuda_graph = steps_per_execution, cuda_graph
@@ -200,12 +200,12 @@ class BPModule(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         # The first hook of a run: Lightning's own errors come later and do not mention the engine.
         self.engine = self.hparams["engine"]
-        self._take_fused_unless(trainer_obstacle(self.trainer, self.engine, not (self.hparams["networks"] or self.cuda_graph)))
+        self._choose_engine(trainer_obstacle(self.trainer, self.engine, not (self.hparams["networks"] or self.cuda_graph)))
         if self.hparams["engine"] == "auto":
-            self._take_fused_unless(step_watcher(self.trainer))
+            self._choose_engine(step_watcher(self.trainer))
         return []
 
-    def _take_fused_unless(self, obstacle: str | None) -> None:
+    def _choose_engine(self, obstacle: str | None) -> None:
         """Choose the fused engine, or autograd if there is an obstacle; a choice of autograd is final.
 
         Raises:
@@ -233,7 +233,7 @@ class BPModule(LightningModule):
             convert = partial(for_metrics, self.task)
             self._trained = EpochRows("train", self.split_metrics("train") if self.train_metrics else None, convert)
             self._validated = EpochRows("val", self.split_metrics("val"), convert)
-            self._to_choose_by = Collected().to(self.device) if self.threshold_rule else None
+            self._threshold_rows = Collected().to(self.device) if self.threshold_rule else None
             self.observed = True
             # One process reads the training split for all.
             if self.trainer.is_global_zero:
@@ -290,7 +290,7 @@ class BPModule(LightningModule):
         return cost, prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
     def on_train_start(self) -> None:
-        self._take_fused_unless(optimizer_obstacle(self))  # only now: a checkpoint may have changed the optimizer's state
+        self._choose_engine(optimizer_obstacle(self))  # only now: a checkpoint may have changed the optimizer's state
         self._fused = None if self.engine == "autograd" else FusedEngine(self)
         if self.hparams["bootstrap"]:
             bootstrap(self.trainer.train_dataloader, self.hparams["networks"])
@@ -397,14 +397,14 @@ class BPModule(LightningModule):
             self._log("val", cost, prediction, batch[1])
             return prediction
         self._validated.add(cost.item(), prediction, batch[1])
-        if self._to_choose_by is not None:
-            self._to_choose_by.update(prediction, batch[1])
+        if self._threshold_rows is not None:
+            self._threshold_rows.update(prediction, batch[1])
         return None
 
     def on_validation_epoch_end(self) -> None:
-        if self._to_choose_by is not None and self.threshold_rule:
-            prediction, y = self._to_choose_by.rows(1)
-            self._to_choose_by.reset()
+        if self._threshold_rows is not None and self.threshold_rule:
+            prediction, y = self._threshold_rows.rows(1)
+            self._threshold_rows.reset()
             self.threshold = best_threshold(prediction[:, 0], y[:, 0], self.threshold_rule)
         if self.trainer.sanity_checking:
             self._validated.forget()

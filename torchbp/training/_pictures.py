@@ -14,9 +14,9 @@ from torchbp.data import RowsDataModule
 from torchbp.training._budget import Budget
 
 SIDE = 200  # pixels of the boundary's picture
-POINTS = 512  # most rows of the training split that are drawn into it
-UNITS = 64  # most units whose weights are drawn
-TILE = 32  # least pixels of one unit's weights
+POINTS = 512  # maximum rows of the training split that are drawn into it
+UNITS = 64  # maximum units whose weights are drawn
+TILE = 32  # minimum pixels of one unit's weights
 COLOURS = np.array(
     [
         *((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189)),

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from torchbp.training._module import BPModule
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
-QUICK = 10**9  # most weights × rows, about a second's work, for a summary after Ctrl-C
-DRAWN = 64  # most classes for which TensorBoard gets a picture of the confusion matrix
+QUICK = 10**9  # maximum weights × rows, about a second's work, for a summary after Ctrl-C
+DRAWN = 64  # maximum classes for which TensorBoard gets a picture of the confusion matrix
 
 Shown = Sequence[Grid | str]
 
@@ -76,9 +76,9 @@ def announced(module: "BPModule", data: RowsDataModule) -> Shown:
     y = torch.cat([*targets(parts[judged])])
     scores = module.scores(baseline.of(Outcome(y, y)).prediction, y, 0.5)
     # Errors of several targets have different units.
-    told = ("accuracy", "f1", "r2", "mae") if len(names) == 1 or module.task != "regression" else ("r2",)
-    said = "".join(f", {name} {digits(score)}" for name, score in scores.items() if name in told)
-    return [grid, f"baseline: {baseline.name}{said} on {_words(judged)}"]
+    shown = ("accuracy", "f1", "r2", "mae") if len(names) == 1 or module.task != "regression" else ("r2",)
+    scored = "".join(f", {name} {digits(score)}" for name, score in scores.items() if name in shown)
+    return [grid, f"baseline: {baseline.name}{scored} on {_words(judged)}"]
 
 
 def _words(split: str) -> str:

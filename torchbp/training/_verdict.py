@@ -6,9 +6,9 @@ from math import isfinite, sqrt
 
 from torchbp._text import digits
 
-FEW = 5  # least epochs to see a trend
-FALLING = 0.01  # least relative fall of the cost over the last tenth of the run, to call it falling
-RISEN = 0.05  # least relative rise above the lowest cost, to call it risen
+FEW = 5  # minimum epochs to see a trend
+FALLING = 0.01  # minimum relative fall of the cost over the last tenth of the run, to call it falling
+RISEN = 0.05  # minimum relative rise above the lowest cost, to call it risen
 
 
 @dataclass

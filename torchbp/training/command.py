@@ -163,17 +163,17 @@ class BPCLI(CommandLine):
     def before_validate(self) -> None:
         if isinstance(self.datamodule, torchbp.data.RowsDataModule) and not len(self.datamodule.split_rows("val")):
             raise ValueError("no row is held out for validation; train with --data.val_size above 0, or validate another file")
-        self._say_what_was_trained_on("val")
-        self._say_threshold()
+        self._note_rows_seen_in_training("val")
+        self._note_threshold()
 
     def before_test(self) -> None:
-        self._say_what_was_trained_on("test")
-        self._say_threshold()
+        self._note_rows_seen_in_training("test")
+        self._note_threshold()
 
     def before_predict(self) -> None:
-        self._say_threshold()
+        self._note_threshold()
 
-    def _say_threshold(self) -> None:
+    def _note_threshold(self) -> None:
         module: Any = self.model
         if module.task != "binary" or module.threshold == DEFAULT:
             return
@@ -190,10 +190,10 @@ class BPCLI(CommandLine):
         if isinstance(self.datamodule, torchbp.data.RowsDataModule):
             for part in ("train", "val", "test"):
                 self.datamodule.split_rows(part)
-        self._say_what_was_trained_on("val", "test")
+        self._note_rows_seen_in_training("val", "test")
         if self.trainer.is_global_zero and isinstance(self.datamodule, torchbp.data.TabularDataModule):
             Console().print(self.datamodule.schema_table())
-            if self.says_defaults:
+            if self.uses_table_defaults:
                 print(defaults_in_words(self.model.hparams, self.trainer.max_epochs, self.config["fit"]["patience"]))
         if self.trainer.is_global_zero and isinstance(self.datamodule, torchbp.data.SequenceDataModule):
             print(printable(self.datamodule.in_words()))
@@ -232,7 +232,7 @@ class BPCLI(CommandLine):
             write_report(report, results)
             print(f"report: {printable(report)}", flush=True)
 
-    def _say_what_was_trained_on(self, *parts: str) -> None:
+    def _note_rows_seen_in_training(self, *parts: str) -> None:
         """If the data are another file, say how many of its rows are equal to rows that were trained on."""
         if not self.another_file or not isinstance(self.datamodule, torchbp.data.TabularDataModule):
             return
@@ -246,12 +246,12 @@ class BPCLI(CommandLine):
                 )
 
     def after_test(self) -> None:
-        self._say_undefined("test")
+        self._show_undefined("test")
 
     def after_validate(self) -> None:
-        self._say_undefined("val")
+        self._show_undefined("val")
 
-    def _say_undefined(self, split: str) -> None:
+    def _show_undefined(self, split: str) -> None:
         """Say which metrics are undefined for the rows, and why."""
         module: BPModule = self.model
         metrics = module.split_metrics(split)
