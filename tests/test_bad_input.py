@@ -8,7 +8,7 @@ from bad_files import each
 CASES = [
     # calls
     ("train", 2, "'train' is no command; the commands are fit, validate, test, predict, cross-validate"),
-    ("fit", 2, "fit needs data; say --data.path FILE --data.target COLUMN, or --config FILE"),
+    ("fit", 2, "fit needs data; set --data.path FILE --data.target COLUMN, or --config FILE"),
     ("fit --data.path good.csv", 2, "target is null, or is not there; say --data.target COLUMN"),
     ("CSV good.csv --data.target null", 2, "target is null, or is not there; say --data.target COLUMN"),
     ("fit --data good.csv", 2, "data is good.csv; it must be ArrayDataModule, BuiltinDataModule, SequenceDataModule, Tab"),
@@ -35,8 +35,8 @@ CASES = [
     ("XOR --output o.csv", 2, "unrecognized arguments: --output o.csv"),
     ("XOR --data.path good.csv", 2, "Option 'path' is not accepted"),
     ("XOR --data.name iris", 2, "name is iris; it must be one of 'xor', 'moons', 'sines', 'breast_cancer', 'digits'"),
-    ("predict", 2, "predict needs a trained network; say --ckpt_path PATH, or best or last"),
-    ("test --data.path good.csv", 2, "test needs a trained network; say --ckpt_path PATH, or best or last"),
+    ("predict", 2, "predict needs a trained network; set --ckpt_path PATH, or best or last"),
+    ("test --data.path good.csv", 2, "test needs a trained network; set --ckpt_path PATH, or best or last"),
     ("test --ckpt_path last", 1, "logs holds no last checkpoint; train first with torchbp fit, or give a path"),
     # configurations
     ("fit --config none.yaml", 2, "none.yaml"),
@@ -134,7 +134,7 @@ CASES = [
     # arrays
     ("NPZ gone.npz", 1, "the data file gone.npz does not exist"),
     ("NPZ good.csv", 1, "good.csv has the extension '.csv'; it must be one of .npz, .npy"),
-    ("fit --data.path good.npz", 1, "good.npz holds arrays; say --data ArrayDataModule for rows or pictures, --data Sequence"),
+    ("fit --data.path good.npz", 1, "good.npz holds arrays; set --data ArrayDataModule for rows or pictures, --data Sequence"),
     ("NPZ junk.npz", 1, "junk.npz cannot be read as NPZ: it holds no array; Python objects are not loaded"),
     ("NPZ half.npz", 1, "half.npz cannot be read as NPZ: File is not a zip file"),
     ("NPZ flipped.npz", 1, "flipped.npz cannot be read as NPZ: Bad CRC-32 for file 'x.npy'"),

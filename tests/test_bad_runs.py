@@ -124,12 +124,12 @@ CASES = [
     (
         "test --ckpt_path foreign.ckpt",
         1,
-        "foreign.ckpt is no checkpoint of torchbp; one has a state_dict with input_scaling.mean",
+        "foreign.ckpt is not a checkpoint of torchbp; one has a state_dict with input_scaling.mean",
     ),
     (
         "test --ckpt_path loops.ckpt --data.path good.csv",
         1,
-        "loops.ckpt is no checkpoint of torchbp; its loops is 3; it must be as torchbp saves it",
+        "loops.ckpt is not a checkpoint of torchbp; its loops is 3; it must be as torchbp saves it",
     ),
     ("test --ckpt_path nan.ckpt", 1, "nan.ckpt is damaged: its network.layers.0.bias holds "),
     ("fit --ckpt_path nan.ckpt", 1, "nan.ckpt is damaged: its network.layers.0.bias holds "),
@@ -140,7 +140,7 @@ CASES = [
         1,
         "the checkpoint has no optimizer_states; it can be used to test, predict and export",
     ),
-    ("fit --ckpt_path network.ckpt", 2, "network.ckpt does not say what data it was trained on; say --data.path FILE, or"),
+    ("fit --ckpt_path network.ckpt", 2, "network.ckpt does not name the data it was trained on; set --data.path FILE, or"),
     ("test --ckpt_path sizes.ckpt", 1, "the checkpoint is damaged: its hidden_sizes is 'many'; it must be a list of"),
     (
         "test --ckpt_path more.ckpt --data.path good.csv",
@@ -161,9 +161,9 @@ CASES = [
         1,
         "the checkpoint's state of the columns is {'a': 1}; it must be as torchbp saves it",
     ),
-    ("test --ckpt_path table.ckpt", 2, "table.ckpt does not say where its data are; say --data.path FILE"),
-    ("fit --ckpt_path arrays.ckpt", 2, "arrays.ckpt does not say where its data are; say --data.path FILE"),
-    ("test --ckpt_path class.ckpt", 2, "class.ckpt does not say what data it was trained on; say --data.path FILE, or --data"),
+    ("test --ckpt_path table.ckpt", 2, "table.ckpt does not hold the path of its data; set --data.path FILE"),
+    ("fit --ckpt_path arrays.ckpt", 2, "arrays.ckpt does not hold the path of its data; set --data.path FILE"),
+    ("test --ckpt_path class.ckpt", 2, "class.ckpt does not name the data it was trained on; set --data.path FILE, or --data"),
     (f"test --config {CONFIGS / 'moons.yaml'} --ckpt_path arrays.ckpt", 1, "its num_features is 3, here it is 2"),
     ("XOR --ckpt_path xor.ckpt --model.hidden_sizes '[7]'", 1, "hidden_sizes is [7]; a checkpoint keeps its settings"),
     (

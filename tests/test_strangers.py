@@ -159,7 +159,7 @@ def test_paths_and_caches_are_said_on_the_command_line(good: dict[str, Any], cap
     assert call(capfd, "test", "--ckpt_path", "evil.ckpt", *TABLE)[0] == 0
     assert not Path("stolen").exists()
     status, said = call(capfd, "validate", "--ckpt_path", "evil.ckpt")
-    assert (status, said) == (2, "torchbp: error: evil.ckpt does not say where its data are; say --data.path FILE\n")
+    assert (status, said) == (2, "torchbp: error: evil.ckpt does not hold the path of its data; set --data.path FILE\n")
 
 
 def deflated(good: dict[str, Any]) -> None:

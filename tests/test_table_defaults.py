@@ -32,7 +32,7 @@ def fit(*options: str) -> tuple[dict, BPModule]:
 def test_a_table_alone_has_the_defaults_and_options_stand_before_them(capsys: pytest.CaptureFixture[str]) -> None:
     config, module = fit("--trainer.max_epochs", "2", "--model.hidden_sizes", "[8, 4]")
     said = capsys.readouterr().out
-    assert "hidden_sizes [8, 4] of tanh, inputs within 5 deviations, at most 2 epochs, patience 20" in said
+    assert "hidden_sizes [8, 4] of tanh, inputs clipped at 5 deviations, at most 2 epochs, patience 20" in said
     assert (config["patience"], config["trainer"]["max_epochs"], config["model"]["activation"]) == (20, 2, "tanh")
     assert module.hparams["hidden_sizes"] == [8, 4]
     assert [type(layer).__name__ for layer in module.network.layers] == ["ActivatedLinear", "ActivatedLinear", "Linear"]

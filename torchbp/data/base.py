@@ -95,7 +95,7 @@ class RowsDataModule(LightningDataModule):
         arguments.pop("weights_only", None)  # always true
         checkpoint = read_plain(checkpoint_path)
         if not isinstance(checkpoint, dict) or not isinstance(saved := checkpoint.get("datamodule_hyper_parameters"), dict):
-            raise ValueError(f"{checkpoint_path} has no settings of the data that it was trained on")
+            raise ValueError(f"{checkpoint_path} does not name the data it was trained on")
         data = cls(**{**cls.saved_arguments(saved), **arguments})
         if state := checkpoint.get(cls.__qualname__):
             data.load_state_dict(state)

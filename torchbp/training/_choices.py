@@ -20,7 +20,7 @@ class ShowChoices(Callback):
             print(f"engine {module.engine}" + (f", because {module.obstacle}" if module.obstacle else ""), flush=True)
         if module.lr_was_found:
             share = "" if module.lr_factor == 1 else f"{module.lr_factor:g} times that "
-            print(f"lr {module.lr:.3g}, {share}from the curvature of the cost (--model.lr sets another)", flush=True)
+            print(f"lr {module.lr:.3g}, {share}from the curvature of the cost (to change it: --model.lr)", flush=True)
 
 
 def defaults_in_words(settings: Mapping[str, Any], epochs: int | None, patience: int | None) -> str:
@@ -31,8 +31,8 @@ def defaults_in_words(settings: Mapping[str, Any], epochs: int | None, patience:
         epochs: ``max_epochs``.
         patience: epochs without improvement after which the run stops; None for no limit.
     """
-    said = [f"hidden_sizes {settings['hidden_sizes']} of {settings['activation']}"]
-    said += [f"inputs within {settings['clip']:g} deviations"] if settings["clip"] else []
-    said += [f"at most {epochs} epochs", *([f"patience {patience}"] if patience else [])]
-    options = "--model.hidden_sizes, --model.activation, --model.clip, --trainer.max_epochs and --patience set others"
-    return f"{', '.join(said)} ({options})"
+    parts = [f"hidden_sizes {settings['hidden_sizes']} of {settings['activation']}"]
+    parts += [f"inputs clipped at {settings['clip']:g} deviations"] if settings["clip"] else []
+    parts += [f"at most {epochs} epochs", *([f"patience {patience}"] if patience else [])]
+    options = "to change them: --model.hidden_sizes, --model.activation, --model.clip, --trainer.max_epochs, --patience"
+    return f"{', '.join(parts)} ({options})"

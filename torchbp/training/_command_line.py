@@ -145,9 +145,9 @@ class CommandLine(LightningCLI):
         import_named_activations(args)
         said = given(args)
         refuse_file_as_class(parser, said.data)
-        untrained = f"{args[0]} needs a trained network; say --ckpt_path PATH, or best or last for a run's in {LOGS}"
+        untrained = f"{args[0]} needs a trained network; set --ckpt_path PATH, or best or last for a run's in {LOGS}"
         if args[0] == "fit" and not (said.path or said.data or said.ckpt_path or said.config or said.help):
-            parser.error("fit needs data; say --data.path FILE --data.target COLUMN, or --config FILE")
+            parser.error("fit needs data; set --data.path FILE --data.target COLUMN, or --config FILE")
         if not (args[0] == "fit" or said.ckpt_path or said.config or said.help):
             parser.error(untrained)
         if said.ckpt_path in ("best", "last"):
@@ -180,13 +180,13 @@ class CommandLine(LightningCLI):
         if own:
             self.notes.append(f"the {'settings' if args[0] == 'fit' else 'data settings'} are those of {own}")
         elif not (defaults or said.data or said.config or said.help):
-            parser.error(f"{said.ckpt_path} does not say what data it was trained on; say --data.path FILE, or --data")
+            parser.error(f"{said.ckpt_path} does not name the data it was trained on; set --data.path FILE, or --data")
         self.config = parser.parse_args([args[0], *begun, *args[1:]])
         if kind and not said.help:
             self._take_from_checkpoint(parser.parse_args([args[0], *defaults, *args[1:]], defaults=False)[args[0]].data)
         arguments = self.config[self.command].data.get("init_args", Namespace())
         if any(value == STAND_IN and name not in self.trained_arguments for name, value in arguments.items()):
-            parser.error(f"{said.ckpt_path} does not say where its data are; say --data.path FILE")
+            parser.error(f"{said.ckpt_path} does not hold the path of its data; set --data.path FILE")
         self.another_file = another_file(self.checkpoint, arguments.get("path"))
         if self.another_file and args[0] != "predict" and not WHOLE.keys() & asked(self.arguments, "data"):
             self._use_whole_file(arguments)

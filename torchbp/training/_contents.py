@@ -79,7 +79,7 @@ def refuse_contents(path: str | Path, checkpoint: Any) -> None:
     """
     for part, entry in NEEDED.items():
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(part), dict) or entry not in checkpoint[part]:
-            raise ValueError(f"{path} is no checkpoint of torchbp; one has a {part} with {entry}")
+            raise ValueError(f"{path} is not a checkpoint of torchbp; one has a {part} with {entry}")
     try:
         for part, annotation in PARTS.items():
             if part in checkpoint:
@@ -92,10 +92,10 @@ def refuse_contents(path: str | Path, checkpoint: Any) -> None:
         if not _counts(checkpoint.get("loops", {})):
             raise ValueError("its loops hold other values than Lightning's counts")
     except ValueError as error:
-        raise ValueError(f"{path} is no checkpoint of torchbp; {error}") from None
+        raise ValueError(f"{path} is not a checkpoint of torchbp; {error}") from None
     for name, value in checkpoint["state_dict"].items():
         if not value.is_floating_point():
-            raise ValueError(f"{path} is no checkpoint of torchbp; its {name} is no tensor of floating-point numbers")
+            raise ValueError(f"{path} is not a checkpoint of torchbp; its {name} is not a tensor of floating-point numbers")
         if len(bad := value[~value.isfinite()]):
             raise ValueError(f"{path} is damaged: its {name} holds {bad[0].item()}; all numbers of a network are finite")
     for name, state in checkpoint.get("callbacks", {}).items():

@@ -311,7 +311,7 @@ class BPModule(LightningModule):
         if self.engine == "autograd":  # chosen after the loader was made
             return 1
         if self.hparams["sequences"] and (self.bptt_steps or not self._steps_of_sequences):
-            return 1  # the length is not known yet: a block could take hours
+            return 1  # with bptt_steps, or before the length is known: a block could take hours
         weights, values = (max(self._steps_of_sequences, 1) * each for each in self._weights_and_values(batch_size))
         return updates_ahead(self.trainer, self.steps_per_execution or automatic_steps(weights, values, batch_size), done)
 
@@ -361,7 +361,7 @@ class BPModule(LightningModule):
             bar.on_train_batch_end(self.trainer, self, outputs, batch, self.trainer.fit_loop.batch_idx)
 
     # Both engines use Lightning's automatic optimization, so that schedulers and counters work. The fused engine has taken its
-    # steps by the end of training_step, and may keep gradients: the next three hooks do nothing for it.
+    # steps by the end of training_step and may keep gradients, so the next three hooks skip it.
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         if self._fused is None:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)

@@ -105,7 +105,7 @@ def configured(args: Sequence[str], part: str) -> set[str]:
 def refuse_file_as_class(parser: ArgumentParser, data: str | None) -> None:
     """Refuse a data file as the value of ``--data``: jsonargparse would read it as a configuration."""
     if data is not None and Path(data).suffix.lower() in SUFFIXES:
-        parser.error(f"data is {data}; it must be {CLASSES['data']}; for a file of rows say --data.path {data}")
+        parser.error(f"data is {data}; it must be {CLASSES['data']}; for a file of rows set --data.path {data}")
 
 
 def kind_by_default(args: Sequence[str]) -> list[str]:
@@ -121,7 +121,7 @@ def kind_by_default(args: Sequence[str]) -> list[str]:
     sequences = suffix == ".ts" or asked(args, "data") & OF_SEQUENCES
     if suffix in OF_ARRAYS and not sequences:
         raise ValueError(
-            f"{said.path} holds arrays; say --data ArrayDataModule for rows or pictures, "
+            f"{said.path} holds arrays; set --data ArrayDataModule for rows or pictures, "
             "--data SequenceDataModule for sequences"
         )
     return ["--data", f"torchbp.data.{(SequenceDataModule if sequences else TabularDataModule).__name__}"]
