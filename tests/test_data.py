@@ -7,6 +7,7 @@ from sklearn import datasets
 
 from torchbp.data import BuiltinDataModule, Rows, RowsDataModule
 from torchbp.data.base import check_rows
+from torchbp.data.rows import evenly_spaced
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
@@ -125,3 +126,16 @@ def test_too_few_rows_to_stratify() -> None:
 
     with pytest.raises(ValueError, match=r"the data has 2 rows; train and val \(a val_size of 0.3\) and test"):
         Tiny(val_size=0.3, test_size=0.3).split_rows("train")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 511, 512, 513, 1797, 2**24 + 4, 3 * 10**9])
+def test_evenly_spaced_rows_reach_from_the_first_to_the_last(count: int) -> None:
+    index = evenly_spaced(count, 512)
+    assert len(index) == min(count, 512)
+    if count:
+        assert index[0] == 0
+    if count > 1:
+        assert index[-1] == count - 1
+        gaps = index.diff()
+        assert gaps.min() >= 1
+        assert gaps.max() - gaps.min() <= 1

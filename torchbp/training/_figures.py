@@ -16,6 +16,7 @@ from torchmetrics.classification import (
     MultilabelROC,
 )
 
+from torchbp.data.rows import evenly_spaced
 from torchbp.training._evaluation import Outcome
 from torchbp.training._grids import confusion_of
 
@@ -97,7 +98,7 @@ def curves(outcome: Outcome, task: str, names: Sequence[str]) -> dict[str, Any]:
         of_each = {}
         for name, points in zip(named, _curves(outcome, task, kind), strict=True):
             of_each[name] = {
-                axis: values[torch.linspace(0, len(values) - 1, min(len(values), POINTS)).long()].tolist()
+                axis: values[evenly_spaced(len(values), POINTS)].tolist()
                 for axis, values in zip((*axes, "threshold"), points, strict=True)
             }
         result[kind] = of_each
@@ -189,7 +190,7 @@ def _of_targets(outcome: Outcome, names: Sequence[str], offsets: Sequence[float]
     columns = min(len(names), 2)
     lines = -(-len(names) // columns)
     figure = Figure((5.6 * columns, 4.6 * lines), layout="constrained")
-    index = torch.linspace(0, len(outcome) - 1, min(len(outcome), 4 * POINTS)).long()
+    index = evenly_spaced(len(outcome), 4 * POINTS)
     grid = figure.subplots(lines, columns, squeeze=False).flatten()
     for number, (name, axes) in enumerate(zip(names, grid, strict=False)):
         offset = offsets[number] if offsets else 0.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torchbp.data.rows import Rows
+from torchbp.data.rows import Rows, evenly_spaced
 from torchbp.training._evaluation import evaluate
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def importances(
     shape = rows.shapes[0]
     groups = _groups(schema, shape[-1]) if names is None else [(name, at, at + 1) for at, name in enumerate(names)]
     most = max(VALUES // (REPEATS * math.prod(shape[1:]) * len(groups)), 100)
-    index = torch.linspace(0, len(rows) - 1, min(len(rows), most)).long()
+    index = evenly_spaced(len(rows), most)
     x, y = rows.take(index)
     start = _cost_and_score(module, x, y)
     generator = torch.Generator().manual_seed(seed)

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from torchbp.data import RowsDataModule
+from torchbp.data.rows import evenly_spaced
 from torchbp.training._budget import Budget
 
 SIDE = 200  # pixels of the boundary's picture
@@ -45,7 +46,7 @@ class Pictures(Callback):
             return
         if module.hparams["num_features"] == 2 and not data.sequences and module.task in ("binary", "multiclass"):
             rows = data.split_rows("train")
-            self._points = rows.take(torch.linspace(0, len(rows) - 1, min(len(rows), POINTS)).long())[:2]
+            self._points = rows.take(evenly_spaced(len(rows), POINTS))[:2]
         if data.image_shape is not None and math.prod(data.image_shape) == module.hparams["num_features"]:
             self._shape = data.image_shape
 

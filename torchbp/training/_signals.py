@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchbp.activations import Activation
 from torchbp.data import RowsDataModule
+from torchbp.data.rows import evenly_spaced
 from torchbp.elman import Elman
 from torchbp.functions import positives_weighted
 from torchbp.iteration import Collect, Dense, Sink, backward, forward, layers_of
@@ -145,7 +146,7 @@ class Signals(Callback):
         data = getattr(trainer, "datamodule", None)
         if trainer.is_global_zero and isinstance(data, RowsDataModule):
             rows = data.split_rows("train")
-            self._rows = rows.take(torch.linspace(0, len(rows) - 1, min(len(rows), ROWS)).long())
+            self._rows = rows.take(evenly_spaced(len(rows), ROWS))
             self._take(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

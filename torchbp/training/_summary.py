@@ -14,7 +14,7 @@ from torch import Tensor
 from torchbp._text import digits, printable
 from torchbp.data import RowsDataModule
 from torchbp.data.base import EVALUATION_ROWS
-from torchbp.data.rows import Rows, targets
+from torchbp.data.rows import Rows, evenly_spaced, targets
 from torchbp.training._evaluation import Outcome, baseline_of, evaluate
 from torchbp.training._grids import (
     SHOWN,
@@ -254,4 +254,4 @@ def _sample(rows: Rows) -> Rows:
     """Up to 8192 of the rows, evenly spaced."""
     if len(rows) <= EVALUATION_ROWS:
         return rows
-    return Rows(*rows.take(torch.linspace(0, len(rows) - 1, EVALUATION_ROWS).long()))
+    return Rows(*rows.take(evenly_spaced(len(rows), EVALUATION_ROWS)))
