@@ -40,8 +40,8 @@ def example(check: str) -> Example:
     section = explanations()[check]
     faulty, *fixed = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     names = run(faulty, check, dict(bases()))
-    above = re.search(r"Fixed: `(\w+)`", section)
-    right = bases()[above[1]] if above else run(fixed[0], f"{check}, fixed", dict(bases()))["Fixed"]
+    named = re.search(r"Fixed: `(\w+)`", section)
+    right = bases()[named[1]] if named else run(fixed[0], f"{check}, fixed", dict(bases()))["Fixed"]
     base = names["Fault"].__base__.__name__
     options = {key: names[key] for key in ("reference", "surrogate") if key in names}
     return Example(names["Fault"], right, inputs(base), options)

@@ -20,7 +20,7 @@ def explain(check: str) -> str:
         raise ValueError(f"explain is {check!r}; the checks are {', '.join(sorted(every))}")
     section = every[check]
     text = DOCUMENT.read_text(encoding="utf-8")
-    if above := re.search(r"Fixed: `(\w+)` .*", section):
-        code = re.search(rf"class {above[1]}\(.*?(?=\n\n\nclass|\n```)", text, re.DOTALL)
-        section = section.replace(above[0], f"Fixed:\n\n```python\n{code[0] if code else above[1]}\n```")
+    if named := re.search(r"Fixed: `(\w+)` .*", section):
+        code = re.search(rf"class {named[1]}\(.*?(?=\n\n\nclass|\n```)", text, re.DOTALL)
+        section = section.replace(named[0], f"Fixed:\n\n```python\n{code[0] if code else named[1]}\n```")
     return f"### {check}\n\n{section}\n"
