@@ -1,5 +1,6 @@
 """What goes wrong on the way: damaged bytes, a full disk, logs that cannot be written, a cost that is no number."""
 
+import gc
 import io
 import os
 import resource
@@ -151,6 +152,7 @@ def test_a_full_disk_loses_nothing(disk: Callable[[int], None], capfd: pytest.Ca
     assert {path.name: path.read_bytes() for path in checkpoints.iterdir()} == saved
     assert all(Path(name).read_text() == "precious" for name in ("o.csv", "o.parquet", "o.pt2"))
     assert not list(Path().rglob("*.partial*"))
+    gc.collect()  # what the error held can be freed
 
 
 def test_a_file_where_logs_belong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Writes files atomically: whole or not at all."""
 
 import glob
+import io
 import os
 import re
 import secrets
@@ -47,6 +48,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def write(path: Path, content: io.BytesIO) -> None:
+    """Write all of the content to a file.
+
+    Path.write_bytes keeps a view of the content in the traceback of an error, and Python 3.12.1 crashes when it collects that.
+    """
+    with path.open("wb") as file:
+        file.write(content.getbuffer())
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torchbp._deferred import deferred
-from torchbp._files import replacing
+from torchbp._files import replacing, write
 from torchbp.cli import OneLineParser
 from torchbp.nn import RecurrentNetwork
 
@@ -154,7 +154,7 @@ def x_dtype(predictor: Predictor) -> torch.dtype:
 def write_pt2(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, str]) -> Callable[[Tensor], Tensor]:
     content = io.BytesIO()
     torch.export.save(program, content, extra_files={"metadata.json": json.dumps(metadata)})
-    path.write_bytes(content.getbuffer())  # on a full disk, PyTorch itself would abort the process
+    write(path, content)  # on a full disk, PyTorch itself would abort the process
     with path.open("rb") as file:  # a path would have to end in .pt2
         return torch.export.load(file).module()
 

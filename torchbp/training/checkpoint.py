@@ -16,7 +16,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule
 from torch import nn
 
-from torchbp._files import replacing
+from torchbp._files import replacing, write
 from torchbp._plain import plain_arguments, read_plain
 from torchbp._text import printable
 from torchbp.data import ArrayDataModule, BuiltinDataModule, RowsDataModule, SequenceDataModule, TabularDataModule
@@ -49,7 +49,7 @@ class CheckpointIO(TorchCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)  # to memory: for a file, torch.save does not say why it cannot be written
         with replacing(path) as partial:
-            partial.write_bytes(content.getbuffer())
+            write(partial, content)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         return load_checkpoint(path)
