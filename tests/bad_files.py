@@ -1,4 +1,4 @@
-"""Files to refuse, and what the command line is to say of them: one line on standard error, and everything as it was."""
+"""Files to refuse, and the check of a refusal: one line on standard error, and no file changed."""
 
 import os
 import pickle
@@ -81,7 +81,7 @@ ARRAYS: dict[str, tuple[np.ndarray, np.ndarray]] = {
 
 
 class Evil:
-    """Unpickled, it leaves a folder behind."""
+    """Creates a folder when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return os.mkdir, ("owned",)
@@ -92,7 +92,7 @@ def write(name: str, content: str | bytes) -> None:
 
 
 def write_checkpoints() -> None:
-    """One of a table, one of arrays, one of the exclusive or; and what becomes of the first when it is tampered with."""
+    """Checkpoints of a table, of arrays and of the exclusive or; and copies of the first that were tampered with."""
     for name, options in (
         ("table", "--data.path good.csv --data.target bought"),
         ("arrays", "--data ArrayDataModule --data.path good.npz"),
@@ -120,7 +120,7 @@ def write_checkpoints() -> None:
 
 
 def write_files(folder: Path) -> None:
-    """Files, few of them good."""
+    """Files, most of them bad."""
     home = os.getcwd()
     os.chdir(folder)
     try:
@@ -147,11 +147,11 @@ def write_files(folder: Path) -> None:
 
 
 def tree() -> dict[str, bytes | None]:
-    """What is in the working folder and the folders in it."""
+    """The contents of the working folder and its subfolders."""
     return {str(path): path.read_bytes() if path.is_file() else None for path in Path().rglob("*")}
 
 
-# Short for the beginnings of many calls.
+# Abbreviations for the start of many calls.
 SHORT = {
     "CSV": "fit --data.target bought --trainer.max_epochs 1 --data.path",
     "NPZ": "fit --data ArrayDataModule --trainer.max_epochs 1 --data.path",
@@ -162,7 +162,7 @@ SHORT = {
 
 
 def check_refused(capture: pytest.CaptureFixture[str], call: str, status: int, message: str) -> None:
-    """The call ends with this status, says so in one line with this in it, and changes no file in the working folder."""
+    """Checks that the call ends with this status, prints one line that contains ``said``, and changes no file."""
     before = tree()
     begin, *options = shlex.split(call)
     assert main([*shlex.split(SHORT.get(begin, begin)), *options]) == status
@@ -177,7 +177,7 @@ def check_refused(capture: pytest.CaptureFixture[str], call: str, status: int, m
 
 
 def each(cases: Sequence[tuple[str, int, str]]) -> pytest.MarkDecorator:
-    """A test of each call, its exit status and a telling part of its line."""
+    """One test for each call, with its exit status and a part of its line."""
     assert len({call for call, *_ in cases}) == len(cases)
     return pytest.mark.parametrize(
         ("call", "status", "message"), cases, ids=[call.replace(str(CONFIGS), "") for call, *_ in cases]

@@ -1,4 +1,4 @@
-"""The examples of torchbp/verify/checks.md, as they stand there: by check, the faulty Function and the fixed one."""
+"""The examples of torchbp/verify/checks.md: for each check, the faulty Function and the fixed one."""
 
 import linecache
 import re
@@ -22,7 +22,7 @@ class Example(NamedTuple):
 
 
 def run(code: str, name: str, names: dict[str, Any]) -> dict[str, Any]:
-    """Its definitions; with source lines to be found, as Dynamo needs them."""
+    """The code's definitions. Dynamo needs their source lines, so these go into linecache."""
     file = f"<example of {name}>"
     linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
     exec(compile(code, file, "exec"), names)

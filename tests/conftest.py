@@ -21,7 +21,7 @@ def _seed() -> None:
 
 @pytest.fixture(scope="session")
 def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of files, few of them good, that the tests leave as it is."""
+    """A folder of files, most of them bad, that the tests do not change."""
     from bad_files import write_files
 
     folder = tmp_path_factory.mktemp("bad")
@@ -31,7 +31,7 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def refused(bad_files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Checks, in that folder, what a call is refused with: see :func:`bad_files.check_refused`."""
+    """Checks a refused call in that folder: see :func:`bad_files.check_refused`."""
     from bad_files import check_refused
 
     monkeypatch.chdir(bad_files)

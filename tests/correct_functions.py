@@ -1,4 +1,4 @@
-"""torch.nn.functional's own operations as Functions with derivatives written out, and nothing wrong."""
+"""Operations of torch.nn.functional as Functions with written-out derivatives, all correct."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class Real(Function):
-    """A Function of x (and others, for which it is linear or which it does not differentiate), saved with the output."""
+    """A Function of x, and of others in which it is linear or not differentiated; saves inputs and output."""
 
     generate_vmap_rule = True
 
@@ -120,7 +120,7 @@ class SoftmaxCrossEntropy(Real):
 
 
 class Normalize(Real):
-    """Layer normalisation of each row, without weight and bias, and the rows' means: two outputs."""
+    """Layer normalisation of each row without weight and bias; the second output is the rows' means."""
 
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +138,7 @@ class Normalize(Real):
 
     @staticmethod
     def change(x: Tensor, direction: Tensor) -> Tensor:
-        """The normalised row's derivative along a direction; the matrix behind it is symmetric."""
+        """The normalised row's derivative along a direction; its Jacobian is symmetric."""
         centred = x - x.mean(-1, keepdim=True)
         inverse = (centred.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
         n = centred * inverse
@@ -146,7 +146,7 @@ class Normalize(Real):
 
 
 def wrapped(operation: Callable[..., Any]) -> type[Function]:
-    """An operation of PyTorch's as a Function that has its derivatives from torch.func.vjp."""
+    """An operation of PyTorch as a Function whose derivatives come from torch.func.vjp."""
 
     class Wrapped(Real):
         @staticmethod
@@ -161,7 +161,7 @@ def wrapped(operation: Callable[..., Any]) -> type[Function]:
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
-            # The pull-back is linear: its own derivative is the Jacobian again, this time from the other side.
+            # The pull-back is linear: its derivative is the Jacobian itself, instead of its transpose.
             outputs, pull_back = vjp(ctx.saved_tensors, [tangent is not None for tangent in tangents])
             at = torch.zeros_like(outputs) if isinstance(outputs, Tensor) else tuple(map(torch.zeros_like, outputs))
             _, push_forward = torch.func.vjp(pull_back, at)

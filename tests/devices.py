@@ -1,4 +1,4 @@
-"""The devices every test is run on: CUDA where there is one."""
+"""The devices for the tests: the CPU, and CUDA if available."""
 
 import pytest
 import torch

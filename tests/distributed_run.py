@@ -1,4 +1,4 @@
-"""What test_distributed.py runs in each process: train on each kind of data with each engine, and write what came of it."""
+"""Runs in each process of test_distributed.py: trains on each kind of data with each engine, and writes the results."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ CSV = ["--data.path", "table.csv", "--data.target", "label", "--data.memory", "0
 
 
 def write_files() -> None:
-    """A table and arrays whose first feature is twice the row's number, with fewer positives than negatives."""
+    """Writes a table and arrays whose first feature is 2 * row number, with fewer positives than negatives."""
     draw = np.random.default_rng(0)
     x = draw.normal(size=(1501, 2)).astype(np.float32)
     x[:, 0] = 2 * np.arange(1501)
@@ -43,7 +43,7 @@ def write_files() -> None:
 
 
 def data_of(kind: str, batch_size: int) -> RowsDataModule:
-    """The data of a kind. In files each split has an odd number of rows, in memory that to train on an even one."""
+    """A data module. Each split of a file has an odd number of rows; in memory, the training split has an even one."""
     if kind == "builtin":
         return BuiltinDataModule("moons", batch_size=batch_size)
     if kind == "held":
@@ -55,7 +55,7 @@ def data_of(kind: str, batch_size: int) -> RowsDataModule:
 
 
 class Seen(Callback):
-    """The batches that this process is given, each ``(x, y)``."""
+    """Keeps the batches of this process, each ``(x, y)``."""
 
     def __init__(self) -> None:
         self.batches: dict[str, list[Any]] = {"train": [], "val": [], "test": []}
@@ -78,7 +78,7 @@ def module_of(data: RowsDataModule, engine: str) -> BPModule:
 
 
 def train(kind: str, engine: str, **trainer: Any) -> dict[str, Any]:
-    """Two epochs in batches of 32 over all processes, and a test."""
+    """Trains two epochs in batches of 32 over all processes, and tests."""
     run = quiet_trainer(max_epochs=2, precision="64-true", callbacks=[seen := Seen()], **trainer)
     data = data_of(kind, 32 // run.world_size)
     module = module_of(data, engine)
@@ -90,7 +90,7 @@ def train(kind: str, engine: str, **trainer: Any) -> dict[str, Any]:
 
 
 def predicted(state: dict[str, Any], kind: str, **trainer: Any) -> torch.Tensor:
-    """The predictions, by a trained network, that this process has of all rows."""
+    """This process's predictions of all rows, by a trained network."""
     data = data_of(kind, 32)
     module = module_of(data, "autograd")
     module.double().load_state_dict(state)
@@ -99,7 +99,7 @@ def predicted(state: dict[str, Any], kind: str, **trainer: Any) -> torch.Tensor:
 
 
 def slow(of: Any, calls: list[str]) -> Any:
-    """The function, noted and taking its time, so that another process comes meanwhile."""
+    """The function, made slow so that another process arrives meanwhile; notes each call."""
 
     def call(*args: Any) -> Any:
         calls.append(of.__qualname__)
@@ -110,7 +110,7 @@ def slow(of: Any, calls: list[str]) -> Any:
 
 
 def files_left(cache: Path) -> int:
-    """How many there are in a machine's own cache after a run that is not to keep it; its rows can be read again."""
+    """How many files a run with keep_cache=False leaves in the machine's own cache; the rows can still be read again."""
     data = TabularDataModule("table.csv", "label", memory=0, cache_dir=cache, keep_cache=False)
     quiet_trainer(max_epochs=1, **DDP).fit(module_of(data, "fused"), datamodule=data)
     left = len([*cache.rglob("*.*")])
@@ -119,7 +119,7 @@ def files_left(cache: Path) -> int:
 
 
 def refusal(rows: int) -> str:
-    """What is said of so few rows."""
+    """The error message for so few rows."""
     np.save(f"few{os.environ['RANK']}.npy", np.arange(rows) / 7)
     data = ArrayDataModule(*[f"few{os.environ['RANK']}.npy"] * 2)
     try:
@@ -130,7 +130,7 @@ def refusal(rows: int) -> str:
 
 
 def call(*args: str) -> tuple[int, str, str]:
-    """The exit status, output and errors of a command."""
+    """A command's exit status, standard output and standard error."""
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         status = main(args)
     return status, out.getvalue(), err.getvalue()
@@ -139,7 +139,7 @@ def call(*args: str) -> tuple[int, str, str]:
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     os.chdir(sys.argv[1])
-    torchbp.data.base.EVALUATION_ROWS = 157  # of 315 rows one process has two batches, the other one
+    torchbp.data.base.EVALUATION_ROWS = 157  # with 315 rows, one process has two batches and the other has one
     written: list[str] = []
     runs: dict[str, Any] = {"left": files_left(Path(f"cache of {os.environ['RANK']}"))}
     torch.distributed.barrier()

@@ -1,8 +1,7 @@
-"""Runs that are killed at random moments of their lives and resumed: python killed_runs.py KILLS SEED EPOCHS OPTIONS OF FIT...
+"""Kills runs at random moments and resumes them: python killed_runs.py KILLS SEED EPOCHS OPTIONS OF FIT...
 
-In the working folder. It ends with an error where a checkpoint is not whole, or a run's best or last is another than the
-uninterrupted one's.
-A run is a fork of this process, which has everything imported, so that most of its life is training.
+Uses the working folder. Fails if a checkpoint is incomplete, or if a run's best or last differs from the uninterrupted run's.
+A run is a fork of this process, which has imported everything, so that a run spends most of its time in training.
 """
 
 import os
@@ -21,13 +20,13 @@ import yaml
 import torchbp.training.command
 from torchbp.cli import main
 
-# Checkpoints are saved after some epochs only, as those of a longer run are.
+# Checkpoints are saved after some epochs only, as in a longer run.
 torchbp.training.command.LIMITS["checkpoints"] = (0.0, 0.02)
 RESULT = ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step")
 
 
 def fit(*options: str) -> int:
-    """A process that trains; its number."""
+    """Starts a process that trains; returns its process id."""
     Path("output").write_text("")
     if process := os.fork():
         return process
@@ -38,12 +37,12 @@ def fit(*options: str) -> int:
 
 
 def epochs_done() -> int:
-    """How many the run says that it has behind it."""
+    """How many epochs the run has reported."""
     return max(map(int, re.findall(r"^epoch (\d+)/", Path("output").read_text(), re.MULTILINE)), default=0)
 
 
 def ended(process: int, epoch: float = float("inf")) -> bool:
-    """Wait for the end of the process, or of an epoch; whether it has ended."""
+    """Waits until the process or the epoch ends; returns whether the process has ended."""
     while epochs_done() < epoch:
         done, status = os.waitpid(process, os.WNOHANG)
         if done:
@@ -55,7 +54,7 @@ def ended(process: int, epoch: float = float("inf")) -> bool:
 
 
 def killed(process: int, epoch: int, seconds: float) -> bool:
-    """Kill the process so long after the end of an epoch; whether it had not ended before."""
+    """Kills the process this long after the end of an epoch; returns False if it had ended before."""
     if ended(process, epoch):
         return False
     time.sleep(seconds)
@@ -64,7 +63,7 @@ def killed(process: int, epoch: int, seconds: float) -> bool:
 
 
 def checkpoints() -> list[Path]:
-    """All that are there, each of them whole."""
+    """All checkpoints; checks that each is complete."""
     paths = list(Path("logs").rglob("*.ckpt"))
     for path in paths:
         assert set(RESULT) < set(torch.load(path, weights_only=True)), path
@@ -79,7 +78,7 @@ def result() -> dict[str, Any]:
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Bit for bit."""
+    """Whether all values are equal, bit for bit."""
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):
@@ -109,8 +108,8 @@ if __name__ == "__main__":
         while True:
             there = checkpoints()
             resumed += bool(there)
-            process = fit(*(["--ckpt_path", "last"] if there else options))  # its own config.yaml has the options
-            epoch = 0 if there and draw.random() < 0.4 else draw.randint(0, epochs)  # many while they go on
+            process = fit(*(["--ckpt_path", "last"] if there else options))  # config.yaml has the other options
+            epoch = 0 if there and draw.random() < 0.4 else draw.randint(0, epochs)  # often 0: soon after the resume
             seconds = draw.random() * (step if epoch else begin)
             if dead == kills or deaths == 6:
                 assert ended(process)

@@ -1,13 +1,13 @@
-"""Trains the configurations of sequences beside torch.nn.RNN, trained the same way, and 1-nearest-neighbour; prints a table.
+"""Compares the sequence configurations with torch.nn.RNN, trained the same way, and with 1-nearest-neighbour; prints a table.
 
-    python tests/measure_sequences.py                     # all, five seeds: some twenty minutes on one core
+    python tests/measure_sequences.py                     # all, five seeds: about twenty minutes on one core
     python tests/measure_sequences.py sunspots digit_rows # these alone
 
-It needs ``pip install '.[sequences]'``. A seed draws weights, split and order alike. Scores are those of the test split after
-the last epoch: accuracy, or where a number is learned the root of the mean squared error. torch.nn.RNN begins with the same
-weights and sees the same batches, so that its score is ours; beside it stands the largest difference of a parameter at the end.
-The nearest neighbour is that by the steps' standardised values, 0 after an end; of a number the simplest that one can say is
-the last value, "as last year", or where that is of another kind the mean.
+It needs ``pip install '.[sequences]'``. A seed decides weights, split and order. Scores are those of the test split after the
+last epoch: accuracy, or for regression the root mean squared error. torch.nn.RNN begins with the same weights and sees the same
+batches, so its score should be ours; the table also shows the largest difference of a parameter at the end. The nearest
+neighbour is found from the standardised steps, 0 after the end. For regression the baseline is the last value, "as last year",
+or if that is another quantity, the mean.
 """
 
 import logging
@@ -34,7 +34,7 @@ COSTS = {"binary": "binary_cross_entropy_with_logits", "multiclass": "cross_entr
 
 
 def data_of(settings: dict[str, Any], seed: int) -> RowsDataModule:
-    """A configuration's data, of archives the files that come with sktime."""
+    """A configuration's data; for archives, the files that come with sktime."""
     arguments = dict(settings["data"]["init_args"])
     if str(arguments.get("path")).endswith(".ts"):
         spec = find_spec("sktime")
@@ -51,7 +51,7 @@ def scheduler_of(settings: dict[str, Any], optimizer: Any) -> Any:
 
 
 class Peer(nn.Module):
-    """torch.nn.RNN under a Linear, with the weights of a network of ours that has one recurrent layer."""
+    """torch.nn.RNN followed by a Linear, with the weights of our network, which has one recurrent layer."""
 
     def __init__(self, module: BPModule) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Peer(nn.Module):
 
 
 def train_peer(peer: Peer, module: BPModule, data: RowsDataModule, settings: dict[str, Any]) -> None:
-    """As :class:`BPModule` is trained; ``module`` gives the scaling."""
+    """Trains the peer as :class:`BPModule` is trained; ``module`` provides the scaling."""
     optimizer = torch.optim.SGD(peer.parameters(), settings["model"]["lr"])
     scheduler, loader = scheduler_of(settings, optimizer), data.train_dataloader()
     cost = getattr(nn.functional, COSTS[module.task])
@@ -94,7 +94,7 @@ def classes(values: Tensor, task: str) -> Tensor:
 
 
 def simplest(module: BPModule, data: RowsDataModule) -> float:
-    """The score of the nearest neighbour's class; of numbers that of the last one, or of the mean."""
+    """The score of the nearest neighbour's class; for regression, of the last value or of the mean."""
     (x, y), (x_test, y_test) = (data.split_rows(part).all() for part in ("train", "test"))
     if module.task == "regression":
         forecast = x_test[:, -1, :1] if y.shape[1] == x.shape[2] else y.mean(0).expand_as(y_test)
@@ -107,7 +107,7 @@ def simplest(module: BPModule, data: RowsDataModule) -> float:
 
 
 def measured(name: str, seed: int, engine: str = "fused", **trainer: Any) -> list[float]:
-    """Our score, the peer's, the largest difference of a parameter, and the simplest score."""
+    """Our score, the peer's, the largest difference of a parameter, and the baseline's score."""
     settings = config(name)
     settings["trainer"].update(trainer)
     arguments = {name: value for name, value in settings["model"].items() if name != "lr_scheduler"}
@@ -118,7 +118,7 @@ def measured(name: str, seed: int, engine: str = "fused", **trainer: Any) -> lis
         how["lr_scheduler"] = lambda optimizer: scheduler_of(settings, optimizer)
     module = BPModule(data.num_features, data.num_outputs, **how)
     peer = Peer(module)
-    # Validation changes no parameter.
+    # Validation changes no parameter, so it is left out.
     quiet_trainer(**settings["trainer"], limit_val_batches=0).fit(module, datamodule=data)
     train_peer(peer, module, data_of(settings, seed), settings)
     x, y = data.split_rows("test").all()

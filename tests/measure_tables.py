@@ -1,10 +1,10 @@
-"""Trains real tables with path and target alone, beside scikit-learn on the same rows, and writes docs/tables.md's table.
+"""Compares torchbp on real tables, given path and target alone, with scikit-learn; prints the table of docs/tables.md.
 
     python tests/measure_tables.py              # all tables, about an hour on one core
-    python tests/measure_tables.py Auto wine    # these alone; the table that is printed can be joined to another
+    python tests/measure_tables.py Auto wine    # these alone; the printed rows can be added to the table
 
-It needs ``pip install '.[tables]'``. Scores are those of the test rows, accuracy or R², mean of three seeds. Every model learns
-from the same training rows; torchbp also looks at the validation rows, to stop. Nothing is kept of a run.
+It needs ``pip install '.[tables]'``. Scores are accuracy or R² on the test rows, mean of three seeds. Every model learns from
+the same training rows; torchbp also uses the validation rows, to stop. No run is kept.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ NAMES = ("torchbp", "MLP", "linear", "boosting", "majority or mean")
 
 
 def peers(regression: bool, seed: int) -> list:
-    """scikit-learn's defaults, of which only the boosting has no need of scaled x and y."""
+    """scikit-learn's models with their defaults; all except boosting get scaled x and y."""
     if regression:
         network = TransformedTargetRegressor(MLPRegressor(random_state=seed), transformer=StandardScaler())
         return [network, Ridge(), HistGradientBoostingRegressor(random_state=seed)]

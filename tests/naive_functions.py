@@ -1,7 +1,7 @@
-"""The functions of torchbp.functional as they are written first: a forward and a backward each, whose gradients are right.
+"""First versions of the functions of torchbp.functional: each has a forward and a backward, whose gradients are right.
 
-What backward needs is kept on ctx, intermediate results too; every gradient is computed, whoever asks; nothing is said of
-forward mode, of vmap or of dtypes.
+They keep what backward needs on ctx, even intermediate results, always compute every gradient, and do not treat forward mode,
+vmap or dtypes.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ class SigmoidLinear(Function):
 
 
 class Cost(Function):
-    """``costs`` gives the cost of each element or row, and what it changes by as each input does."""
+    """``costs`` returns the cost of each element or row, and its derivative by each input."""
 
     @classmethod
     def of(cls, input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:

@@ -1,4 +1,4 @@
-"""Functions with one fault each, made from a layer that is right."""
+"""Functions with one fault each, made from a correct layer."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def layer_gradients(ctx: Any, da: Tensor) -> tuple[Tensor | None, ...]:
 
 
 class Layer(Function):
-    """a = sigmoid(x Wᵀ + b) with nothing wrong: (B, n_in), (n_out, n_in), (n_out) -> (B, n_out)."""
+    """a = sigmoid(x Wᵀ + b), correct: (B, n_in), (n_out, n_in), (n_out) -> (B, n_out)."""
 
     generate_vmap_rule = True
 
@@ -56,7 +56,7 @@ class WrongSign(Layer):
 
 
 class MissingTranspose(Layer):
-    """Goes unnoticed by shapes where the weight is square."""
+    """Shapes do not show the fault if the weight is square."""
 
     @staticmethod
     def backward(ctx: Any, da: Tensor) -> tuple[Tensor | None, ...]:
@@ -65,7 +65,7 @@ class MissingTranspose(Layer):
 
 
 class MissingBiasSum(Layer):
-    """Goes unnoticed by values: autograd sums what has been broadcast."""
+    """Values do not show the fault: autograd sums over broadcast dimensions."""
 
     @staticmethod
     def backward(ctx: Any, da: Tensor) -> tuple[Tensor | None, ...]:
@@ -85,7 +85,7 @@ class ForgottenNeedsInputGrad(Layer):
 
 
 class SavedTensorChanged(Layer):
-    """Takes the saved activation's memory, which is the output's, for dz."""
+    """Writes dz into the memory of the saved activation, which is the output."""
 
     @staticmethod
     def backward(ctx: Any, da: Tensor) -> tuple[Tensor | None, ...]:
@@ -98,7 +98,7 @@ class SavedTensorChanged(Layer):
 
 
 class NotTwiceDifferentiable(Layer):
-    """The slope is kept as a plain number, so that a second derivative misses how it depends on x, W and b."""
+    """Keeps the slope without history, so that a second derivative ignores how it depends on x, W and b."""
 
     @staticmethod
     def backward(ctx: Any, da: Tensor) -> tuple[Tensor | None, ...]:
@@ -117,7 +117,7 @@ class WrongJvp(Layer):
 
 
 class WrongVmap(Layer):
-    """The rule takes it that a batch of weights is a batch of one."""
+    """The vmap rule takes a batch of weights for a batch of one."""
 
     generate_vmap_rule = False
 
@@ -132,7 +132,7 @@ class WrongVmap(Layer):
 
 
 class MismatchUnderAutocast(Layer):
-    """Saves x and W in float32 and multiplies them in backward by what autocast made bfloat16."""
+    """Saves x and W in float32; backward multiplies them with bfloat16 tensors that autocast made."""
 
     @staticmethod
     def backward(ctx: Any, da: Tensor) -> tuple[Tensor | None, ...]:
@@ -150,7 +150,7 @@ class DtypeLostUnderAutocast(Layer):
 
 
 class StaleForExpanded(Layer):
-    """Copies the upstream gradient to a workspace, but for a gradient that is not contiguous takes what is still there."""
+    """Copies the upstream gradient to a workspace, but if the gradient is not contiguous uses the old contents."""
 
     @staticmethod
     def backward(ctx: Any, da: Tensor) -> tuple[Tensor | None, ...]:
@@ -163,7 +163,7 @@ class PenaltyVanishes(Layer):
 
 
 class GradientInForward(Function):
-    """Σ or mean of x² or, for reduction 'none', x²; its gradient is computed in forward and scaled by one number later."""
+    """Sum or mean of x² or, for reduction 'none', x²; computes its gradient in forward; backward only scales it."""
 
     generate_vmap_rule = True
 
@@ -190,7 +190,7 @@ class GradientInForward(Function):
 
 
 class UpstreamTakenForContiguous(Layer):
-    """Reads the upstream gradient's memory row after row, whatever its strides."""
+    """Reads the upstream gradient's memory row by row and ignores its strides."""
 
     @staticmethod
     def backward(ctx: Any, da: Tensor) -> tuple[Tensor | None, ...]:
@@ -205,7 +205,7 @@ class InputTakenForContiguous(Layer):
 
 
 class NoGradientUnexpected(Layer):
-    """Asks for None in place of zeros, and then multiplies by it."""
+    """Asks for None instead of zeros, and then multiplies with it."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -214,7 +214,7 @@ class NoGradientUnexpected(Layer):
 
 
 class SavedTensorsReadTwice(Layer):
-    """Which torch.utils.checkpoint does not allow."""
+    """torch.utils.checkpoint does not allow this."""
 
     @staticmethod
     def backward(ctx: Any, da: Tensor) -> tuple[Tensor | None, ...]:
@@ -230,7 +230,7 @@ class DigitsLost(Layer):
 
 
 class DigitsLostInBackward(Layer):
-    """Goes unnoticed by finite differences, which are no more exact."""
+    """Finite differences do not show the fault, because they are no more precise."""
 
     @staticmethod
     def backward(ctx: Any, da: Tensor) -> tuple[Tensor | None, ...]:
@@ -244,7 +244,7 @@ class UpstreamClipped(Layer):
 
 
 class ValueRead(Layer):
-    """Takes a number out of a tensor, which a tensor without values does not have."""
+    """Reads a number from a tensor, which fails for meta and fake tensors."""
 
     @staticmethod
     def forward(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
@@ -258,7 +258,7 @@ class JvpNotDifferentiable(Layer):
 
 
 class NotConjugated(Function):
-    """x y / z, whose derivatives are all real where x, y and z have one phase, with a backward for real numbers alone."""
+    """x y / z with a backward for real numbers only; the derivatives are real if x, y and z have the same phase."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -272,7 +272,7 @@ class NotConjugated(Function):
 
 
 class ForwardDetached(Function):
-    """Right as long as its own backward runs; PyTorch has no derivative of such a forward."""
+    """Right as long as its own backward runs; PyTorch cannot differentiate this forward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Real tables, from packages that ship them, which are not imported; two of many classes are drawn."""
+"""Real tables from packages that ship them, which are not imported; and two random tables with many classes."""
 
 import importlib.util
 import io
@@ -12,7 +12,7 @@ MISSING = ["", "NA"]
 
 
 def packaged(package: str, path: str) -> bytes:
-    """A file that ships in a package, the only one of it where it is a ZIP archive."""
+    """A file that a package ships; if it is a ZIP archive, the only file in it."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.submodule_search_locations is None:
         raise ModuleNotFoundError(f"{package} is not installed; pip install '.[tables]'")
@@ -79,7 +79,7 @@ def _sklego(name: str, target: str) -> tuple[str, Callable[[], pl.DataFrame]]:
     return target, _file("sklego", f"data/{name}.zip", target)
 
 
-# By name: the target, and what reads the table. Columns that are the target in another form are left out.
+# By name: the target, and the function that reads the table. Columns that restate the target are left out.
 TABLES: dict[str, tuple[str, Callable[[], pl.DataFrame]]] = {
     "Auto": _islp("Auto", "mpg"),
     "Bikeshare": _islp("Bikeshare", "bikers", "casual", "registered"),

@@ -1,4 +1,4 @@
-"""Networks of PyTorch's own operations, with the parameters of a BPNetwork and its entries' references."""
+"""Reference networks made of PyTorch's operations, with the parameters of a BPNetwork."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torchbp.outputs import OUTPUTS, Output
 
 
 class Reference(torch.nn.Module):
-    """A copy of a network, or of one of several side by side, that PyTorch differentiates by itself."""
+    """A copy of a network, or of one of several side by side, that PyTorch differentiates itself."""
 
     def __init__(self, network: BPNetwork, number: int | None = None) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Reference(torch.nn.Module):
 
 
 def targets(output: Output, *shape: int, dtype: torch.dtype = torch.float64, device: str = "cpu") -> Tensor:
-    """Random ones within the range that an output takes."""
+    """Random targets within an output's range."""
     y = torch.randn(shape, dtype=dtype, device=device)
     low, high = output.targets
     if output.mean == "rows":

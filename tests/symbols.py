@@ -1,8 +1,8 @@
-"""Matrices of SymPy expressions that stand in for tensors, so that the code itself is what SymPy compares with its own.
+"""Matrices of SymPy expressions in place of tensors, so that SymPy can compare the code itself with its own derivatives.
 
-A formula is compared interval by interval between its kinks, where z is written in a positive variable, so that SymPy decides
-every comparison. A limit that ``clamp`` finds within an interval is a guard against overflow and is passed over here; that it
-changes nothing is what the tests over the whole range of numbers show.
+A formula is compared on each interval between its kinks. There z is written in terms of a positive variable, so that SymPy
+decides every comparison. A limit of ``clamp`` within an interval guards against overflow and is ignored here; tests over the
+whole range of numbers show that it changes nothing.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import torch
 
 CONSTANTS = [sp.Integer(1), sp.sqrt(2), sp.sqrt(sp.pi), sp.sqrt(2 * sp.pi), sp.sqrt(2 / sp.pi), sp.pi, sp.log(2), sp.E]
 
-# PyTorch's elementwise functions as SymPy has them; ``where``, ``clamp`` and what makes matrices are methods.
+# PyTorch's elementwise functions in SymPy; ``where``, ``clamp`` and functions that make matrices are methods.
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
     **{name: getattr(sp, name) for name in ("exp", "log", "sin", "cos", "tanh", "sinh", "cosh", "atan", "erf", "erfc", "sqrt")},
     "abs": sp.Abs,
@@ -45,7 +45,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
 
 
 def exact(number: Any) -> Any:
-    """What a floating-point number in the code stands for: a fraction, or a fraction of a constant such as √2."""
+    """The exact value of a floating-point number in the code: a fraction, or a fraction of a constant such as √2."""
     if not isinstance(number, float):
         return sp.sympify(number)
     for constant in CONSTANTS:
@@ -60,12 +60,12 @@ SAMPLES = [sp.Rational(n) for n in ("1/997", "1/7", "1", "29/3", "997")]
 
 
 def holds(relation: Any) -> bool | None:
-    """Whether a relation holds whatever its symbols are, by SymPy or, where it cannot say, at numbers; None for neither."""
+    """Whether a relation holds for all symbols, decided by SymPy or else by trying numbers; None if undecided."""
     if relation in (sp.true, sp.false):
         return bool(relation)
     found = set()
     for number in [*SAMPLES, *(-each for each in SAMPLES)]:
-        with contextlib.suppress(TypeError):  # outside what the relation is defined for, such as ln(1 - a) beyond 1
+        with contextlib.suppress(TypeError):  # outside the relation's domain, such as ln(1 - a) for a > 1
             at = {each: abs(number) if each.is_positive else number for each in relation.free_symbols}
             found.add(bool(relation.subs(at)))
     return found.pop() if len(found) == 1 else None
@@ -79,7 +79,7 @@ def decided(relation: Any) -> Any:
 
 
 class Symbols:
-    """A matrix of expressions that answers to as much of a tensor's interface as formulas and the iteration use."""
+    """A matrix of expressions with the part of a tensor's interface that formulas and the iteration use."""
 
     dtype = torch.float64
 
@@ -87,7 +87,7 @@ class Symbols:
         self.matrix = sp.Matrix([[matrix]]) if isinstance(matrix, sp.Expr) else sp.Matrix(matrix)
 
     def each(self, f: Callable[..., Any], *others: Any) -> "Symbols":
-        """Elementwise; a number, one column or one row is broadcast."""
+        """Elementwise; broadcasts a number, one column or one row."""
         tables = [o.matrix if isinstance(o, Symbols) else sp.Matrix([[exact(o)]]) for o in (self, *others)]
         rows, columns = max(m.rows for m in tables), max(m.cols for m in tables)
         return Symbols(sp.Matrix(rows, columns, lambda i, j: f(*(m[min(i, m.rows - 1), min(j, m.cols - 1)] for m in tables))))
@@ -233,7 +233,7 @@ class Symbols:
 
 
 def is_same(code: Any, expected: Any) -> bool:
-    """Whether the two are one expression."""
+    """Whether the two are the same expression."""
     return all(is_zero(difference) for difference in code.matrix - Symbols(expected).matrix)
 
 
@@ -242,12 +242,12 @@ def is_zero(difference: Any) -> bool:
 
 
 def parsed(formula: str, **names: Any) -> Any:
-    """A formula of an entry, with what stands for its names."""
+    """An entry's formula, with values for its names."""
     return sp.parse_expr(formula, local_dict={"sum": sp.Function("sum"), **names}, transformations=RATIONAL)
 
 
 def resolved(formula: Any) -> Any:
-    """A formula on one interval, without maxima, minima and conditions."""
+    """A formula on one interval, with its maxima, minima and conditions resolved."""
 
     def larger(*args: Any) -> Any:
         first, *others = args
@@ -264,7 +264,7 @@ RATIONAL = (*sp.parsing.sympy_parser.standard_transformations, sp.parsing.sympy_
 
 
 def intervals(formula: Any, z: Any) -> Iterator[tuple[Any, Any]]:
-    """z on each interval between the formula's kinks, and the positive variable that it is written in."""
+    """z on each interval between the formula's kinks, and the positive variable in terms of which it is written."""
     if not formula.has(sp.Max, sp.Min, sp.Piecewise, sp.Abs, sp.sign, sp.Heaviside):
         yield z, z
         return

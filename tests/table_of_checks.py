@@ -1,4 +1,4 @@
-"""The tables of docs/what_passes.md: ``make tables`` writes them, and test_verify_passes finds them stale."""
+"""The tables of docs/what_passes.md: ``make tables`` writes them, and test_verify_passes fails if they are out of date."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from torchbp.cli import main
 from torchbp.verify import STATUSES
 
 PAGE = Path(__file__).parents[1] / "docs" / "what_passes.md"
-# What gradcheck is told for the table of this name.
+# The options of gradcheck for each table.
 TABLES = {"torchbp": ["--json"], "naive": ["--json", "--module", "naive_functions"]}
 SIGNS = {"wrong": "✗ wrong", "error": "✗ error", "skipped": "–", "passed": "✓"}
 
@@ -20,7 +20,7 @@ Rows = Sequence[dict[str, Any]]
 
 
 def cells(rows: Rows) -> dict[str, str]:
-    """A sign for each check of one function, that of its worst outcome where it was tried in several ways."""
+    """A sign for each check of one function; of several outcomes, the worst."""
 
     def rank(row: dict[str, Any]) -> tuple[bool, int]:
         return row["status"] == "skipped", list(STATUSES).index(row["status"])
@@ -37,14 +37,14 @@ def sign(row: dict[str, Any]) -> str:
 
 
 def function_of(sample: str) -> str:
-    """The function that a sample is of: ``activate`` of ``activate-tanh``."""
+    """The function of a sample: ``activate`` for ``activate-tanh``."""
     return sample.partition("-")[0]
 
 
 def table(rows: Rows) -> str:
-    """Markdown: a row a check, a column a function, ``activate-tanh`` and the like being one.
+    """Markdown: one row per check, one column per function; ``activate-tanh`` and the like share a column.
 
-    What is refused alike by all for the lack of one feature is one row.
+    Checks that all functions refuse for the same missing feature share one row.
     """
     names = dict.fromkeys(function_of(row["function"]) for row in rows)
     columns = {name: cells([row for row in rows if function_of(row["function"]) == name]) for name in names}
@@ -53,14 +53,14 @@ def table(rows: Rows) -> str:
         signs = tuple(column[check] for column in columns.values())
         refused = all(sign.startswith("no ") for sign in signs)
         lines.setdefault(signs if refused else (check, *signs), []).append(check)
-    # Without underscores, so that long names can be broken into lines.
+    # Without underscores, so that long names can wrap.
     body = [[", ".join(checks), *signs[-len(columns) :]] for signs, checks in lines.items()]
     head = [["", *(name.replace("_", " ") for name in columns)], ["---", *[":-:"] * len(columns)]]
     return "\n".join(f"| {' | '.join(line)} |" for line in head + body)
 
 
 def columns_of_page(name: str) -> dict[str, dict[str, str]]:
-    """The table of this name as it stands: by function, the sign for each check."""
+    """The table of this name as the page has it: by function, the sign for each check."""
     lines = [line for line in _section(name)[1].splitlines() if line.startswith("|")]
     head, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {

@@ -1,6 +1,6 @@
-"""The numbers of each activation over the whole range, and what names one.
+"""The values of each activation over the whole range, and the ways to name one.
 
-What each derivative is as a formula, test_symbolic proves; test_functions holds each against finite differences.
+test_symbolic proves each derivative's formula; test_functions compares each with finite differences.
 """
 
 import copy
@@ -25,11 +25,11 @@ from torchbp.activations import ACTIVATIONS, KNOTS, Activation, activation_of, i
 
 each_activation = pytest.mark.parametrize("g", ACTIVATIONS.values(), ids=ACTIVATIONS)
 each_device = pytest.mark.parametrize("device", DEVICES)
-DIGITS = 340  # as many as a difference from 1 takes down to the least normal number, and some more
+DIGITS = 340  # enough for 1 - the least normal number, with a margin
 
 
 def whole_range(dtype: torch.dtype, count: int, device: str = "cpu") -> Tensor:
-    """From the least subnormal number to 1e4, of both signs, and as many in between where slopes bend."""
+    """Numbers of both signs from the least subnormal number to 1e4, with as many again where slopes bend."""
     least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
     sizes = torch.logspace(math.log10(least), 4, count, dtype=torch.float64)
     points = torch.cat([sizes, torch.linspace(0.01, 40, count, dtype=torch.float64), torch.rand(count).double() * 9])
@@ -37,7 +37,7 @@ def whole_range(dtype: torch.dtype, count: int, device: str = "cpu") -> Tensor:
 
 
 def some_parameters(g: Activation, z: Tensor) -> list[Tensor]:
-    """Near where they start, and numbers of few digits, so that SymPy's are the same."""
+    """Parameters near their start, with few digits, so that SymPy's are exactly the same."""
     starts = [p.start(dtype=z.dtype, device=z.device) for p in g.parameters.values()]
     return [(start + 0.3 * (1 + number)).mul(16).round() / 16 for number, start in enumerate(starts)]
 
@@ -45,9 +45,9 @@ def some_parameters(g: Activation, z: Tensor) -> list[Tensor]:
 @each_device
 @pytest.mark.parametrize("g", FORMULAS.values(), ids=FORMULAS)
 def test_digits(g: Activation, device: str) -> None:
-    """Value, slope and parameter derivatives to a few roundings of z, also where they are next to nothing.
+    """Value, slope and parameter derivatives are exact to a few roundings of z, even where they are tiny.
 
-    Only a slope made from ``a`` has no more digits than 1 - a has left.
+    Only a slope computed from ``a`` has no more digits than 1 - a.
     """
     z = whole_range(torch.float64, 15, device)
     theta = some_parameters(g, z.unsqueeze(0))
@@ -78,8 +78,7 @@ def check_digits(found: Tensor, expression: Any, symbol: Any, z: Tensor, absolut
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @each_activation
 def test_kernel_equals_the_formula(g: Activation, dtype: torch.dtype, device: str) -> None:
-    """PyTorch's fused dA * g'(Z), which training runs, is the proven one over the whole range, also where it writes over an
-    argument."""
+    """PyTorch's fused dA * g'(Z), which training uses, equals the proven formula over the whole range, also in place."""
     z = torch.cat([whole_range(dtype, 200, device), torch.zeros(1, dtype=dtype, device=device)]).unsqueeze(0)
     theta, da = some_parameters(g, z), torch.randn_like(z)
     kept = g.value(z, *theta) if g.keeps == "a" else z
@@ -109,7 +108,7 @@ def test_value_is_the_references_and_derivatives_are_finite_with_it(g: Activatio
     into = torch.empty_like(z)
     assert g.value(z, *theta, out=into).data_ptr() == into.data_ptr()
     assert_close(into, a, rtol=0, atol=0)
-    assert_close(g.value(into.copy_(z), *theta, out=into), a, rtol=0, atol=0)  # over z
+    assert_close(g.value(into.copy_(z), *theta, out=into), a, rtol=0, atol=0)  # in place
     da = torch.ones_like(z)
     kept = a if g.keeps == "a" else z
     for derivative in (g.error(da, kept, *theta), *(p.gradient(da, z, *theta) for p in g.parameters.values())):
@@ -123,7 +122,7 @@ def test_the_unknown_one_is_a_line_between_its_knots() -> None:
     assert_close(g.value(knots, values), values, rtol=0, atol=0)
     between = (knots[1:] + knots[:-1]) / 2
     assert_close(g.value(between, values), (values[1:] + values[:-1]) / 2)
-    # Beyond the outermost, the line goes on: as far as a knot is from the next, the value changes by as much.
+    # Beyond the outermost knot the line continues with the slope of the last interval.
     outside = torch.stack([2 * knots[0] - knots[1], 2 * knots[-1] - knots[-2]])
     assert_close(g.value(outside, values), torch.stack([2 * values[0] - values[1], 2 * values[-1] - values[-2]]))
     start = g.parameters["values"].start(dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Checkpoints that are not what they seem: archives that two readers read in two ways, pickles that hide what they hold."""
+"""Deceptive checkpoints: archives that two readers read differently, and pickles that hide their contents."""
 
 import io
 import struct
@@ -17,7 +17,7 @@ LIST, END = b"PK\x01\x02", b"PK\x05\x06"
 
 
 def saved(value: Any) -> dict[str, bytes]:
-    """The entries of the archive that torch.save writes, by name."""
+    """The entries of an archive that torch.save writes, by name."""
     content = io.BytesIO()
     torch.save(value, content)
     with zipfile.ZipFile(content) as archive:
@@ -33,18 +33,18 @@ def archive(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) ->
 
 
 def two_in_one(first: bytes, second: bytes) -> bytes:
-    """Of two archives, with entries of the same names, zipfile reads the second, whose list is right before the end; others the
-    first, whose list is where the end says that there is one."""
+    """Two archives in one file: zipfile reads the second, whose list is just before the end; other readers read the first, to
+    whose list the end record points."""
     begin, end = first.index(LIST), first.rindex(END)
     listed, rest = second.index(LIST), second.rindex(END)
     entries, at = bytearray(second[listed:rest]), 0
-    while at < len(entries):  # zipfile adds to each entry's place by how much the list is not where it is said to be
+    while at < len(entries):  # zipfile shifts each offset by list's true place - stated place
         struct.pack_into("<L", entries, at + 42, struct.unpack_from("<L", entries, at + 42)[0] + begin - listed)
         at += 46 + sum(struct.unpack_from("<HHH", entries, at + 28))
     return first[:end] + second[:listed] + bytes(entries) + first[end:]
 
 
-def test_nothing_is_read_but_what_was_looked_at(tmp_path: Path) -> None:
+def test_only_the_archive_that_was_checked_is_read(tmp_path: Path) -> None:
     path, bomb = tmp_path / "two.ckpt", archive(saved({"a": torch.randn(10**4).repeat(2)}), zipfile.ZIP_DEFLATED)
     path.write_bytes(two_in_one(bomb, archive(saved({"a": torch.ones(1)}))))
     assert torch.load(path)["a"].shape == (2 * 10**4,)
@@ -52,16 +52,16 @@ def test_nothing_is_read_but_what_was_looked_at(tmp_path: Path) -> None:
 
 
 def with_pickle(path: Path, change: Callable[[bytes], bytes]) -> Path:
-    """A file of {"a": ...}, its pickle changed."""
+    """A file of {"a": ...} whose pickle is changed."""
     entries = saved(OrderedDict(a=1))
     path.write_bytes(archive({**entries, "archive/data.pkl": change(entries["archive/data.pkl"])}))
     return path
 
 
-def test_an_attribute_stands_before_no_method(tmp_path: Path) -> None:
+def test_attributes_do_not_replace_methods(tmp_path: Path) -> None:
     ordered = b"ccollections\nOrderedDict\n"
     attributes = b"}(X\x04\x00\x00\x00keys" + ordered + b"X\x06\x00\x00\x00values" + ordered + b"ub."
-    hidden = b"(X\x01\x00\x00\x00b" + ordered + b"u"  # a class, and no plain value
+    hidden = b"(X\x01\x00\x00\x00b" + ordered + b"u"  # a class, not a plain value
     path = with_pickle(tmp_path / "hidden.ckpt", lambda data: data[:-1] + hidden + attributes)
     assert list(torch.load(path).keys()) == []
     with pytest.raises(ValueError, match="it has a type"):

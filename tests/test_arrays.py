@@ -1,4 +1,4 @@
-"""Arrays in NumPy's files, in memory and larger than it is allowed to be."""
+"""Arrays in NumPy's files, in memory and larger than the memory limit."""
 
 import io
 import zipfile
@@ -81,9 +81,9 @@ def test_mapped_rows_train_each_row_once_an_epoch_in_a_new_order(tmp_path: Path,
         assert Counter(orders[-1].tolist()) == Counter(train_rows(data)[0].flatten().tolist())
     assert not torch.equal(*orders)
     assert not torch.equal(orders[0], orders[0].sort().values)
-    # Shuffled in windows of chunks: 64 rows in a row lie in few places of the file, the windows anywhere.
+    # Chunks are shuffled within windows: 64 successive rows come from few chunks; the windows lie anywhere in the file.
     near = [len({int(row) // 8 for row in window}) for window in orders[0].split(64)]
-    assert max(near) <= 2 * 64 / 8 + 8  # all of them anywhere would be in about 50
+    assert max(near) <= 2 * 64 / 8 + 8  # rows from anywhere would come from about 50 chunks
     means = torch.stack([window.mean() for window in orders[0].split(64)[:-1]])
     assert 200 < means.mean() < 800
     again = ArrayDataModule(*npy(tmp_path, x, np.arange(1000) % 2), memory=0, batch_size=37).train_dataloader()
@@ -187,7 +187,7 @@ def test_no_array_runs_code(tmp_path: Path) -> None:
 
 
 def with_header(path: Path, shape: tuple[int, ...]) -> None:
-    """An .npz file whose x says that it has that shape, and holds nothing."""
+    """An .npz file whose x declares this shape but has no data."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"shape": shape, "fortran_order": False, "descr": "<f4"})
     with zipfile.ZipFile(path, "w") as archive:

@@ -1,10 +1,10 @@
-"""What bad calls, configurations, tables and arrays get from the command line: one line, and everything as it was."""
+"""Bad calls, configurations, tables and arrays on the command line: one line, and no file changed."""
 
 from collections.abc import Callable
 
 from bad_files import each
 
-# What it is called with, its exit status, and a telling part of its line.
+# The call, its exit status, and a part of its line.
 CASES = [
     # calls
     ("train", 2, "'train' is no command; the commands are fit, validate, test, predict, cross-validate"),

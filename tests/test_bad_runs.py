@@ -1,11 +1,11 @@
-"""What bad settings, checkpoints and outputs get from the command line: one line, and everything as it was."""
+"""Bad settings, checkpoints and outputs on the command line: one line, and no file changed."""
 
 from collections.abc import Callable
 
 from bad_files import each
 from training_runs import CONFIGS
 
-# What it is called with, its exit status, and a telling part of its line.
+# The call, its exit status, and a part of its line.
 CASES = [
     # the model
     ("XOR --model.lr 0", 1, "lr is 0.0; it must be 'auto', or a finite number above 0"),
@@ -85,7 +85,7 @@ CASES = [
     ("XOR --patience 0", 2, "patience is 0; it must be a whole number above 0"),
     ("XOR --seed_everything x", 2, "seed_everything is x; it must be bool or int"),
     ("XOR --seed_everything -1", 1, "-1 is not in bounds, numpy accepts from 0 to 4294967295"),
-    # what was settled in training
+    # options that training has fixed
     (
         "test --ckpt_path table.ckpt --data.path good.csv --data.missing indicator",
         1,

@@ -1,4 +1,4 @@
-"""``torchbp benchmark`` as it is called: what it compares, and what it says where there is nothing to compare with."""
+"""``torchbp benchmark``: what it compares, and what it prints if a peer is missing."""
 
 import json
 import subprocess
@@ -72,7 +72,7 @@ def test_every_measure_has_its_peers() -> None:
 
 def test_ratios_are_positive_and_gaps_are_stated() -> None:
     for row in quick()["rows"]:
-        if row["peer"] == "torch.compile":  # takes longer than all the rest
+        if row["peer"] == "torch.compile":  # takes longer than everything else
             assert (row["ratio"], row["gap"]) == (None, "left out")
         else:
             assert row["gap"] is None
@@ -110,7 +110,7 @@ def test_a_ratio_is_the_median_over_the_rounds_of_two_in_the_same_round() -> Non
     assert (row.ratio, row.gap) == (None, "is not there")
 
 
-def test_an_epoch_is_what_a_longer_run_takes_longer() -> None:
+def test_an_epochs_time_is_the_difference_of_a_longer_run() -> None:
     seconds = {"fused": 0.002, "autograd": 0.02, "plain Lightning": 0.04, "MLPClassifier": 0.001}
 
     def times(commands: dict[str, list[str]]) -> dict[str, list[float]]:
@@ -160,7 +160,7 @@ def test_memory_is_what_was_allocated() -> None:
 
 
 def test_every_contestant_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the same start, on the same rows, the engines' networks and PyTorch's end at the same parameters."""
+    """From the same start, on the same rows, the engines and PyTorch reach the same parameters."""
     ends = []
     for make in (fused_step, autograd_step, per_layer_step, eager_step):
         torch.manual_seed(0)
@@ -194,11 +194,11 @@ def test_products_are_those_of_a_step() -> None:
 
 
 def test_a_peer_that_cannot_run_leaves_a_stated_gap() -> None:
-    """No compiler is to be found: the other rows are as they would be, and below the table stands why."""
+    """Without a compiler, the other rows are as usual, and a line below the table says why."""
     import torch._inductor.config as inductor
 
     torch.compiler.reset()
-    # By their own patch: pytest's cannot give such a setting back.
+    # PyTorch's own patch, because monkeypatch cannot restore such a setting.
     with torch.compiler.config.patch(force_disable_caches=True), inductor.patch({"cpp.cxx": ("/nonexistent/c++",)}):
         rows = step_times([([3, 2], 256)], 1, 0.0, True, lambda _: None)
     (gap,) = {row.gap for row in rows if row.peer == "torch.compile"}

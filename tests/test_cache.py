@@ -1,4 +1,4 @@
-"""A cache on disk: who may use, change and remove it, and what becomes of it where something goes wrong."""
+"""The cache on disk: who may use, change and remove it, and what happens to it when something fails."""
 
 import gc
 import os
@@ -22,7 +22,7 @@ from torchbp.training import BPModule
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of 16 rows, so that a few hundred rows are many."""
+    """Parts of 16 rows, so that a few hundred rows make many parts."""
     monkeypatch.setattr("torchbp.data._csv.ROWS", 16)
     monkeypatch.setattr("torchbp.data._table.FILE", 2)
 
@@ -33,7 +33,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def x_of(data: TabularDataModule) -> torch.Tensor:
-    """What the data hold; no data module that nobody refers to uses a cache any more."""
+    """The data's features; collects garbage first, so that unused data modules release their caches."""
     gc.collect()
     return data.rows.all()[0]
 
@@ -110,10 +110,10 @@ def test_what_another_run_uses_is_not_removed(table: Path) -> None:
     teardown(not_kept)
     assert cached(table.parent) == made
     assert torch.equal(x_of(last), rows[2])
-    del kept  # which would keep it
+    del kept  # a run that keeps the cache
     assert cached(table.parent) == made
     for path in folders(table):
-        (path / "killed.lock").touch()  # as a killed process leaves it
+        (path / "killed.lock").touch()  # as left by a killed process
     teardown(last)
     assert os.listdir(table.parent / "cache") == []
     assert torch.equal(x_of(last), rows[2])  # made again
@@ -124,7 +124,7 @@ def test_a_run_that_does_not_end_well_removes_what_is_not_to_be_kept(table: Path
     _ = data.rows
     assert cached(table.parent)
     del data
-    gc.collect()  # a run that ends does as much
+    gc.collect()  # as when a run ends
     assert os.listdir(table.parent / "cache") == []
 
 
@@ -137,7 +137,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_cached(table: Path, monkeyp
         text = table.read_bytes()
         with table.open("r+b") as file:
             file.write(text.replace(b"0", b"1"))
-        if stamp == "old":  # only the content tells
+        if stamp == "old":  # only the content shows the change
             os.utime(table, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     monkeypatch.setattr(_table, "write_whole", change)
@@ -191,7 +191,7 @@ def test_a_cache_that_is_damaged_while_another_run_uses_it_is_refused(table: Pat
 
 
 def plant(path: Path, how: str) -> None:
-    """Make the folder such as another user could have written it, with other rows."""
+    """Change the rows and make the folder one that another user could have written."""
     x = np.load(path / "x.npy", mmap_mode="r+")
     x += 1
     if how == "link":
@@ -210,7 +210,7 @@ def plant(path: Path, how: str) -> None:
 def test_a_cache_that_another_user_can_write_is_not_used(table: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     rows = x_of(large(table))
     [folder] = [path for path in folders(table) if "-rows-" in path.name]
-    monkeypatch.setattr("torchbp.data._cache._is_whole", lambda path: True)  # it is well forged
+    monkeypatch.setattr("torchbp.data._cache._is_whole", lambda path: True)  # as if the forgery were perfect
     plant(folder, how)
     assert torch.equal(x_of(large(table)), rows)
     assert not folder.is_symlink()

@@ -1,4 +1,4 @@
-"""Checkpoints that lie, that are damaged, and that a killed run leaves: refused in one line, or as good as new."""
+"""Malicious and damaged checkpoints are refused in one line; those of a killed run can be used."""
 
 import os
 import pickle
@@ -21,7 +21,7 @@ XOR = ["--config", str(CONFIGS / "xor.yaml")]
 
 
 class Evil:
-    """Unpickled, it leaves a folder behind."""
+    """Creates a folder when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return os.mkdir, ("owned",)
@@ -29,7 +29,7 @@ class Evil:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two runs: version_0 of two epochs, version_1 of three."""
+    """A folder with two runs: version_0 has two epochs, version_1 three."""
     folder, home = tmp_path_factory.mktemp("trained"), os.getcwd()
     os.chdir(folder)
     try:
@@ -42,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of ``trained``, to be damaged; it is the working folder."""
+    """A copy of ``trained`` to damage, as working folder."""
     shutil.copytree(trained / "logs", tmp_path / "logs")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "logs/xor"
@@ -58,7 +58,7 @@ def test_no_checkpoint_runs_code(
         torch.save({**checkpoint, "extra": Evil()}, "evil.ckpt")
     else:
         Path("evil.ckpt").write_bytes(pickle.dumps(Evil()))
-    # PyTorch's switch for the incautious is not for us.
+    # PyTorch's switch to load unsafely has no effect.
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     assert main([command, *XOR, "--ckpt_path", "evil.ckpt"]) == 1
     error = capsys.readouterr().err
@@ -69,7 +69,7 @@ def test_no_checkpoint_runs_code(
     assert not Path("owned").exists()
     if kind == "added":
         torch.load("evil.ckpt", weights_only=False)
-        assert Path("owned").exists()  # it would have
+        assert Path("owned").exists()  # an unsafe load does run the code
 
 
 def damage(path: Path, how: str) -> None:
@@ -101,9 +101,9 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_replaced_as_the_last(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search("version_1/checkpoints/last.ckpt is damaged .*; .*version_1/checkpoints/best.ckpt takes its place", error)
-    assert torch.load(last, weights_only=True)["global_step"] == 5  # in the same folder, in the damaged one's place
+    assert torch.load(last, weights_only=True)["global_step"] == 5  # replaces the damaged file
     assert {path.name for path in last.parent.iterdir()} == {"last.ckpt", "best.ckpt"}
-    # Of this run nothing is whole any more, so the run before it is the newest.
+    # This run has no intact checkpoint left, so the run before it is the newest.
     damage(last, how)
     damage(best, how)
     assert main(["test", *XOR, "--ckpt_path", "last"]) == 0
@@ -133,7 +133,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["last.ckpt"]
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
-    (tmp_path / "new folder/last.ckpt.999999999.0123.partial").touch()  # as a killed run leaves it
+    (tmp_path / "new folder/last.ckpt.999999999.0123.partial").touch()  # as left by a killed run
     CheckpointIO().save_checkpoint({"a": torch.zeros(10**5)}, path)
     assert os.listdir(path.parent) == ["last.ckpt"]
 
@@ -158,7 +158,7 @@ def test_killed_runs_end_as_if_they_had_not_been_killed(tmp_path: Path, engine: 
     assert done.returncode == 0, done.stderr
     summary = re.search(r"15 kills in (\d+) runs, (\d+) resumed from a checkpoint", done.stdout)
     assert summary
-    assert int(summary[1]) >= 3  # none is killed more than six times
+    assert int(summary[1]) >= 3  # no run is killed more than six times
     assert int(summary[2]) >= 5
 
 

@@ -1,4 +1,4 @@
-"""The command line as a user runs it, and the event files it leaves, read by TensorBoard's own reader."""
+"""The command line as a user runs it, and its event files, read by TensorBoard's own reader."""
 
 import csv
 import json
@@ -53,7 +53,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "epoch 6/6" in done.stdout
     assert "best checkpoint: logs/breast_cancer/version_0/checkpoints/best.ckpt" in done.stdout
     assert "tensorboard --logdir logs/breast_cancer" in done.stdout
-    assert "\x1b" not in done.stdout  # no terminal, no bar
+    assert "\x1b" not in done.stdout  # no progress bar without a terminal
     assert done.stderr == ""
     return folder
 
@@ -96,7 +96,7 @@ def test_event_files_hold_costs_metrics_and_histograms(run: Path) -> None:
     for name in [*names, "auroc/val", "average_precision/val", "norm/dL_dW/1", "norm/dL_db/2"]:
         assert len(board.Scalars(name)) == 6
     costs = [event.value for event in board.Scalars("cost/train")]
-    assert costs == sorted(costs, reverse=True)  # the whole set at each step: it only falls
+    assert costs == sorted(costs, reverse=True)  # each step uses the whole set, so the cost only falls
     expected = {f"{prefix}{name}/{layer}" for prefix in ("", "dL_d") for name in "Wb" for layer in (1, 2)}
     assert set(board.Tags()["histograms"]) == expected
     state = torch.load(run / "logs/breast_cancer/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
@@ -132,7 +132,7 @@ def test_fit_resumes_in_its_folder_and_stops_early(tmp_path: Path, monkeypatch: 
     assert main(xor("fit", "--trainer.max_epochs", "3")) == 0
     assert main(xor("fit", "--trainer.max_epochs", "5", "--ckpt_path", "last")) == 0
     assert os.listdir("logs/xor") == ["version_0"]
-    # An infinitesimal step never lowers the cost by more than the callback counts as nothing.
+    # A tiny step never lowers the cost by more than the callback's threshold.
     assert main(xor("fit", "--model.lr", "1e-30", "--trainer.max_epochs", "50", "--patience", "4")) == 0
     output = capsys.readouterr().out
     assert "epoch 5/50" in output
@@ -197,10 +197,10 @@ def test_gradcheck(capsys: pytest.CaptureFixture[str]) -> None:
     statuses = {row["check"]: row["status"] for row in rows}
     assert {row["function"] for row in rows} == {"linear"}
     assert statuses["backward"] == statuses["forward mode"] == "passed"
-    # A sign wrong: the planted fault of the audit's own tests.
+    # A planted fault of the audit's own tests: a wrong sign.
     assert main(["gradcheck", "--function", "planted_faults:WrongSign", "--inputs", "4,3 2,3 2"]) == 1
     assert "backward" in capsys.readouterr().out
-    # Where it is right, it is.
+    # The other checks pass.
     arguments = ["--function", "planted_faults:WrongSign", "--inputs", "4,3 2,3 2", "--only", "forward mode, vmap", "--json"]
     assert main(["gradcheck", *arguments]) == 0
     assert [row["check"] for row in json.loads(capsys.readouterr().out)] == ["forward mode", "vmap"]
@@ -212,6 +212,6 @@ def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_whole_number_of_batches_is_no_share_of_them(tmp_path: Path) -> None:
-    """Python makes one type of float | int and int | float, that which it met first, and it is tried in that order."""
+    """Python caches float | int and int | float as one type, and jsonargparse tries the types in the order of the first."""
     printed = torchbp(*xor("fit", "--trainer.limit_train_batches", "1", "--print_config"), cwd=tmp_path).stdout
     assert "  limit_train_batches: 1\n" in printed

@@ -1,4 +1,4 @@
-"""Compiled blocks of iterations, held against the iteration in place; PyTorch's Inductor does compile them."""
+"""Compiled blocks of iterations, compared with the iteration in place; PyTorch's Inductor compiles them."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Layers and activations of models, replaced in place: outputs, gradients, hooks and keys are those of the model before."""
+"""Layers and activations of models are replaced in place; outputs, gradients, hooks and keys do not change."""
 
 import copy
 import pickle
@@ -13,7 +13,7 @@ from torchbp.nn import Activate
 
 
 class Shared(nn.Module):
-    """One activation twice, tied weights, and a slice that ends between a layer and its activation."""
+    """Uses one activation twice, ties weights, and takes a slice that ends between a layer and its activation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ def test_hooks_and_parameters_stay() -> None:
     assert seen == ["z", "a", "da"]
 
 
-@pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning")  # by Dynamo itself
+@pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning")  # raised by Dynamo itself
 def test_converted_model_compiles_to_one_graph() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
     expected = model(torch.ones(2, 4))

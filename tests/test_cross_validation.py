@@ -1,4 +1,4 @@
-"""Cross-validation from the command line: each fold is the run that fit would be, and folds are those that are asked for."""
+"""Cross-validation from the command line: each fold equals a run of fit, and folds are split as requested."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ def _folder(tmp_path, monkeypatch):
 
 
 def table(rows=72):
-    """Gaps, a category that is rare enough to be in few folds, groups of rows, and days out of order."""
+    """A table with gaps, a category so rare that few folds have it, groups of rows, and unsorted days."""
     draw = np.random.default_rng(0)
     city, x = draw.choice(list("uvw"), rows), draw.normal(size=rows).round(3)
     city[0] = "r"
@@ -106,7 +106,7 @@ def test_what_does_not_fit_memory_side_by_side_is_run_in_groups():
     table().drop("level").write_csv("t.csv")
     options = ["--data.path", "t.csv", "--data.target", "kind", *BASE, "--folds", "4"]
     at_once = cross_validated(*options)
-    in_groups = cross_validated(*options, "--data.memory", "4e-6")  # of the 2,304 to 2,592 bytes of a fold
+    in_groups = cross_validated(*options, "--data.memory", "4e-6")  # a fold takes 2,304 to 2,592 bytes
     np.testing.assert_allclose(at_once["p_a"], in_groups["p_a"], atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""The learning rate that a run finds for itself: held against the whole Hessian, and against runs that are given it."""
+"""The learning rate that a run finds: compared with the whole Hessian, and with runs that are given that rate."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +25,7 @@ ENGINES = ("autograd", "fused")
 
 
 def whole_hessian(network: BPNetwork, cost: str, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
-    """By PyTorch's autograd alone, (P, P)."""
+    """The Hessian by PyTorch's autograd, (P, P)."""
     expected = Reference(network)
     parameters = list(expected.parameters())
 
@@ -48,10 +48,10 @@ def test_largest_eigenvalue_is_that_of_the_whole_hessian(activation: str, cost: 
     weight = torch.rand(16, **options)
     exact = torch.linalg.eigvalsh(whole_hessian(network, cost, x, y, weight)).abs().max().item()
     found = largest_eigenvalue(network, x, y, cost, weight=weight)
-    assert 0.85 * exact < found < exact * (1 + 1e-9)  # power iteration comes from below, and ends when it hardly grows
+    assert 0.85 * exact < found < exact * (1 + 1e-9)  # power iteration approaches from below and stops early
 
 
-def test_lr_is_one_by_the_mean_over_eight_batches() -> None:
+def test_lr_is_1_over_the_mean_of_eight_batches() -> None:
     network = BPNetwork([3, 4, 1], "linear", dtype=torch.float64)
     batches = [(torch.randn(4, 3).double(), torch.randn(4, 1).double()) for _ in range(9)]
     exact = [torch.linalg.eigvalsh(whole_hessian(network, "squared_error", *batch)).max().item() for batch in batches]
@@ -62,7 +62,7 @@ def test_lr_is_one_by_the_mean_over_eight_batches() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 4, 32])
 def test_linear_model_learns_at_every_batch_size(batch_size: int) -> None:
-    """By the curvature of all rows at once it would diverge at 1 and 4."""
+    """With the curvature of all rows at once, batch sizes 1 and 4 would diverge."""
     x = torch.randn(800, 30)
     y = x @ torch.randn(30, 1)
     y = (y - y.mean()) / y.std()
@@ -92,7 +92,7 @@ def test_what_has_no_curvature_is_refused() -> None:
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers", "ignore:.*have no `val_dataloader`")
 @pytest.mark.parametrize("own_generator", [True, False])
 def test_search_leaves_random_numbers_as_they_were(own_generator: bool) -> None:
-    """A run that is given the lr that another has found trains the same network, on batches in the same random order."""
+    """A run that is given the found lr trains the same network, on batches in the same random order."""
     rows = TensorDataset(torch.randn(100, 3), torch.rand(100, 1).round())
 
     def fit(lr: Any) -> BPModule:
@@ -124,7 +124,7 @@ def test_engines_find_the_same_lr() -> None:
         quiet_trainer(max_epochs=2, precision="64-true").fit(found[-1], datamodule=data)
     assert found[0].lr == found[1].lr
     assert_same(*found, atol=1e-12)
-    # By hand: the first eight batches, standardised as the run has them.
+    # By hand: the first eight batches, standardised as in the run.
     torch.manual_seed(0)
     module = BPModule(10, 1, task="regression").double()
     module.fit_scaling(data)
@@ -137,7 +137,7 @@ def test_engines_find_the_same_lr() -> None:
 
 
 def test_found_lr_is_said_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """On the command line: in the output, in the checkpoint and in a run that goes on with it."""
+    """On the command line, the found lr is in the output, in the checkpoint and in a resumed run."""
     monkeypatch.chdir(tmp_path)
     x = torch.randn(60, 2)
     lines = [f"{a},{b},{a - b}" for a, b in x.tolist()]
@@ -152,7 +152,7 @@ def test_found_lr_is_said_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     assert last["epoch"] == 1
     assert last["hyper_parameters"]["lr"] == last["optimizer_states"][0]["param_groups"][0]["lr"] == lr
-    # In Python likewise, where the network that goes on has been told nothing of it.
+    # The same in Python, where the new module is not given the lr.
     module = BPModule(2, 1, [100], "regression", activation="tanh", clip=5.0)
     data = TabularDataModule("t.csv", "y")
     quiet_trainer(max_epochs=3).fit(module, datamodule=data, ckpt_path=folder / "checkpoints/last.ckpt")
