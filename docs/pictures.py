@@ -1,4 +1,4 @@
-"""The gallery's pictures, docs/gallery/*.png, from runs of the configurations: ``make pictures``, five minutes.
+"""Draws the gallery's pictures, docs/gallery/*.png, from runs of the configurations: ``make pictures``, about ten minutes.
 
 ``python docs/pictures.py moons`` draws one.
 """
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ def run(config: str, *options: str) -> Run:
 
 def costs(axes: Axes, found: Run) -> None:
     for split in ("train", "val"):
-        values = found[f"cost/{split}"]
-        axes.plot(range(1, len(values) + 1), values, label=split)
+        if values := found.get(f"cost/{split}"):
+            axes.plot(range(1, len(values) + 1), values, label=split)
     axes.set(xlabel="epoch", ylabel="cost", yscale="log")
     axes.legend()
 
@@ -52,8 +53,15 @@ def image(tag: str) -> Callable[[Axes, Run], None]:
     def draw(axes: Axes, found: Run) -> None:
         axes.imshow(found[tag], cmap="gray")
         axes.set(xticks=[], yticks=[], title=tag)
+        axes.grid(visible=False)
 
     return draw
+
+
+def in_time(axes: Axes, found: Run) -> None:
+    axes.imshow(found["norm/dL_dA_of_t/1"], aspect="auto")
+    axes.set(xticks=[], yticks=[], xlabel="step t, the last one at the right", ylabel="norm of ∂L/∂A_t, one line per decade")
+    axes.grid(visible=False)
 
 
 def save(name: str, *panels: Callable[[Axes], None]) -> None:
@@ -64,8 +72,11 @@ def save(name: str, *panels: Callable[[Axes], None]) -> None:
     plt.close(figure)
 
 
-def of_one_run(config: str, *panels: Callable[[Axes, Run], None]) -> None:
-    found = run(config)
+def of_one_run(config: str, *panels: Callable[[Axes, Run], None], archive: str | None = None) -> None:
+    """``archive``: a data set that comes with sktime."""
+    folder = files("sktime") / "datasets" / "data" / archive if archive else None
+    paths = {"path": f"{archive}_TRAIN.ts", "test_path": f"{archive}_TEST.ts"}
+    found = run(config, *(f"--data.{name}={folder / file}" for name, file in paths.items() if folder))
     save(config, *(lambda axes, panel=panel: panel(axes, found) for panel in panels))  # type: ignore[misc]
 
 
@@ -109,8 +120,8 @@ def deep_sigmoid() -> None:
     save("deep_sigmoid", side_by_side("accuracy/val", runs, ylabel="accuracy of validation rows"), by_layer)
 
 
-def one(config: str, *panels: Callable[[Axes, Run], None]) -> Callable[[], None]:
-    return lambda: of_one_run(config, *panels)
+def one(config: str, *panels: Callable[[Axes, Run], None], archive: str | None = None) -> Callable[[], None]:
+    return lambda: of_one_run(config, *panels, archive=archive)
 
 
 PICTURES: dict[str, Callable[[], None]] = {
@@ -122,8 +133,11 @@ PICTURES: dict[str, Callable[[], None]] = {
     "sines": one("sines", costs, image("g/1")),
     "watermelon": watermelon,
     "deep_sigmoid": deep_sigmoid,
-    "adding": one("adding", costs, image("norm/dL_dA_of_t/1")),
-    "sunspots": one("sunspots", costs, image("norm/dL_dA_of_t/1")),
+    "digit_rows": one("digit_rows", costs, in_time),
+    "italy_power_demand": one("italy_power_demand", costs, in_time, archive="ItalyPowerDemand"),
+    "japanese_vowels": one("japanese_vowels", costs, in_time, archive="JapaneseVowels"),
+    "adding": one("adding", costs, in_time),
+    "sunspots": one("sunspots", costs, in_time),
 }
 
 if __name__ == "__main__":
