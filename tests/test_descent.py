@@ -1,4 +1,4 @@
-"""The iteration in place, held against torch.nn and torch.optim.SGD."""
+"""The iteration in place, compared with torch.nn and torch.optim.SGD."""
 
 import copy
 import itertools
@@ -39,7 +39,7 @@ def test_100_steps_of_both_engines_as_torch_nn(activation: str, cost: str, outpu
     found: list[Tensor] = []
     right: list[Tensor] = []
     for step in range(100):
-        rows = (8, 3, 1, 12)[step % 4]  # smaller and larger batches in turn
+        rows = (8, 3, 1, 12)[step % 4]  # smaller and larger batches, alternating
         x, y = torch.randn(rows, 4, **options), targets(OUTPUTS[cost, output], rows, 2, **options)
         costs = by_autograd.cost(x, y, cost)[0], expected.cost(x, y, cost)
         right += [costs[1].detach(), costs[1].detach(), expected(x).detach()]
@@ -57,7 +57,7 @@ def test_100_steps_of_both_engines_as_torch_nn(activation: str, cost: str, outpu
 @pytest.mark.parametrize("sizes", [[4, 1], [4, 3, 7, 2, 3]])
 @each_kind
 def test_any_depth(cost: str, output: Any, sizes: list[int]) -> None:
-    hidden = list(ACTIVATIONS)[len(ACTIVATIONS) + 2 - len(sizes) :]  # another for each layer
+    hidden = list(ACTIVATIONS)[len(ACTIVATIONS) + 2 - len(sizes) :]  # a different one for each layer
     network = BPNetwork(sizes, output, activation=hidden, dtype=torch.float64)
     expected, descent = Reference(network), Descent(network, cost)
     optimizer = torch.optim.SGD(expected.parameters(), lr=0.1)
@@ -75,7 +75,7 @@ def test_any_depth(cost: str, output: Any, sizes: list[int]) -> None:
 @pytest.mark.parametrize("shared", [False, True], ids=["own rows", "shared rows"])
 @pytest.mark.parametrize(("activation", "kind"), list(zip(ACTIVATIONS, itertools.cycle(KINDS), strict=False)))
 def test_networks_side_by_side_are_single_ones(activation: str, kind: tuple[str, str], shared: bool) -> None:
-    """Each with its own rows, weights of rows and learning rate, in place and by autograd."""
+    """Each has its own rows, sample weights and learning rate; in place and by autograd."""
     (cost, output), leading = kind, () if shared else (3,)
     many = BPNetwork([4, 5, 3, 2], output, activation=activation, per_unit=shared, networks=3, dtype=torch.float64)
     by_autograd, single = copy.deepcopy(many), []
@@ -131,18 +131,18 @@ def test_many_steps_in_one_call_are_single_steps(cost: str, output: Any, keep_gr
 
 @pytest.mark.parametrize("rows", [8, 5])
 def test_a_step_makes_nothing_but_the_output(rows: int) -> None:
-    """Of the network's size nothing is made: neither gradients nor, after the first step, activations."""
+    """A step allocates nothing of the network's size: no gradients and, after the first step, no activations."""
     descent = Descent(BPNetwork([30, 200, 100, 1]))
     descent.step(torch.rand(8, 30), torch.rand(8, 1))
     x, y = torch.rand(rows, 30), torch.rand(rows, 1)
     with torch.profiler.profile(profile_memory=True) as profile:
         descent.step(x, y)
     made = sum(max(event.self_cpu_memory_usage, 0) for event in profile.events())
-    assert 0 < made <= 10 * 4 * rows  # Z, A and what the cost is made of
+    assert 0 < made <= 10 * 4 * rows  # Z, A and the terms of the cost
 
 
 def test_gradients_are_reduced_before_they_are_used() -> None:
-    """Two halves of a batch, each with the other's gradients added: the whole batch's step."""
+    """Half a batch with the other half's gradients added takes the whole batch's step."""
     whole, half = BPNetwork([4, 6, 2], dtype=torch.float64), BPNetwork([4, 6, 2], dtype=torch.float64)
     half.load_state_dict(whole.state_dict())
     x, y = torch.randn(12, 4, dtype=torch.float64), torch.rand(12, 2, dtype=torch.float64)
@@ -162,7 +162,7 @@ def test_a_cuda_graph_takes_the_same_steps(cost: str, output: Any) -> None:
     graphed = copy.deepcopy(eager)
     one, other = Descent(eager, cost), Descent(graphed, cost, cuda_graph=True)
     x, y = torch.randn(66, 4, device="cuda", dtype=torch.float64), torch.rand(66, 2, device="cuda", dtype=torch.float64)
-    for lr in (0.1, 0.1, 0.3, 0.3):  # batches of 16 and one of 2; a graph is captured anew for another lr
+    for lr in (0.1, 0.1, 0.3, 0.3):  # batches of 16 and one of 2; a new lr captures a new graph
         one.lr = other.lr = lr
         torch.testing.assert_close(other.steps(x, y, 16), one.steps(x, y, 16), rtol=0, atol=1e-12)
         torch.testing.assert_close(other.prediction, one.prediction, rtol=0, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Two processes, as on two machines, against one, and against plain gradient descent on what they were given."""
+"""Two processes, as on two machines, compared with one, and with plain gradient descent on their batches."""
 
 import os
 import re
@@ -26,11 +26,11 @@ def started(command: Sequence[str], folder: Path, **environment: str) -> subproc
 
 
 def ended_well(nodes: Sequence[subprocess.Popen]) -> list[str]:
-    """What they wrote."""
+    """The outputs of the processes."""
     try:
         outputs = [node.communicate(timeout=300)[0] for node in nodes]
     finally:
-        for node in nodes:  # one that waits for another waits long
+        for node in nodes:  # a process that waits for another waits long
             node.terminate()
     assert [node.returncode for node in nodes] == [0, 0], "\n".join(outputs)
     return outputs
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(folder: Path) -> list[dict[str, Any]]:
-    """What each process has found."""
+    """The results of each process."""
     command = ["torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
     command += ["--master_addr", "127.0.0.1", "--master_port", free_port()]
     ended_well([started([*command, "--node_rank", str(rank), str(SCRIPT), str(folder)], folder) for rank in range(2)])
@@ -72,7 +72,7 @@ def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 def rows_of(batches: Sequence[Sequence[Tensor]]) -> list[int]:
-    """Where in their file they are."""
+    """The rows' positions in their file."""
     return [int(number) // 2 for x, _ in batches for number in x[:, 0]]
 
 
@@ -87,7 +87,7 @@ def test_two_processes_are_one_on_the_same_global_batches(runs: list[dict], kind
         assert (run["rank"], run["steps"]) == (rank, expected["steps"])
         close(run["state"], expected["state"])
         assert run["metrics"] == pytest.approx(expected["metrics"], abs=1e-6)
-        assert sum(len(x) for x, _ in run["train"]) == rows  # half of those of two epochs
+        assert sum(len(x) for x, _ in run["train"]) == rows  # half the rows of two epochs
 
 
 @pytest.mark.usefixtures("_there")
@@ -144,7 +144,7 @@ def test_each_process_reads_its_own_part_of_a_file(runs: list[dict], kind: str, 
         assert len(rows) % 2 == 1
         own, others = rows_of(first[split]), rows_of(second[split])
         assert max(own) < min(others)
-        if split == "train":  # each epoch has all rows once, and so that both have as many, one of the second's again
+        if split == "train":  # each epoch has all rows once, and one of the second's twice, so that both have as many
             assert len(own) == len(others) == len(rows) + 1
             for epoch in (slice(0, len(own) // 2), slice(len(own) // 2, None)):
                 assert len(set(own[epoch])) == len(own[epoch]) == len(others[epoch])
@@ -155,7 +155,7 @@ def test_each_process_reads_its_own_part_of_a_file(runs: list[dict], kind: str, 
             assert len(first[split]) == 2 * len(second[split])  # batches
 
 
-def test_a_table_is_made_files_once(runs: list[dict]) -> None:
+def test_one_process_writes_a_tables_cache(runs: list[dict]) -> None:
     assert sorted(runs[0]["written"] + runs[1]["written"]) == ["Cache._make", "Cache._make", "NpyFile.append", "NpyFile.append"]
 
 
@@ -184,7 +184,7 @@ def test_the_command_line_tests_and_refuses_to_predict(runs: list[dict]) -> None
     assert "best checkpoint" in runs[0]["fit"][1]
     assert runs[1]["fit"][1:] == runs[1]["test"][1:] == ("", "")
     outputs = runs[0]["test"][1], call("test", "--ckpt_path", "best")[1]
-    # Rows, scores beside the baseline, each class and the confusion matrix are of all rows, once.
+    # Rows, scores, classes and the confusion matrix count every row once.
     found, expected = ([line for line in text.splitlines() if line.startswith("│")] for text in outputs)
     assert found == expected
     assert any("accuracy" in line for line in found)
@@ -193,7 +193,7 @@ def test_the_command_line_tests_and_refuses_to_predict(runs: list[dict]) -> None
     assert Path("old.csv").read_text() == "precious"
 
 
-def test_slurm_starts_the_same(folder: Path, runs: list[dict]) -> None:
+def test_slurm_trains_the_same(folder: Path, runs: list[dict]) -> None:
     job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "torchbp", "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": free_port()}
     job |= {"SLURM_NNODES": "2", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_LOCALID": "0"}
     command = ["torchbp", "fit", *CSV, "--trainer.max_epochs", "2", "--model.engine", "fused", *OPTIONS]

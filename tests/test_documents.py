@@ -1,4 +1,4 @@
-"""Every code block of the documentation and of README, as it stands there, page by page."""
+"""Runs every code block of the documentation and of README, page by page."""
 
 import doctest
 import re
@@ -13,7 +13,7 @@ from training_runs import CONFIGS
 from torchbp.cli import main
 
 ROOT = Path(__file__).parents[1]
-# Run by tests of their own.
+# Other tests run these.
 ELSEWHERE = {"own_function", "published", "checks"}
 PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.stem not in ELSEWHERE]
 
@@ -25,7 +25,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the configurations and the files that pages speak of."""
+    """A folder with the configurations and the files that the pages use."""
     shutil.copytree(CONFIGS, tmp_path / "configs")
     x, y = load_iris(return_X_y=True)
     names = ["setosa", "versicolor", "virginica"]

@@ -1,4 +1,4 @@
-"""``engine: auto``: fused where that can do what a run asks, autograd otherwise, and the run says which."""
+"""``engine: auto``: fused if it supports all that a run asks for, otherwise autograd; the run says which."""
 
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,11 @@ def fit(engine: Any, kind: type[BPModule] = BPModule, lr: Any = 0.5, **trainer: 
         ({"callbacks": [EachStep()]}, "EachStep has a hook for every step"),
         ({"callbacks": [LambdaCallback(on_train_batch_end=lambda *_: None)]}, "LambdaCallback has a hook for every step"),
         ({"kind": OtherOptimizer}, "momentum is 0.9"),
-        ({"kind": OtherOptimizer, "lr": "auto"}, "momentum is 0.9"),  # whose loader is made before its optimizer
+        ({"kind": OtherOptimizer, "lr": "auto"}, "momentum is 0.9"),  # its loader is made before its optimizer
     ],
     ids=lambda value: f"{[*value]}" if isinstance(value, dict) else str(value),
 )
-def test_it_is_fused_unless_something_stands_against_it_and_the_parameters_are_the_same(
+def test_it_is_fused_unless_there_is_an_obstacle_and_the_parameters_are_the_same(
     run: dict[str, Any], obstacle: str | None
 ) -> None:
     module, expected = fit("auto", **run), fit("autograd", **run)
@@ -101,6 +101,6 @@ def test_the_configurations_of_the_text_show_the_functions() -> None:
     assert {config(name)["model"]["engine"] for name in ("xor", "moons", "breast_cancer")} == {"autograd"}
 
 
-def test_its_options_go_with_it() -> None:
+def test_auto_takes_the_fused_engines_options() -> None:
     assert BPModule(2, 1, engine="auto", steps_per_execution=3).steps_per_execution == 3
-    assert BPModule(2, 1).hparams["engine"] == "autograd"  # a LightningModule's step is a step
+    assert BPModule(2, 1).hparams["engine"] == "autograd"  # in a plain LightningModule, one step is one step

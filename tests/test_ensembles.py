@@ -1,4 +1,4 @@
-"""Several networks in one module: each learns as by itself, and what they say together is the mean, in every command."""
+"""Several networks in one module: each learns as it would alone, and every command uses the mean of their predictions."""
 
 import copy
 
@@ -30,7 +30,7 @@ COSTS = {
 
 
 def alone(module, k):
-    """The k-th network of a module, as it is now."""
+    """A copy of the k-th network of a module."""
     state = {name: value[k].clone() for name, value in module.network.state_dict().items()}
     hparams = module.hparams
     sizes = [hparams["num_features"], *hparams["hidden_sizes"], hparams["num_outputs"]]
@@ -76,10 +76,10 @@ def test_bootstrap_gives_each_network_rows_drawn_with_replacement():
     x, y, weight = trainer.train_dataloader.rows.all()
     assert weight.sum(0).tolist() == [len(x)] * 3
     assert weight.equal(weight.round())
-    assert all(0.3 < (weight[:, k] == 0).float().mean() < 0.45 for k in range(3))  # 1/e of the rows are never drawn
+    assert all(0.3 < (weight[:, k] == 0).float().mean() < 0.45 for k in range(3))  # a share of 1/e of the rows is never drawn
     assert not weight[:, 0].equal(weight[:, 1])
     for k, network in enumerate(start):
-        own = torch.repeat_interleave(torch.arange(len(x)), weight[:, k].long())  # the rows, as often as they are drawn
+        own = torch.repeat_interleave(torch.arange(len(x)), weight[:, k].long())  # each row as often as it is drawn
         descent = Descent(network, lr=0.5)
         for _ in range(3):
             descent.step(module.input_scaling(x[own]), y[own])
@@ -126,7 +126,7 @@ def test_every_command_has_the_mean_and_predict_the_spread(tmp_path, monkeypatch
     assert all(least < cost < most for least, cost, most in zip(curves[0], costs, curves[1], strict=True))
     layout = board.Tensors(metadata.CONFIG_SUMMARY_TAG)[0].tensor_proto.string_val[0]
     assert b"networks/least cost" in layout
-    # A run goes on as if it had never stopped, with the same rows drawn.
+    # A resumed run continues with the same rows drawn.
     whole = copy.deepcopy(state)
     assert main(["fit", "--data.path", "t.csv", "--data.target", "kind", "--trainer.max_epochs", "2", *options]) == 0
     assert main(["fit", "--ckpt_path", newest_checkpoint(None, "last"), "--trainer.max_epochs", "4"]) == 0
@@ -138,7 +138,7 @@ def test_a_network_that_diverges_is_left_out_and_ends_none_of_the_others(tmp_pat
     data = BuiltinDataModule("sines", batch_size=32)
     module = BPModule(4, 1, [5], "regression", activation="identity", lr=0.05, engine="fused", networks=3)
     with torch.no_grad():
-        module.network.layers[1].weight[1] = 1e3  # its steps are far too long for its weights
+        module.network.layers[1].weight[1] = 1e3  # its steps are far too large
     others = [alone(module, k) for k in (0, 2)]
     trainer = quiet_trainer(max_epochs=2)
     trainer.fit(module, datamodule=data)

@@ -40,7 +40,7 @@ cube = Activation(
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a table of three classes and a network that was trained on it."""
+    """A folder with a table of three classes and a network trained on it."""
     folder = tmp_path_factory.mktemp("classes")
     generator = np.random.default_rng(0)
     x = generator.normal(size=(90, 2))
@@ -76,7 +76,7 @@ def test_probabilities_add_up_to_one(classes: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("engine", ["autograd", "fused"])
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 def test_smoothing_class_weights_and_row_weights_as_torch_nn(engine: str) -> None:
-    """SGD on torch.nn's own cross-entropy, its means over the rows."""
+    """Compared with SGD on torch.nn's cross-entropy, averaged over the rows."""
     torch.manual_seed(0)
     options = {"hidden_sizes": (5,), "task": "multiclass", "activation": "tanh", "lr": 0.3, "engine": engine}
     module = BPModule(4, 3, class_weight=[0.5, 1.0, 2.0], label_smoothing=0.1, **options).double()
@@ -106,7 +106,7 @@ def test_a_cost_that_only_its_weight_makes_infinite_stops_the_run(engine: str) -
         quiet_trainer(max_epochs=1).fit(module, DataLoader(rows, batch_size=10))
 
 
-def test_balanced_classes_weigh_alike() -> None:
+def test_balanced_classes_have_equal_weight() -> None:
     data = BuiltinDataModule("digits")
     module = BPModule(64, 10, task="multiclass", class_weight="balanced")
     module.fit_scaling(data)
@@ -179,7 +179,7 @@ def test_a_checkpoint_does_not_import_its_activation(
 
 
 def test_an_output_of_another_range(tmp_path: Path) -> None:
-    """Poisson's rate: targets are not standardised, and what lies below 0 is refused."""
+    """Poisson's rate: targets are not standardised, and targets below 0 are refused."""
     np.savez(tmp_path / "counts.npz", x=np.arange(40.0).reshape(20, 2), y=np.arange(20) % 7 - 1.0)
     from torchbp.data import ArrayDataModule
 

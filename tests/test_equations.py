@@ -1,4 +1,4 @@
-"""Each equation against the same formula written out in plain Python, one number at a time."""
+"""Each equation, compared with the same formula in plain Python, one number at a time."""
 
 import inspect
 import math
@@ -39,7 +39,7 @@ def softmax(z: list[float], j: int) -> float:
     return math.exp(z[j]) / sum(math.exp(each) for each in z)
 
 
-# Equations of an activation and a target, and of a weighted input, elementwise.
+# Elementwise equations of an activation and a target, and of a weighted input.
 OF_A_AND_Y: dict[Callable[[Tensor, Tensor], Tensor], Callable[[float, float], float]] = {
     eq.squared_error: lambda a, y: (a - y) * (a - y),
     eq.squared_error_derivative: lambda a, y: 2 * (a - y),
@@ -177,7 +177,7 @@ def test_descent_is_in_place(of_networks: bool, device: str) -> None:
     lrs = lr.flatten().tolist() if isinstance(lr, Tensor) else [lr, lr]
     expected = [[W[j, i].item() - lrs[j] * dW[j, i].item() for i in range(N_IN)] for j in range(N_OUT)]
     dW_before = dW.clone()
-    # A parameter that requires a gradient is no obstacle, and the step leaves no graph.
+    # It also works on a parameter that requires a gradient, and leaves no graph.
     W.requires_grad_()
     version = W._version
     assert eq.descend(W, dW, lr) is W
@@ -187,7 +187,7 @@ def test_descent_is_in_place(of_networks: bool, device: str) -> None:
     assert torch.equal(dW, dW_before)
 
 
-# Formulas that write to ``out``: over which of their arguments they may, and the arguments.
+# Formulas that write to ``out``: the arguments they may overwrite (None: another tensor), and the arguments.
 WITH_OUT: dict[str, tuple[list[str | None], list[str]]] = {
     "weighted_input": ([None], ["x", "Wt", "b"]),
     "sigmoid": ([None, "z"], ["z"]),
@@ -200,7 +200,7 @@ WITH_OUT: dict[str, tuple[list[str | None], list[str]]] = {
     "weight_gradient": ([None], ["dzt", "x"]),
     "bias_gradient": ([None], ["dz"]),
 }
-# Descent without a gradient, what it changes, and the same with one.
+# Descent that stores no gradient: the tensor it changes, its arguments, and the same with a gradient.
 DESCENTS: dict[str, tuple[str, list[str], Callable[[dict[str, Tensor]], Tensor]]] = {
     "descend_weight": ("W", ["dzt", "x"], lambda t: t["W"] - 0.5 * eq.weight_gradient(t["dzt"], t["x"])),
     "descend_bias": ("b", ["dzt", "ones"], lambda t: t["b"] - 0.5 * eq.bias_gradient(t["dz"]).view_as(t["b"])),
@@ -208,7 +208,7 @@ DESCENTS: dict[str, tuple[str, list[str], Callable[[dict[str, Tensor]], Tensor]]
 
 
 def arguments(networks: tuple[int, ...], device: str) -> dict[str, Tensor]:
-    """Of one network, or of K side by side."""
+    """The arguments for one network, or for K side by side."""
     shapes = {"x": (B, N_IN), "W": (N_OUT, N_IN), "z": (B, N_OUT), "dz": (B, N_OUT), "da": (B, N_OUT)}
     t = {each: random(*networks, *shape, device=device) for each, shape in shapes.items()}
     t |= {"a": in_unit_interval(*networks, B, N_OUT, device=device), "y": in_unit_interval(*networks, B, N_OUT, device=device)}
@@ -218,7 +218,7 @@ def arguments(networks: tuple[int, ...], device: str) -> dict[str, Tensor]:
 
 
 def check_written(written: Tensor, result: Tensor, right: Tensor, t: dict[str, Tensor], before: dict[str, Tensor]) -> None:
-    """The result is there, and nothing else has changed. Transposes are views."""
+    """Checks that the result is in ``written`` and nothing else has changed. Transposes are views."""
     assert result.data_ptr() == written.data_ptr()
     assert_close(result, right)
     assert all(torch.equal(value, before[each]) for each, value in t.items() if value.data_ptr() != written.data_ptr())
@@ -235,7 +235,7 @@ def test_out(name: str, networks: tuple[int, ...], device: str) -> None:
         right = getattr(eq, name)(*(t[each] for each in inputs))
         written = torch.full_like(right, math.nan) if over is None else t[over]
         check_written(written, getattr(eq, name)(*(t[each] for each in inputs), out=written), right, t, before)
-        # K networks' are each network's.
+        # K networks side by side equal each network alone.
         for k in range(sum(networks)):
             one = [t[each][k].squeeze(0) if each == "b" else before[each][k] for each in inputs]
             assert_close(right[k], getattr(eq, name)(*one))
@@ -251,7 +251,7 @@ def test_descent_without_a_gradient(name: str, networks: tuple[int, ...], device
     check_written(t[over], getattr(eq, name)(t[over], *(t[each] for each in inputs), 0.5), right, t, before)
 
 
-# Numbers, formulas and functions of the table in the module's docstring; a formula is never empty.
+# Numbers, formulas and functions of the table in the module's docstring.
 ROWS = re.findall(r"^(\d\.\d[a-g]?)  +(\S.*?)  +(:func:.*)$", inspect.getdoc(eq) or "", re.MULTILINE)
 NAMES: dict[str, list[str]] = {number: [] for number, _, _ in ROWS}
 for number, _, functions in ROWS:
@@ -277,7 +277,7 @@ def test_table_names_functions_that_name_their_number(number: str) -> None:
 
 
 def numbers_in(name: str) -> list[str]:
-    """What stands after "equation" or "equations" in a docstring, such as ["3.2d", "3.2f"]."""
+    """The numbers after "equation" or "equations" in a docstring, such as ["3.2d", "3.2f"]."""
     lists = re.findall(r"[Ee]quations? ((?:\d\.\d[a-g]?|,| or| and| to| )+)", inspect.getdoc(getattr(eq, name)) or "")
     return [number for each in lists for number in re.findall(r"\d\.\d[a-g]?", each)]
 

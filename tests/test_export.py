@@ -1,4 +1,4 @@
-"""Exported programs, run where torchbp cannot be imported, against torchbp's own predictions."""
+"""Exported programs, run without torchbp, compared with torchbp's own predictions."""
 
 import json
 import os
@@ -44,7 +44,7 @@ assert not [name for name in sys.modules if name.startswith("torchbp") and sys.m
 
 
 def run_elsewhere(paths: list[str], inputs: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-    """Each program's outputs for each of its batches."""
+    """The outputs of each program for each of its batches, computed in another process."""
     for path, batches in zip(paths, inputs, strict=True):
         np.savez(f"{path}.npz", **batches)
     done = subprocess.run([sys.executable, "-c", ELSEWHERE, *paths], capture_output=True, text=True)
@@ -53,7 +53,7 @@ def run_elsewhere(paths: list[str], inputs: list[dict[str, np.ndarray]]) -> list
 
 
 def a_module(num_features: int, num_outputs: int, hidden: list[int], task: Any) -> BPModule:
-    """Not trained, but scaled as by columns of very different sizes."""
+    """An untrained module with the scaling of columns of very different sizes."""
     module = BPModule(num_features, num_outputs, hidden, task, init="normal")
     rows = torch.randn(50, num_features) * 10.0 ** torch.arange(num_features) + 3
     module.input_scaling.fit(rows)
@@ -89,7 +89,7 @@ def test_programs_run_without_torchbp_on_any_number_of_rows(tmp_path: Path) -> N
             np.testing.assert_allclose(output, wanted[key], rtol=1e-4, atol=1e-5)
 
 
-def test_a_checkpoint_becomes_programs_that_say_what_predict_says(
+def test_programs_of_a_checkpoint_predict_what_predict_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -105,11 +105,11 @@ def test_a_checkpoint_becomes_programs_that_say_what_predict_says(
         assert main(["export", "--ckpt_path", checkpoint, "--output", path]) == 0
     assert capsys.readouterr() == ("", "")
     assert sorted(os.listdir()) == sorted(["checkpoints", "new.csv", "old.csv", "predictions.csv", *paths])
-    raw = {"x": new["age"].cast(pl.Float32).to_numpy()[:, None]}  # in years: the scaling is the program's
+    raw = {"x": new["age"].cast(pl.Float32).to_numpy()[:, None]}  # in years: the program does the scaling
     for outputs in run_elsewhere(paths, [raw, raw]):
         np.testing.assert_allclose(outputs["x"][:, 0], predicted, rtol=1e-5)
     for path in paths:
-        for package in (torchbp, torch):  # from anywhere on this machine
+        for package in (torchbp, torch):  # no path of this machine
             assert str(Path(package.__file__).parents[1]).encode() not in Path(path).read_bytes()
     written = {entry.key: json.loads(entry.value) for entry in onnx.load("model.onnx").metadata_props}
     expected = {"task": "binary", "feature_names": ["age"], "output_names": ["false", "true"]}
@@ -142,8 +142,8 @@ def test_a_program_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.M
     assert old.read_text() == "precious"
 
 
-def test_an_activation_that_swings_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of sin(1e30) only the range is the same everywhere; what is near is compared to the digit, and a wrong value refused."""
+def test_a_periodic_activation_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sin(1e30) differs between libraries, so only its range is compared; smaller inputs are compared exactly."""
     swings = replace(ACTIVATIONS["tanh"], name="swings", value=torch.sin, slope=torch.cos, keeps="z", kernel=None)
     module = BPModule(3, 1, [8], "regression", activation=swings, init="normal")
     for name in ("m.onnx", "m.pt2"):

@@ -1,4 +1,4 @@
-"""Exported recurrent networks, run on batches of other sizes, lengths and paddings than they were written with."""
+"""Exported recurrent networks, run on batches of other sizes, lengths and paddings than at export."""
 
 import subprocess
 import sys
@@ -54,7 +54,7 @@ def test_the_command_exports_what_it_has_trained(tmp_path: Path, monkeypatch: py
     np.savez("kinds.npz", x=x, y=np.where(x[:, 0, 0] > 1e7, "up", "down"))
     assert main(["fit", "--data", "SequenceDataModule", "--data.path", "kinds.npz", "--trainer.max_epochs", "1"]) == 0
     path = "logs/kinds/version_0/checkpoints/best.ckpt"
-    # In a process of its own: there the command imports what it needs in its own order.
+    # In a new process, where nothing is imported yet.
     subprocess.run([sys.executable, "-m", "torchbp", "export", "--ckpt_path", path, "--output", "some.pt2"], check=True)
     assert main(["predict", "--ckpt_path", path, "--data.path", "kinds.npz", "--output", "p.parquet"]) == 0
     program = torch.export.load("some.pt2").module()

@@ -1,4 +1,4 @@
-"""torchbp.functional beside torch.nn.functional: values, gradients, saturation, empty batches, and what bad input gets."""
+"""torchbp.functional compared with torch.nn.functional: values, gradients, saturation, empty batches, and bad input."""
 
 import math
 from collections.abc import Callable
@@ -34,7 +34,7 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtyp
 
 
 def assert_same(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *tensors: Tensor, **options: Any) -> None:
-    """Value and every gradient, from a random upstream gradient, equal to PyTorch's in float64 within a few roundings."""
+    """Checks that the value and every gradient equal PyTorch's in float64 within a few roundings."""
     dtype = tensors[0].dtype
     leaves = [t.detach().clone().requires_grad_(t.is_floating_point()) for t in tensors]
     exact = [t.detach().double().requires_grad_() if t.is_floating_point() else t for t in tensors]
@@ -44,7 +44,7 @@ def assert_same(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *ten
     right = torch.autograd.grad(expected, [t for t in exact if t.requires_grad], upstream.double())
     for actual, value in zip((output, *gradients), (expected, *right), strict=True):
         assert actual.dtype == dtype
-        # Rounding errors are of the size of the largest terms that went into a sum; float32's sigmoid alone takes ten.
+        # Rounding errors scale with the largest terms of a sum; float32's sigmoid alone may have ten.
         tolerance = 16 * torch.finfo(dtype).eps
         scale = value.detach().abs().amax().item() if value.numel() else 0.0
         assert_close(actual.double(), value, rtol=tolerance, atol=tolerance * scale)
@@ -104,7 +104,7 @@ def test_saturated_weighted_input(y: float, dtype: torch.dtype, device: str) -> 
     z = torch.tensor([[-1e4, 1e4]], dtype=dtype, device=device)
     target = torch.full_like(z, y)
     assert_same(F.binary_cross_entropy_with_logits, TF.binary_cross_entropy_with_logits, z, target, reduction="none")
-    # The value and every gradient, through a sigmoid that has saturated as well.
+    # The value and every gradient, through a saturated sigmoid too.
     W, b = torch.eye(2, dtype=dtype, device=device), torch.zeros(2, dtype=dtype, device=device)
     for cost in (F.mse_loss, F.binary_cross_entropy):
         leaves = [t.clone().requires_grad_() for t in (z, W, b, target)]
@@ -129,7 +129,7 @@ def test_activation_of_exactly_zero_or_one(dtype: torch.dtype, device: str) -> N
     cost = F.binary_cross_entropy(a, y, reduction="none")
     assert cost.tolist() == [0, 0, 100, 100, 50, 50]
     da, dy = torch.autograd.grad(cost.sum(), (a, y))
-    # The denominator of 3.2a is held at 1e-12, or at float16's least normal number.
+    # The denominator of 3.2a is at least 1e-12, or float16's least normal number.
     far = 1 / max(1e-12, torch.finfo(dtype).tiny)
     assert_close(da, torch.tensor([0, 0, -far, far, -far / 2, far / 2], device=device).to(dtype))
     assert dy.tolist() == [100, -100] * 3
@@ -141,7 +141,7 @@ def test_activation_of_exactly_zero_or_one(dtype: torch.dtype, device: str) -> N
 def test_cost_of_an_empty_batch(ours: Any, theirs: Any, reduction: str, device: str) -> None:
     a, y = (torch.rand(0, 4, device=device, requires_grad=True) for _ in range(2))
     output = ours(a, y, reduction=reduction)
-    # The mean of nothing is NaN, there as here.
+    # The mean of nothing is NaN, as in PyTorch.
     assert_close(output, theirs(a, y, reduction=reduction), equal_nan=True)
     assert [g.shape for g in torch.autograd.grad(output.sum(), (a, y))] == [(0, 4), (0, 4)]
 
@@ -272,7 +272,7 @@ def test_bad_parameters_of_an_activation() -> None:
 
 
 def test_each_of_many_activations_is_itself() -> None:
-    """Also where one is made in the memory of another that is gone."""
+    """Even if one is created at the memory address of another that is deleted."""
     for c in range(50):
         g = Activation(
             "own", "c*z", "c", lambda z, c=c, out=None: c * z, lambda z, c=c: torch.full_like(z, c), lambda z, c=c: c * z
@@ -284,7 +284,7 @@ def test_each_of_many_activations_is_itself() -> None:
 @each_device
 @pytest.mark.parametrize("g", [g for g in ACTIVATIONS.values() if g.parameters], ids=lambda g: g.name)
 def test_input_and_parameters_of_different_types(g: Activation, device: str) -> None:
-    """As under autocast: they promote, and each gradient has its own type."""
+    """As under autocast: types promote, and each gradient has its tensor's type."""
     z = torch.randn(5, 3, device=device, dtype=torch.bfloat16, requires_grad=True)
     theta = [p.start(device=device, dtype=torch.float32).requires_grad_() for p in g.parameters.values()]
     a = F.activate(z, g, *theta)

@@ -1,4 +1,4 @@
-"""Each autograd Function against finite differences, and under PyTorch's transforms against torch.nn.functional."""
+"""Each autograd Function, compared with finite differences, and under PyTorch's transforms with torch.nn.functional."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -21,9 +21,9 @@ from torchbp.activations import ACTIVATIONS, Activation
 from torchbp.outputs import CROSS_ENTROPY_OF_ACTIVATION, OUTPUTS, Output
 
 pytestmark = pytest.mark.filterwarnings(
-    # PyTorch's own, at its first forward-mode derivative.
+    # PyTorch's own warning, at its first forward-mode derivative.
     "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
-    # PyTorch's own, whenever torch.compile meets an autograd.Function.
+    # PyTorch's own warning, whenever torch.compile traces an autograd.Function.
     "ignore:.*Function'> should not be instantiated:DeprecationWarning",
 )
 
@@ -39,7 +39,7 @@ def in_unit_interval(*shape: int, **options: Any) -> Tensor:
 
 
 class Case(NamedTuple):
-    """A Function beside what it has to equal, and the tensors and other arguments for B rows of n."""
+    """A Function, its reference, and its tensors and other arguments for B rows of n."""
 
     function: Any
     reference: Callable[..., Tensor]
@@ -52,7 +52,7 @@ def linear_arguments(rows: int, n: int, **options: Any) -> Arguments:
 
 def case_of_activation(g: Activation) -> Case:
     def arguments(rows: int, n: int, **options: Any) -> Arguments:
-        # Parameters near where they start, in turn for the layer and for each unit.
+        # Parameters near their start, alternately one per layer and one per unit.
         shapes = [(len(p.initial), n if number % 2 else 1) for number, p in enumerate(g.parameters.values())]
         starts = [p.start(dtype=torch.float64, device=options.get("device")) for p in g.parameters.values()]
         theta = [start + 0.3 * double(*shape, **options) for start, shape in zip(starts, shapes, strict=True)]
@@ -77,7 +77,7 @@ def case_of_output(output: Output) -> Case:
 
 CASES = [
     Case(fn.Linear, TF.linear, linear_arguments),
-    *(case_of_activation(g) for name, g in ACTIVATIONS.items() if name != "identity"),  # which is no Function
+    *(case_of_activation(g) for name, g in ACTIVATIONS.items() if name != "identity"),  # not a Function
     *map(case_of_output, (*OUTPUTS.values(), CROSS_ENTROPY_OF_ACTIVATION)),
 ]
 LAYERS = {F.linear: TF.linear, F.sigmoid_linear: lambda x, W, b: torch.sigmoid(TF.linear(x, W, b))}
@@ -98,11 +98,11 @@ each_device = pytest.mark.parametrize("device", DEVICES)
 @settings(derandomize=True, deadline=None, max_examples=8)
 @given(data=st.data())
 def test_derivatives_equal_finite_differences(case: Case, device: str, data: st.DataObject) -> None:
-    """Of any number of rows and columns, with any but the empty choice of tensors that require a gradient."""
+    """For any number of rows and columns, and any nonempty choice of tensors that require a gradient."""
     generator = torch.Generator(device).manual_seed(data.draw(st.integers(0, 2**31)))
     rows, n = data.draw(st.integers(0, 3)), data.draw(st.integers(1, 4))
     tensors, rest = case.arguments(rows, n, device=device, generator=generator)
-    if rest:  # the mean of no elements is NaN, which has no finite differences
+    if rest:  # the mean of no elements is NaN
         rest = (data.draw(st.sampled_from(("mean", "sum", "none") if rows else ("sum", "none"))),)
     wanted = data.draw(st.lists(st.booleans(), min_size=len(tensors), max_size=len(tensors)).filter(any))
     for tensor, requires_grad in zip(tensors, wanted, strict=True):
@@ -152,7 +152,7 @@ class CountOperations(TorchDispatchMode):
 
 
 def choices(tensors: list[Tensor], *values: Any) -> Iterator[tuple[Any, ...]]:
-    """Every choice of a value for each tensor, except the last value for all of them."""
+    """Every choice of a value for each tensor, except the last value for all."""
     return (choice for choice in itertools.product(values, repeat=len(tensors)) if set(choice) != {values[-1]})
 
 
@@ -165,7 +165,7 @@ def test_only_wanted_gradients_are_computed(case: Case, device: str) -> None:
     def backward(mask: tuple[bool, ...]) -> tuple[tuple[Tensor | None, ...], int]:
         leaves = [t.clone().requires_grad_(wanted) for t, wanted in zip(tensors, mask, strict=True)]
         output = case.function.apply(*leaves, *rest)
-        # A Function's node in the graph is the ctx of its backward.
+        # A Function's node in the graph is its backward's ctx.
         with torch.no_grad(), CountOperations() as operations:
             gradients = case.function.backward(output.grad_fn, upstream)
         gradients = gradients if isinstance(gradients, tuple) else (gradients,)
@@ -223,13 +223,13 @@ def test_vmap_equals_a_loop(case: Case, device: str) -> None:
         output, *gradients = (torch.stack(each) for each in zip(*loop, strict=True))
         gradient_of_each = torch.func.vmap(lambda *tensors: with_gradients(ours, *tensors), in_dims)
         assert_close(gradient_of_each(*batched), (output, *gradients))
-        # The gradient of the whole: a tensor that all have in common gets the sum.
+        # For the sum, a shared tensor gets the sum of the gradients.
         gradients = [g.sum(0) if d is None else g.movedim(0, d) for g, d in zip(gradients, in_dims, strict=True)]
         assert_close(with_gradients(torch.func.vmap(ours, in_dims), *batched), (output, *gradients))
 
 
 def network(linear: Any, sigmoid_linear: Any, cost: Any) -> Callable[..., Tensor]:
-    """The cost of a two-layer network, 3-4-2, as a function of its parameters and of samples or one sample."""
+    """The cost of a 3-4-2 network as a function of its parameters and of samples or one sample."""
 
     def L(W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor, x: Tensor, y: Tensor) -> Tensor:
         last = sigmoid_linear if cost in (F.mse_loss, F.binary_cross_entropy, TF.mse_loss, TF.binary_cross_entropy) else linear
@@ -288,5 +288,5 @@ def test_autocast_gives_the_types_that_torch_gives(
         with torch.autocast(device, to):
             output = call(*tensors)
         results.append([output, *torch.autograd.grad(output.sum(), tensors)])
-    # assert_close compares the types too.
+    # assert_close also compares the types.
     assert_close(*results, rtol=2e-2, atol=2e-2)

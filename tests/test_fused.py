@@ -1,4 +1,4 @@
-"""The fused engine, held against the autograd engine in real runs: parameters, counters, schedules, checkpoints."""
+"""The fused engine, compared with the autograd engine in real runs: parameters, counters, schedules, checkpoints."""
 
 import re
 from pathlib import Path
@@ -25,12 +25,12 @@ from torchbp.data import BuiltinDataModule
 from torchbp.training import BPModule, Histograms
 from torchbp.training._progress import ProgressBar
 
-# 569 rows, 343 of them to train on: 11 batches of 32, the last of 23.
+# 343 of 569 rows are for training: 11 batches of 32, the last of 23.
 BATCHES = 11
 
 
 class Seen(Callback):
-    """What a run tells its callbacks."""
+    """Keeps what a run passes to its callbacks."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -203,7 +203,7 @@ def test_the_progress_bar_counts_batches(bar: type, capsys: pytest.CaptureFixtur
     assert reached == [BATCHES, BATCHES]
 
 
-def test_the_progress_bar_tells_the_speed_of_the_run(
+def test_the_progress_bar_shows_the_speed_of_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
@@ -211,7 +211,7 @@ def test_the_progress_bar_tells_the_speed_of_the_run(
     told: list[str] = []
 
     class Bar(ProgressBar):
-        """Of a run whose epochs take a fifth of a second each."""
+        """The speed in a run whose epochs take a fifth of a second."""
 
         def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
             now[0] += 0.2
@@ -265,7 +265,7 @@ def test_any_loader_will_do() -> None:
     assert_same(*modules, atol=1e-5)
 
 
-def test_a_cost_that_is_not_finite_is_told_with_its_step_and_layer() -> None:
+def test_a_cost_that_is_not_finite_is_reported_with_its_step_and_layer() -> None:
     messages = []
     for engine in ("autograd", "fused"):
         with pytest.raises(FloatingPointError) as stop:

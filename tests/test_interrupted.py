@@ -1,4 +1,4 @@
-"""What ends a run from outside: an interrupt, a signal to terminate, nobody who reads what it says."""
+"""Runs that are ended from outside: by an interrupt, by a signal to terminate, or because nobody reads their output."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ XOR = ["fit", "--config", str(CONFIGS / "xor.yaml"), "--trainer.max_epochs", "20
 
 
 class Signals(Callback):
-    """Sends this process a signal in the midst of the third epoch."""
+    """Sends this process a signal in the middle of the third epoch."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -51,13 +51,13 @@ def test_a_run_that_a_signal_ends_says_so_and_can_go_on(
 
 @contextmanager
 def nobody_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Standard output is a pipe whose other end is closed; not as a fixture, for capture takes it back after the setup."""
+    """Makes standard output a pipe whose other end is closed; not a fixture, because capture would replace it after setup."""
     reading, writing = os.pipe()
     os.close(reading)
     closed = os.fdopen(writing, "w")
     monkeypatch.setattr("sys.stdout", closed)
     yield
-    sys.stdout.close()  # what took its place
+    sys.stdout.close()  # what replaced it
     with suppress(BrokenPipeError):
         closed.close()
 
@@ -84,7 +84,7 @@ def test_without_standard_output_nothing_is_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.stdout", None)  # which is how Python starts where it is closed
+    monkeypatch.setattr("sys.stdout", None)  # as Python starts if it is closed
     assert main(XOR) == 1
     assert capfd.readouterr().err == "torchbp: error: standard output is closed\n"
     assert os.listdir() == []

@@ -1,4 +1,4 @@
-"""Tables that are larger than they may be in memory: read once, kept on disk, gone on with, and trained as any other."""
+"""Tables larger than the memory limit: read once, kept on disk, continued after an interruption, and trained like any other."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from torchbp.training import BPModule
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of 16 rows, so that a few hundred rows are many."""
+    """Parts of 16 rows, so that a few hundred rows make many parts."""
     monkeypatch.setattr("torchbp.data._csv.ROWS", 16)
     monkeypatch.setattr("torchbp.data._table.ROWS", 16)
     monkeypatch.setattr("torchbp.data._table.FILE", 2)
@@ -44,7 +44,7 @@ def large(path: Path, **arguments: Any) -> TabularDataModule:
 
 
 def cached(folder: Path) -> dict[str, int]:
-    """The files of the cache and when they were written."""
+    """The files of the cache with their modification times."""
     paths = [path for path in (folder / "cache").rglob("*") if path.suffix in (".parquet", ".npy")]
     return {str(path): path.stat().st_mtime_ns for path in paths}
 
@@ -72,10 +72,10 @@ def test_the_cache_is_made_once_for_one_content_and_schema(tmp_path: Path) -> No
     _ = large(path).rows
     first = cached(tmp_path)
     assert sum(name.endswith(".npy") for name in first) == 2
-    path.touch()  # as old as new, the content is the same
+    path.touch()  # only the modification time differs, not the content
     _ = large(path).rows
     assert cached(tmp_path) == first
-    _ = large(path, missing="indicator").rows  # other features of the same columns
+    _ = large(path, missing="indicator").rows  # other features from the same columns
     second = cached(tmp_path)
     assert first.items() < second.items()
     assert {name for name in second if name.endswith(".parquet")} == {name for name in first if name.endswith(".parquet")}
@@ -100,13 +100,13 @@ def test_columns_that_turn_out_to_be_text_are_read_as_text(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("null_values", "missing"),
     [
-        (["", "NA"], {901: "", 1500: "NA", 1900: "NA"}),  # the first text comes after rows that were handed out
+        (["", "NA"], {901: "", 1500: "NA", 1900: "NA"}),  # the first text comes after rows that were already read
         (["-1"], {901: "", 1900: "-1"}),
         (["-1", "NA"], {3: "NA", 901: "-1", 1900: "-1"}),
     ],
 )
 def test_missing_values_are_found_wherever_they_come(tmp_path: Path, null_values: list[str], missing: dict[int, str]) -> None:
-    long = "v" * 10_000  # for more text than is parsed at once
+    long = "v" * 10_000  # more text than is parsed at once
     lines = [f"{missing.get(row, row * 0.5)},{long if row % 2 else 'u'},{row // 2 % 2}" for row in range(4000)]
     (tmp_path / "table.csv").write_text("\n".join(["a,b,label", *lines]))
     options: dict[str, Any] = {"null_values": null_values, "missing": "indicator"}
@@ -129,7 +129,7 @@ def test_what_is_missing_is_part_of_what_a_cache_holds(tmp_path: Path) -> None:
 
 
 def interrupted(of: Any) -> Any:
-    """The same function, that is called four times and no more."""
+    """The same function, interrupted after four calls."""
     count = 0
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -153,12 +153,12 @@ def test_reading_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Schema, "x", interrupted(encode))
     with pytest.raises(KeyboardInterrupt):
         _ = large(path).rows
-    assert parts.items() < cached(tmp_path).items()  # those that were there have not been written again
+    assert parts.items() < cached(tmp_path).items()  # the existing files have not been written again
     starts = []
     monkeypatch.setattr(Schema, "x", lambda self, rows, first=0: starts.append(first) or encode(self, rows, first))
     data = large(path)
     assert data.rows.mapped
-    assert starts[0] == 4 * 16  # x was written of four parts
+    assert starts[0] == 4 * 16  # x of four parts was written
     monkeypatch.setattr(Schema, "x", encode)
     assert torch.equal(data.rows.all()[0], TabularDataModule(path, "label").rows.all()[0])
 
@@ -206,7 +206,7 @@ def test_training_from_disk_descends_as_training_from_memory(tmp_path: Path, mon
         run = quiet_trainer(max_epochs=5, precision="64-true")
         run.fit(module, datamodule=data)
         found.append([*module.parameters()])
-    for one, other in zip(*found, strict=True):  # whole batches have the same rows, in whatever order
+    for one, other in zip(*found, strict=True):  # batches of the whole split have the same rows in any order
         torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
 
 
@@ -277,5 +277,5 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["status"] == 0, done.stderr
     assert int(re.search(r"accuracy/val 0\.(\d\d)", done.stdout)[1]) > 90
-    # 320 MiB of float32, and 450 of text; held in memory, the run grows by more than 500.
+    # 320 MiB of float32 and 450 of text; in memory, the run grows by more than 500.
     assert result["grown"] < 400, result

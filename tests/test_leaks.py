@@ -1,4 +1,4 @@
-"""Which columns are said to tell the target, against scikit-learn's own tree and correlation."""
+"""Warnings of columns that determine the target, compared with scikit-learn's tree and correlation."""
 
 import warnings
 from typing import Any
@@ -32,7 +32,7 @@ def test_a_column_by_which_a_tree_makes_no_mistake(task: Any) -> None:
         classes = 2 if task == "binary" else int(random.integers(3, 6))
         n = int(random.integers(30, 2001))
         target = random.integers(0, classes, n)
-        # From a copy of the classes to one that is blurred, of few or of many distinct values, with labels that are wrong.
+        # From a copy of the classes to a noisy one, with few or many distinct values, and with wrong labels.
         feature = (target + random.normal(0, 10 ** random.uniform(-4, 0), n)).round(int(random.integers(0, 4)))[:, None]
         wrong = random.random(n) < random.choice([0, 0.0005, 0.001, 0.01])
         target = np.where(wrong, (target + 1) % classes, target)

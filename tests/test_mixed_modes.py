@@ -1,4 +1,4 @@
-"""Every mix of forward and reverse mode up to the third order, against PyTorch's own functions."""
+"""Every mix of forward and reverse mode up to the third order, compared with PyTorch's own functions."""
 
 import itertools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch.func import jacfwd, jacrev
 from torch.testing import make_tensor
 
 pytestmark = pytest.mark.filterwarnings(
-    # PyTorch's own, at its first forward-mode derivative.
+    # PyTorch's own warning, at its first forward-mode derivative.
     "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
 )
 
@@ -26,7 +26,7 @@ def double(shape: Any, low: float = -2.0, high: float = 2.0) -> Tensor:
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_mix(name: str) -> None:
-    """Along two directions of all tensors at once, of a cost that weighs every output otherwise."""
+    """Along two directions of all tensors at once, for a cost with a different weight for every output."""
     function, reference, samples = CASES[name]
     *_, (tensors, options) = (sample for sample in samples(double) if sample[0][0].dim() == 2 and sample[0][0].numel())
     directions = [torch.randn(2, *t.shape).to(t.dtype) if t.is_floating_point() else None for t in tensors]

@@ -1,4 +1,4 @@
-"""Modules that are copied, pickled, trained under autocast, or share parameters: the same gradients, and torchbp's own."""
+"""Modules that are copied, pickled, trained under autocast, or share parameters: same gradients, by torchbp's backward."""
 
 import copy
 import pickle
@@ -53,7 +53,7 @@ def test_wrong_backward_shows_in_copies(module: torch.nn.Module, device: str, mo
 
 @each_device
 def test_parameters_shared_between_layers(device: str) -> None:
-    """One layer used twice, and one weight in two layers: gradients add up as with torch.nn, in copies as well."""
+    """One layer used twice, and one weight in two layers: gradients add up as with torch.nn, also in copies."""
     layer, last = (nn.SigmoidLinear(4, 4, device=device, dtype=torch.float64) for _ in range(2))
     last.weight = layer.weight
     shared = torch.nn.Sequential(layer, layer, last)
@@ -90,6 +90,6 @@ def test_training_under_autocast_has_the_dtypes_of_torch_nn(loss: str, dtype: to
         L.backward()
         optimizer.step()
         results.append([output, L, *(p.grad for p in model.parameters()), *model.parameters()])
-    # assert_close compares the types too.
+    # assert_close also compares the types.
     assert_close(*results, rtol=0.02, atol=0.02)
     assert [t.dtype for t in results[0]] == [dtype, *[torch.float32] * 9]

@@ -1,4 +1,4 @@
-"""The whole network's Function against finite differences, torch.nn, and the single layers."""
+"""The whole network's Function, compared with finite differences, torch.nn, and the single layers."""
 
 import copy
 import itertools
@@ -27,15 +27,15 @@ from torchbp.nn import BPNetwork
 from torchbp.outputs import OUTPUTS
 
 pytestmark = pytest.mark.filterwarnings(
-    # PyTorch's own, at its first forward-mode derivative.
+    # PyTorch's own warning, at its first forward-mode derivative.
     "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
-    # PyTorch's own, whenever torch.compile meets an autograd.Function.
+    # PyTorch's own warning, whenever torch.compile traces an autograd.Function.
     "ignore:.*Function'> should not be instantiated:DeprecationWarning",
 )
 
 KINDS = list(OUTPUTS)
 REDUCTIONS = ("mean", "sum", "none")
-# Hidden layers' activations, in turn: slopes of a, of z, and with parameters.
+# Activations of the hidden layers: with slopes from a, from z, and with parameters.
 HIDDEN = ("sigmoid", "scaled_sigmoid", "softplus", "prelu")
 each_kind = pytest.mark.parametrize(("cost", "output"), KINDS)
 each_device = pytest.mark.parametrize("device", DEVICES)
@@ -46,7 +46,7 @@ def activations(sizes: list[int]) -> list[Activation]:
 
 
 def some(sizes: list[int], rows: int = 3, device: str = "cpu", kind: Any = KINDS[1], **options: Any) -> list[Tensor]:
-    """x, y and W1, b1, θ1..., all of which require a gradient."""
+    """x, y and W1, b1, θ1, ...; all require a gradient."""
     options = {"device": device, "dtype": torch.float64, **options}
     tensors = [torch.randn(rows, sizes[0], **options), targets(OUTPUTS[kind], rows, sizes[-1], **options)]
     for (n_in, n_out), g in itertools.zip_longest(itertools.pairwise(sizes), activations(sizes)):
@@ -56,7 +56,7 @@ def some(sizes: list[int], rows: int = 3, device: str = "cpu", kind: Any = KINDS
 
 
 def reference(sizes: list[int], cost: str, output: str, reduction: str = "mean") -> Callable[..., Tensor]:
-    """The cost as PyTorch has it, of (x, y, W1, b1, ...)."""
+    """The cost by PyTorch's operations, of (x, y, W1, b1, ...)."""
 
     def call(x: Tensor, y: Tensor, *parameters: Tensor) -> Tensor:
         given = iter(parameters)
@@ -102,7 +102,7 @@ def test_equals_torch_nn_for_any_upstream_gradient(
     upstream = torch.randn_like(value) if random else torch.ones_like(value)
     first = torch.autograd.grad(value, tensors, upstream, retain_graph=True)
     assert_close(first, torch.autograd.grad(expected, tensors, upstream))
-    # Whoever has the first gradients may write over them.
+    # The caller may overwrite the first gradients.
     kept = [gradient.clone() for gradient in first]
     for gradient in first:
         gradient.zero_()
@@ -201,7 +201,7 @@ def test_saved_gradients_are_seen_by_hooks(cost: str, output: Any) -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda number: packed[number]):
         value, _ = network.cost(x, y, cost)
     assert all(any(t.shape == g.shape and torch.equal(t, g) for t in packed) for g in expected)
-    # What comes back from the hooks is what counts: with every gradient doubled, all are.
+    # The hooks' return values are used: if every saved gradient is doubled, all are doubled.
     for t in packed:
         t.mul_(2)
     assert_close(torch.autograd.grad(value, parameters), tuple(2 * g for g in expected), rtol=0, atol=0)
@@ -219,7 +219,7 @@ def test_no_more_memory_than_torch_nn() -> None:
 
 
 def peak_memory(step: Callable[[], None]) -> int:
-    """The most bytes that a step has allocated at a time, beyond those that were before it."""
+    """The peak of a step's allocated bytes, above those before the step."""
     with torch.profiler.profile(profile_memory=True) as profile:
         step()
     held = peak = 0

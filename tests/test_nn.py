@@ -1,4 +1,4 @@
-"""The modules beside those of torch.nn."""
+"""The modules, compared with those of torch.nn."""
 
 import copy
 import dataclasses
@@ -46,7 +46,7 @@ def test_state_dict_is_that_of_torch_linear(layer: Any, bias: bool) -> None:
 @each_activation
 @pytest.mark.parametrize("per_unit", [False, True])
 def test_layer_of_each_activation(g: Activation, per_unit: bool) -> None:
-    """Value and gradients as PyTorch's; the state_dict is torch.nn.Linear's and the activation's parameters."""
+    """Value and gradients equal PyTorch's; the state_dict has torch.nn.Linear's and the activation's parameters."""
     layer, x = nn.ActivatedLinear(4, 3, activation=g.name, per_unit=per_unit, dtype=torch.float64), torch.randn(5, 4).double()
     theta = {name: layer.get_parameter(name) for name in g.parameters}
     assert list(layer.state_dict()) == ["weight", "bias", *theta]
@@ -92,7 +92,7 @@ def test_seed_decides_the_weights(init: Any) -> None:
 
 
 def test_normal_init_is_standard_normal() -> None:
-    # 300 · 400 + 400 draws and 400 · 500 + 500: five standard errors of each statistic around its expectation.
+    # 300 · 400 + 400 and 400 · 500 + 500 draws; each statistic within five standard errors of its expectation.
     for layer in nn.BPNetwork([300, 400, 500], init="normal").layers:
         for parameter in (layer.weight, layer.bias):
             draws = parameter.detach().double().flatten()
@@ -107,7 +107,7 @@ def check_uniform(weight: Tensor, bound: float) -> None:
     weight = weight.detach().double()
     assert weight.abs().max() <= bound * (1 + 1e-6)
     assert weight.abs().max() > 0.999 * bound
-    # A uniform variable's variance is a third of its bound's square; the standard error of that is sqrt(4/5/n).
+    # A uniform variable's variance is bound² / 3; its relative standard error is sqrt(4/5/n).
     assert abs(weight.var() / (bound**2 / 3) - 1) < 5 * math.sqrt(0.8 / weight.numel())
 
 
@@ -116,7 +116,7 @@ def test_init_fills_its_interval(g: Activation) -> None:
     sizes = [300, 400, 500, 200]
     net = nn.BPNetwork(sizes, activation=g.name)
     for i, (layer, (n_in, n_out)) in enumerate(zip(net.layers, pairwise(sizes), strict=True)):
-        # Four times wider where a layer feeds a sigmoid layer, whose slope is 1/4 at most; He's for the family of ReLU.
+        # Four times wider before a sigmoid, whose slope is at most 1/4; He's for ReLU and its relatives.
         gain = 4 if i == 2 else g.gain if i == 1 else 1
         he = g.init == "he" and i < 2
         check_uniform(layer.weight, math.sqrt(6 / n_in) if he else gain * math.sqrt(6 / (n_in + n_out)))
@@ -168,7 +168,7 @@ def test_copies_are_equal_and_apart(output: Any) -> None:
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         assert repr(other) == repr(net)
         assert torch.equal(other(x), before)
-        other(x).square().sum().backward()  # a softmax always adds up to 1
+        other(x).square().sum().backward()  # a softmax always sums to 1
         torch.optim.SGD(other.parameters(), lr=1.0).step()
         assert not torch.equal(other(x), before)
         assert torch.equal(net(x), before)
@@ -250,7 +250,7 @@ def test_gradient_penalty_trains_as_with_torch_nn(name: str, device: str) -> Non
     assert_close(list(net.parameters()), list(reference.parameters()))
 
 
-# PyTorch's own, whenever torch.compile meets an autograd.Function.
+# PyTorch's own warning, whenever torch.compile traces an autograd.Function.
 @pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning")
 @each_device
 def test_network_and_loss_compile_to_one_graph(device: str) -> None:

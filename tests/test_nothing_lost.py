@@ -1,4 +1,4 @@
-"""What goes wrong on the way: damaged bytes, a full disk, logs that cannot be written, a cost that is no number."""
+"""Failures during a run: damaged bytes, a full disk, logs that cannot be written, a cost that is not finite."""
 
 import gc
 import io
@@ -42,7 +42,7 @@ NPZ = in_memory(lambda file: np.savez(file, x=np.arange(80.0).reshape(40, 2), y=
 
 
 def damaged(content: bytes) -> st.SearchStrategy[bytes]:
-    """The content with some bytes replaced, and perhaps its end cut off."""
+    """The content with some bytes replaced, and sometimes its end cut off."""
 
     def apply(changes: list[tuple[int, int]], end: int) -> bytes:
         result = bytearray(content)
@@ -100,7 +100,7 @@ def test_any_bytes_are_refused_in_one_line_or_trained_on(
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """The working folder is a disk of its own, where that can be had; what leaves so many bytes on it, or in any file."""
+    """Makes the working folder a separate disk if possible; returns a function that limits the bytes on it, or in any file."""
     folder, size = tmp_path / "disk", 2**21
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
@@ -190,7 +190,7 @@ def test_a_cost_that_is_no_number_in_the_first_epoch_leaves_the_settings_that_le
     assert main(["fit", "--config", str(CONFIGS / "diabetes.yaml"), *steep]) == 1
     error = one_line(capfd)
     assert "the cost became " in error
-    assert "checkpoint" not in error  # there is none
+    assert "checkpoint" not in error  # there is no checkpoint
     run = Path("logs/diabetes/version_0")
     assert "lr: 1.0e+38" in (run / "config.yaml").read_text()
     assert not list(run.rglob("*.ckpt"))
@@ -225,7 +225,7 @@ def test_what_was_trained_after_the_best_epoch_is_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", *XOR, "--model.lr", "1e-30", "--trainer.max_epochs", "3"]) == 0  # no epoch is better than the first
+    assert main(["fit", *XOR, "--model.lr", "1e-30", "--trainer.max_epochs", "3"]) == 0  # no epoch beats the first
     folder = Path("logs/xor/version_0/checkpoints")
     assert [torch.load(folder / f"{kind}.ckpt", weights_only=True)["epoch"] for kind in ("best", "last")] == [0, 2]
     assert main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "3"]) == 0

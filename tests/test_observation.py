@@ -1,4 +1,4 @@
-"""What a run shows of itself by time: when it is due, that it is right, and that training does not feel it."""
+"""What a run records under a time budget: when it is due, that it is right, and that it does not change training."""
 
 from math import inf
 from pathlib import Path
@@ -16,7 +16,7 @@ from torchbp.training import BoardLogger, BPModule, Budget
 from torchbp.training import command as cli
 from torchbp.training._saving import WaitingCheckpointIO
 
-NEVER = dict.fromkeys(cli.LIMITS, (0.0, inf, None))  # but at the first and the last epoch
+NEVER = dict.fromkeys(cli.LIMITS, (0.0, inf, None))  # except at the first and the last epoch
 EPOCHS = 8
 PLATEAU = ["--model.lr_scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.lr_scheduler.monitor"]
 
@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 class Epochs(Callback):
-    """Spends a budget: which epochs were due, each of which takes a second, and observing it another ``seconds``."""
+    """The epochs that were due in a run with epochs of one second, whose observation takes another ``seconds``."""
 
     def __init__(self, clock: list[float], budget: Budget, seconds: float) -> None:
         self.clock, self.budget, self.seconds, self.due = clock, budget, seconds, []  # type: ignore[var-annotated]
@@ -59,7 +59,7 @@ def test_a_budget_is_a_share_of_the_time(
     assert epochs.due == [*expected]
 
 
-def test_a_thinned_budget_writes_the_less_the_longer_the_run(clock: list[float]) -> None:
+def test_a_thinned_budget_writes_less_often_in_a_longer_run(clock: list[float]) -> None:
     epochs = Epochs(clock, Budget(1.0, thin=4), 0.1)  # with time for every epoch
     quiet_trainer(max_epochs=60, callbacks=[epochs]).fit(BPModule(2, 1, (2,)), datamodule=BuiltinDataModule("xor"))
     assert epochs.due == [*range(8), 8, 10, 12, 15, 18, 22, 27, 33, 41, 51, 59]
@@ -89,11 +89,11 @@ def test_the_last_epoch_is_known(limit: dict[str, Any]) -> None:
         BPModule(2, 1, (2,)), datamodule=BuiltinDataModule("moons", batch_size=32)
     )
     assert last.at_end
-    assert last.at_start is not stops  # an epoch that is broken off is known to be the last only then
+    assert last.at_start is not stops  # only when an epoch is broken off is it known to be the last
 
 
 def fit(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> EventAccumulator:
-    """Train on xor in a new folder, in which the process is from then on; the event file."""
+    """Train on xor in a new working folder; returns the events."""
     folder.mkdir()
     monkeypatch.chdir(folder)
     assert main(["fit", "--config", str(CONFIGS / "xor.yaml"), "--trainer.max_epochs", str(EPOCHS), *options]) == 0

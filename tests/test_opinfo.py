@@ -1,7 +1,7 @@
-"""torchbp.functional by PyTorch's own standard: each function described as an OpInfo, and put to PyTorch's generic tests.
+"""PyTorch's own tests on torchbp.functional: each function is described as an OpInfo and run through PyTorch's test templates.
 
-The four templates are those that PyTorch's test_ops_gradients and test_ops_fwd_gradients put every operator to. There is no
-``torch.library.opcheck`` beside them, for there is no custom operator here to be checked: the Functions are plain autograd.
+The four templates are those of PyTorch's test_ops_gradients and test_ops_fwd_gradients. ``torch.library.opcheck`` does not
+apply: it checks custom operators, and these are plain autograd Functions.
 """
 
 import importlib
@@ -24,7 +24,7 @@ from torchbp.functions import reduce
 from torchbp.outputs import OUTPUTS, Output
 
 pytestmark = pytest.mark.filterwarnings(
-    # PyTorch's own, at its first forward-mode derivative.
+    # PyTorch's own warning, at its first forward-mode derivative.
     "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
 )
 
@@ -38,7 +38,7 @@ Make = Callable[..., Tensor]
 
 
 class Case(NamedTuple):
-    """A function, what it has to equal, and the arguments that it is tried with."""
+    """A function, its reference, and the arguments to test it with."""
 
     function: Callable[..., Tensor]
     reference: Callable[..., Tensor]
@@ -46,7 +46,7 @@ class Case(NamedTuple):
 
 
 def probability(make: Make, shape: Any) -> Tensor:
-    """In (0, 1), further from its ends than gradcheck's steps reach."""
+    """Random in (0, 1), farther from the ends than gradcheck's steps."""
     return make(shape, low=0.05, high=0.95)
 
 
@@ -65,7 +65,7 @@ def cost_arguments(make: Make, *, of_activations: bool = False) -> Iterator[Argu
 
 
 def weighted_bce(z: Tensor, y: Tensor, pos_weight: Tensor, weight: Tensor, **options: Any) -> Tensor:
-    """With both weights, by which torchbp's can be differentiated too."""
+    """With both weights; torchbp's can also be differentiated by them."""
     return F.binary_cross_entropy_with_logits(z, y, pos_weight=pos_weight, weight=weight, **options)
 
 
@@ -130,7 +130,7 @@ def network_case(output: Output) -> Case:
                 tensors += [make((2, 2)), make(2), *(make((len(p.initial), 1)) for p in g.parameters.values())]
             tensors += [make((2, 2)), make(2)]
             yield tuple(tensors), {"reduction": reduction}
-        # The last, with weights.
+        # The last has weights.
         yield tuple(tensors), {"weight": positive(make, leading).detach()}
         if output is OUTPUTS["cross_entropy", "sigmoid"]:
             yield tuple(tensors), {"pos_weight": positive(make, 2).detach()}
@@ -147,13 +147,13 @@ def activated_linear(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
 
 
 def elman(x: Tensor, Wi: Tensor, Wh: Tensor, *rest: Tensor, **options: Any) -> Tensor:
-    """All that it gives, of an activation without a parameter or with the one that is given."""
+    """All outputs, for an activation without a parameter or with the given one."""
     bi, bh, h, *theta = (*rest, None, None, None)[:3] if len(rest) < 4 else rest
     return torch.cat([t.flatten() for t in F.elman(x, h, Wi, Wh, bi, bh, "swish" if theta else "tanh", *theta, **options)])
 
 
 def elman_reference(x: Tensor, Wi: Tensor, Wh: Tensor, *rest: Tensor, lengths: Any = None, **options: Any) -> Tensor:
-    """5.1 step by step, of each sequence by itself."""
+    """5.1 step by step, for each sequence alone."""
     bi, bh, h, *theta = (*rest, None, None, None)[:3] if len(rest) < 4 else rest
     one, transposed = x.dim() == 2, options.get("batch_first", False) and x.dim() == 3
     x = x.unsqueeze(1) if one else x.transpose(0, 1) if transposed else x
@@ -197,12 +197,12 @@ CASES = {
     **{f"network_cost-{cost}-{name}": network_case(output) for (cost, name), output in OUTPUTS.items()},
 }
 each_functional = pytest.mark.parametrize("name", CASES)
-CUDA_MATMUL = 1e-12  # what PyTorch's own OpInfo of linear allows its products on CUDA to differ from call to call
+CUDA_MATMUL = 1e-12  # the tolerance between calls on CUDA of PyTorch's own OpInfo of linear
 
 
 def internal(module: str) -> Any:
-    """A module of torch.testing._internal; the test is skipped where it, or what it imports, is absent."""
-    # At import it would freeze the backends' flags for every later test of this process.
+    """A module of torch.testing._internal; skips the test if it, or what it imports, is missing."""
+    # Its import would freeze the backends' flags for all later tests in this process.
     with patch("torch.backends.disable_global_flags"):
         try:
             return importlib.import_module(f"torch.testing._internal.{module}")
@@ -212,7 +212,7 @@ def internal(module: str) -> Any:
 
 @pytest.fixture
 def op(name: str) -> Any:
-    """The function's OpInfo, which claims everything that an OpInfo can claim of derivatives."""
+    """The function's OpInfo, which declares support for all derivatives."""
     core, dtypes = internal("opinfo.core"), internal("common_dtype")
 
     def samples(op: Any, device: str, dtype: torch.dtype, requires_grad: bool, **_: Any) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""The numbers of each output over the whole range, and what names one; test_symbolic proves its formulas."""
+"""The values of each output over the whole range, and the ways to name one; test_symbolic proves the formulas."""
 
 import copy
 import pickle
@@ -28,7 +28,7 @@ def test_cost_and_derivatives_are_the_references_over_the_whole_range(output: Ou
     a = output.activation(z)
     found = output.value(z, a, y), output.error(z, a, y), output.target_derivative(z, a, y)
     for number, right in zip(found, (expected.detach(), *slopes), strict=True):
-        # Rounding errors of the largest terms; a square and its slope have terms of z².
+        # Rounding errors scale with the largest terms; those of a square and its slope are z².
         tolerance = 16 * torch.finfo(dtype).eps
         assert_close(number, right.to(dtype), rtol=tolerance, atol=tolerance * (1 + output.predicts_z * 10))
 

@@ -1,4 +1,4 @@
-"""docs/own_function.md: each step as it stands there, and the findings that it names."""
+"""docs/own_function.md: audits the code of each step and compares the findings with the page's."""
 
 import importlib
 import re
@@ -15,7 +15,7 @@ STEPS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", DOCUMENT.read_te
 
 
 def findings(result: Result) -> str:
-    """A line for each way that a check can end, but for those that passed."""
+    """One line for each status other than passed."""
     lines = []
     for status in [status for status in STATUSES if status != "passed"]:
         missing = dict.fromkeys(row.missing for row in result.with_status(status))

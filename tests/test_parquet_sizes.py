@@ -1,4 +1,4 @@
-"""Parquet files that are small and hold much."""
+"""Small Parquet files with large contents."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ ROWS = 4000
 
 
 def bomb(folder: Path, size: int = 2**15) -> Path:
-    """A file of less than a MiB with 4000 texts of ``size`` bytes, 125 MiB of them, of which there are two."""
+    """A file of less than 1 MiB with 4000 texts of ``size`` bytes, 125 MiB in all, of only two distinct values."""
     text = pl.Series("text", ["a" * size, "b" * size]).gather([row % 2 for row in range(ROWS)])
     rows = pl.DataFrame({"x": np.arange(ROWS) ** 0.5, "text": text, "y": np.arange(ROWS) // 2 % 2})
     rows.write_parquet(folder / "bomb.parquet")
@@ -92,7 +92,7 @@ def test_a_row_group_that_does_not_fit_memory_is_refused_before_it_is_read(
 
 
 def test_the_sizes_are_those_that_the_file_has(tmp_path: Path) -> None:
-    groups = [[f"{row}" * length for row in range(100)] for length in (10, 500, 20)]  # no two alike
+    groups = [[f"{row}" * length for row in range(100)] for length in (10, 500, 20)]  # all different
     frame = pl.DataFrame({"a": np.arange(300), "b": [text for group in groups for text in group], "c": [["x"]] * 300})
     frame.write_parquet(tmp_path / "t.parquet", row_group_size=100)
     rows, texts = sizes(tmp_path / "t.parquet")

@@ -1,4 +1,4 @@
-"""Pictures of what a network has learned: which colours stand where."""
+"""Pictures of what a network has learned: the colours of their pixels."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class Half(nn.Linear):
 
 
 def test_the_boundary_is_where_the_likeliest_class_changes() -> None:
-    x, y = torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), torch.tensor([[0.0], [1.0]])  # drawn from -1.2 to 1.2
+    x, y = torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), torch.tensor([[0.0], [1.0]])  # the picture reaches from -1.2 to 1.2
     image = boundary_image(Half(), x, y).transpose(1, 2, 0).astype(float)
     height, width, _ = image.shape
 
@@ -55,9 +55,9 @@ def test_three_classes_have_a_colour_each() -> None:
 
 def test_weights_are_tiles_red_above_zero_and_blue_below() -> None:
     weights = torch.zeros(5, 6)
-    weights[1, 4], weights[3, 0] = 2.0, -1.0  # of pictures of 2 x 3 pixels: row 1 column 1, and row 0 column 0
+    weights[1, 4], weights[3, 0] = 2.0, -1.0  # pictures of 2 x 3 pixels: at row 1, column 1 and at row 0, column 0
     image = weight_images(weights, (2, 3)).transpose(1, 2, 0)
-    times = (image.shape[1] + 1 - 3) // 9  # three tiles beside one another, of three pixels each, with a line between
+    times = (image.shape[1] + 1 - 3) // 9  # three tiles of three pixels each in a row, with lines between them
     assert image.shape == (2 * (2 * times + 1) - 1, 3 * (3 * times + 1) - 1, 3)
     assert image[times + 1, 3 * times + 1 + times + 1].tolist() == [255, 0, 0]
     assert image[2 * times + 1 + 1, 1].tolist() == [127, 127, 255] or image[2 * times + 2, 1].tolist() == [128, 128, 255]
