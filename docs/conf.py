@@ -39,6 +39,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
     "header_links_before_dropdown": 5,
+    "secondary_sidebar_items": {"**": ["page-toc"], "what_passes": [], "published": [], "speed": []},  # room for wide tables
 }
 html_sidebars = {page: [] for page in ("index", "text", "own_function", "table", "gallery", "api")}  # no pages beneath them
 copyright = author
