@@ -21,9 +21,9 @@ from torchbp.training import BPModule
 from torchbp.training.checkpoint import load_checkpoint, load_module
 
 pytestmark = pytest.mark.filterwarnings(
-    # PyTorch's own, at its first forward-mode derivative.
+    # PyTorch's own warning, at its first forward-mode derivative.
     "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
-    # PyTorch's own, whenever torch.compile meets an autograd.Function.
+    # PyTorch's own warning, whenever torch.compile traces an autograd.Function.
     "ignore:.*Function'> should not be instantiated:DeprecationWarning",
 )
 
@@ -114,7 +114,7 @@ def test_the_network_passes_the_audit(requires_grad: bool, device: str) -> None:
 @each_reduction
 @pytest.mark.parametrize("rows", [(4,), (), (2, 4)])
 def test_the_network_equals_the_layers(rows: tuple[int, ...], reduction: Any) -> None:
-    network, w = BPNetwork([3, 5, 2], dtype=torch.float64), torch.tensor([0.3, 7.0])  # float32, which is taken as it is meant
+    network, w = BPNetwork([3, 5, 2], dtype=torch.float64), torch.tensor([0.3, 7.0])  # float32, which is converted
     x, y = torch.randn(*rows, 3, dtype=torch.float64), double(*rows, 2)
     cost, _ = network.cost(x, y, reduction=reduction, pos_weight=w)
     expected = BCEWithLogitsLoss(reduction, w)(network.logits(x), y)
@@ -126,7 +126,7 @@ def test_the_network_equals_the_layers(rows: tuple[int, ...], reduction: Any) ->
 
 @each_device
 def test_100_steps_of_sgd_as_torch(device: str) -> None:
-    """Of the Function and of the iteration in place, whose weight is read at every step."""
+    """By the Function, and by the iteration in place, which reads the weight at every step."""
     options: Any = {"dtype": torch.float64, "device": device}
     expected = BPNetwork([4, 6, 3], **options)
     functions, in_place = copy.deepcopy(expected), copy.deepcopy(expected)
@@ -181,7 +181,7 @@ def test_a_cuda_graph_takes_the_same_steps() -> None:
 
 
 class Rare(RowsDataModule):
-    """Two overlapping classes of which one is rare, and beside them whatever outputs are asked for."""
+    """Two overlapping classes, one of them rare, and further outputs as requested."""
 
     name, task = "rare", "multilabel"
 
@@ -224,7 +224,7 @@ def test_a_balanced_weight_finds_the_rare_class_and_both_engines_agree() -> None
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_an_output_of_one_class_alone_is_not_weighted(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A target of one class is refused, but a split of another may come to it.
+    # A target with one class is refused, but a split may have only one class.
     monkeypatch.setattr("torchbp.data._arrays.check_rows", lambda *_: None)
     module = BPModule(2, 2, task="multilabel", pos_weight="balanced")
     module.fit_scaling(Rare(torch.full((2000, 1), value)))
@@ -232,7 +232,7 @@ def test_an_output_of_one_class_alone_is_not_weighted(value: float, monkeypatch:
     assert module.pos_weight[1] == 1
 
 
-def test_it_travels_in_the_checkpoint(tmp_path: Any) -> None:
+def test_the_checkpoint_stores_it(tmp_path: Any) -> None:
     data = Rare(torch.arange(2000.0).unsqueeze(1) % 2)
     module = BPModule(2, 2, (4,), "multilabel", pos_weight="balanced")
     trainer = quiet_trainer(max_epochs=1)

@@ -1,4 +1,4 @@
-"""Predictions of a file by a checkpoint alone, held against what the training process itself predicts."""
+"""Predictions of a file from a checkpoint alone, compared with the training process's own predictions."""
 
 import io
 import json
@@ -29,7 +29,7 @@ from torchbp.training.prediction import prediction_columns, table_file
 
 
 def table(rows: int, seed: int) -> pl.DataFrame:
-    """Names, gaps, categories, and targets of each kind that depend on them."""
+    """A table with names, gaps, categories, and targets of each kind that depend on them."""
     draw = np.random.default_rng(seed)
     age, city = draw.integers(18, 90, rows), draw.choice(list("vwxyz"), rows)
     level = age / 30 + (city == "v") + draw.random(rows)
@@ -54,11 +54,11 @@ TARGETS: dict[str, str | list[str]] = {
     "several": ["level", "height"],
     "multilabel": ["good", "fair"],
 }
-IGNORED = ["level", "height", "grade", "fair"]  # to learn what is good
+IGNORED = ["level", "height", "grade", "fair"]  # when the target is "good"
 
 
 def trained(data: Any, epochs: int = 3) -> tuple[BPModule, str]:
-    """A network, and its checkpoint."""
+    """A trained network and its checkpoint."""
     module = BPModule(data.num_features, data.num_outputs, task=data.task, lr=0.05)
     checkpoint = ModelCheckpoint("checkpoints", filename="best", enable_version_counter=False)
     trainer = quiet_trainer(max_epochs=epochs, enable_checkpointing=True, callbacks=[checkpoint])
@@ -68,7 +68,7 @@ def trained(data: Any, epochs: int = 3) -> tuple[BPModule, str]:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A checkpoint that tells what is good by age and city, in a folder of its own, which is gone to."""
+    """A checkpoint that predicts "good" from age and city, in a new working folder."""
     monkeypatch.chdir(tmp_path)
     table(200, 0).write_csv("old.csv")
     return trained(TabularDataModule("old.csv", "good", ignore=IGNORED))[1]
@@ -118,12 +118,12 @@ def test_a_new_file_and_the_checkpoint_give_what_the_training_process_gives(
     else:
         titles = {"regression": ["prediction"], "several": ["prediction_level", "prediction_height"]}
         assert values.columns == titles.get(kind, ["p_good", "p_fair"])
-    # Bit for bit: the shortest text that stands for a float32 is written.
+    # Bit for bit: each float32 is written as the shortest text that identifies it.
     np.testing.assert_array_equal(values.to_numpy().astype(np.float32), expected)
     assert sorted(os.listdir()) == sorted({"checkpoints", "old.csv", "new.csv", output} - {"-"})
 
 
-def test_what_a_file_says_in_unused_columns_is_said_again(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unused_columns_are_copied_unchanged(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
     says = ["NA", "?", " null ", "01", "1e3", "TRUE", '"', "a,b", "nan", ""]
     new = pl.DataFrame({"age": ["NA", "30", "?"] + ["50"] * 7, "city": ["v", "null"] * 5, "name": says})
     new.write_csv("new.csv")
@@ -131,13 +131,13 @@ def test_what_a_file_says_in_unused_columns_is_said_again(checkpoint: str, capsy
     assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "new.csv"]) == 0
     rows = pl.read_csv(io.StringIO(capsys.readouterr().out), infer_schema=False)
     assert rows["name"].fill_null("").to_list() == says
-    assert rows["p_true"].n_unique() == 4  # of known and missing ages, and of two cities of which one is the most frequent
+    assert rows["p_true"].n_unique() == 4  # a known or missing age, and two cities
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\n\n"])
 def test_rows_without_a_value_are_predicted_too(checkpoint: str, end: str) -> None:
     Path("new.csv").write_text("age,city,row,row (input)\n,,a,b\n30,v,,\n,,,\n,,," + end)
-    Path("a[1]").mkdir()  # no pattern
+    Path("a[1]").mkdir()  # not a glob pattern
     assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "new.csv", "--output", "a[1]/out.parquet"]) == 0
     rows = pl.read_parquet("a[1]/out.parquet", glob=False)
     assert rows["row"].to_list() == [1, 2, 3, 4]
@@ -155,7 +155,7 @@ def test_a_built_in_set_needs_no_file(tmp_path: Path, monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(rows.drop("row", "class").to_numpy(), predicted(module, data))
 
 
-def test_a_new_file_is_tested_whole_and_that_trained_on_as_it_was_split(
+def test_a_new_file_is_tested_whole_and_the_training_file_by_its_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -171,7 +171,7 @@ def test_a_new_file_is_tested_whole_and_that_trained_on_as_it_was_split(
     def check(options: list[str], metrics: Any, note: str) -> None:
         assert main(["test", "--ckpt_path", checkpoint, *options]) == 0
         shown, said = capsys.readouterr()
-        assert "".join(said.splitlines(keepends=True)[:1]) == note  # then how many of the rows were trained on
+        assert "".join(said.splitlines(keepends=True)[:1]) == note  # the next line says how many rows were trained on
         for name, value in metrics.items():
             row = f"│ {name.removesuffix('/test').replace('_', ' ')} "
             [line] = [line for line in shown.splitlines() if line.startswith(row)]
@@ -185,7 +185,7 @@ def test_a_new_file_is_tested_whole_and_that_trained_on_as_it_was_split(
         "model": {"lr": 1.0},
         "data": {"class_path": "TabularDataModule", "init_args": {"path": "new.csv", "target": "good"}},
     }
-    Path("config.yaml").write_text(json.dumps(config))  # which is YAML
+    Path("config.yaml").write_text(json.dumps(config))  # JSON is YAML
     check(["--config", "config.yaml"], whole, f"torchbp: new.csv {other}")
     shutil.copy("new.csv", "old.csv")
     check(["--data.path", "old.csv"], whole, f"torchbp: old.csv {other}")
@@ -302,7 +302,7 @@ def test_an_interrupted_run_leaves_the_old_predictions_and_no_half_file(
         assert process.poll() is None
         time.sleep(0.05)
     time.sleep(1)
-    assert list(tmp_path.glob("*.partial*"))  # it is in the midst of its 100 seconds
+    assert list(tmp_path.glob("*.partial*"))  # it is in the middle of its 100 seconds
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
     assert process.returncode == 130
@@ -311,11 +311,11 @@ def test_an_interrupted_run_leaves_the_old_predictions_and_no_half_file(
     assert Path(f"out.{extension}").read_text() == "precious"
 
 
-def test_what_a_killed_process_has_left_goes_when_the_file_is_written(tmp_path: Path) -> None:
+def test_files_left_by_a_killed_process_are_removed_when_the_file_is_written(tmp_path: Path) -> None:
     (tmp_path / "out.parquet.999999999.0123.partial").touch()
     (tmp_path / "out.parquet.999999999.0123.partial.abc").mkdir()
     (tmp_path / "out.parquet.999999999.0123.partial.abc/1.parquet").touch()
-    (tmp_path / "about.parquet.999999999.0123.partial").touch()  # another's
+    (tmp_path / "about.parquet.999999999.0123.partial").touch()  # of another file
     with table_file(str(tmp_path / "out.parquet")) as write:
         write(pl.DataFrame({"row": [1]}))
     assert sorted(os.listdir(tmp_path)) == ["about.parquet.999999999.0123.partial", "out.parquet"]
@@ -339,7 +339,7 @@ def test_classes_have_numbers_where_they_have_no_names() -> None:
     assert columns["p_1"].tolist() == pytest.approx([0.7, 0.1])
 
 
-def test_what_a_configuration_has_otherwise_than_the_checkpoint_is_said_and_not_taken(
+def test_a_configuration_that_differs_from_the_checkpoint_is_reported_and_not_used(
     checkpoint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = {"path": "old.csv", "target": "good", "missing": "refuse", "seed": 5, "ignore": IGNORED}

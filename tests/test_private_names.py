@@ -1,4 +1,4 @@
-"""What torchbp uses of other packages without a public name: each by its effect, so that a failure names what has changed."""
+"""The private names of other packages that torchbp uses: each is tested by its effect, so that a failure shows the change."""
 
 from pathlib import Path
 
@@ -57,9 +57,9 @@ def test_optimizer_parameters_and_tensorboard(tmp_path: Path) -> None:
     optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
     _pytorch.mark_stepped(optimizer)
-    scheduler.step()  # a warning, which is an error here, if it had seen no step
+    scheduler.step()  # would warn, an error here, if it had seen no step
     assert _pytorch.graph_node()("a", "Kind").op == "Kind"
-    with torch.no_grad():  # a running sum
+    with torch.no_grad():  # cumulative sum
         carried, each = _pytorch.scan()(lambda h, x: (h + x, (h + x).clone()), torch.zeros(1), torch.ones(3, 1))
     assert carried.tolist() == [3]
     assert each.flatten().tolist() == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""How far back in time an error reaches, beside torch.nn.RNN's autograd."""
+"""How far back in time an error reaches, compared with autograd on torch.nn.RNN."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from torchbp.training._signals import signals_of
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("pooling", ["last", "each"])
 def test_the_norms_are_those_of_autograd(pooling: str, both: bool) -> None:
-    """Of one sequence at a time, ∂L/∂A_t is the gradient of a state that the rest of the sequence goes on from."""
+    """For one sequence, ∂L/∂A_t is the gradient by the state from which the rest of the sequence continues."""
     torch.manual_seed(0)
     network = RecurrentNetwork([3, 4, 2], "linear", pooling=pooling, bidirectional=both, dtype=torch.float64)
     x = sequences()
@@ -28,7 +28,7 @@ def test_the_norms_are_those_of_autograd(pooling: str, both: bool) -> None:
             a = torch.tanh(Wi @ step + bi + Wh @ a + bh)
             states.append(a)
         end = states[-1]
-        if both:  # of the states from the end, that of the step which is predicted from
+        if both:  # the backward direction's state at the predicted step
             back = rnn(one.unsqueeze(0))[0][0, 0 if pooling == "last" else -1, 4:]
             end = torch.cat([end, back.detach()])
         z = last(end)
@@ -47,7 +47,7 @@ def test_reach_counts_until_a_hundredth() -> None:
     image = reach_image(torch.tensor([1.0, 1e-4, 0.0]), torch.tensor([1.0, 1.0, 1.0]))
     assert image.shape == (3, 240, 320)
     rows = (image == torch.tensor([31, 119, 180])[:, None, None].numpy()).all(0)
-    assert rows[:, -1].argmax() < rows[:, 160].argmax() < rows[:, 0].argmax()  # it falls towards the beginning
+    assert rows[:, -1].argmax() < rows[:, 160].argmax() < rows[:, 0].argmax()  # it falls towards the start of the sequence
 
 
 def test_a_sigmoid_forgets_what_an_orthogonal_tanh_remembers() -> None:
@@ -57,13 +57,13 @@ def test_a_sigmoid_forgets_what_an_orthogonal_tanh_remembers() -> None:
     for name, init in (("sigmoid", "glorot"), ("tanh", "orthogonal")):
         network = RecurrentNetwork([1, 16, 1], "linear", init, name)
         with torch.no_grad():
-            network.layers[0].weight_ih_l0.mul_(0.1)  # small inputs leave tanh where its slope is 1
+            network.layers[0].weight_ih_l0.mul_(0.1)  # with small inputs, tanh's slope is 1
             felt[name] = reach(errors_back(network, x, y)[0])
     assert felt["sigmoid"] < 10 < 30 < felt["tanh"]
 
 
 @pytest.mark.parametrize("pooling", ["last", "each"])
-def test_signals_of_a_recurrent_layer_are_autograds(pooling: str) -> None:
+def test_signals_of_a_recurrent_layer_equal_autograds(pooling: str) -> None:
     torch.manual_seed(0)
     network = RecurrentNetwork([3, 4, 2], "linear", pooling=pooling, bidirectional=True, dtype=torch.float64)
     x = sequences()

@@ -1,7 +1,7 @@
-"""Tables as people have them, with categories, gaps and a string target, learned by their path and target alone.
+"""Real tables, with categories, gaps and a string target, learned from path and target alone.
 
-Held against scikit-learn's MLPClassifier behind the pipeline that is usual there, on the same split, with the same layers,
-epochs and batches, and the learning rate that is the best of 0.01, 0.03, 0.1, 0.3 and 1 for it.
+Compared with scikit-learn's MLPClassifier in the usual pipeline, on the same split, with the same layers, epochs and batches,
+and with its best learning rate of 0.01, 0.03, 0.1, 0.3 and 1.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ from torchbp.data import TabularDataModule
 
 
 def packaged(name: str) -> bytes:
-    """A table that ships in scikit-lego, as CSV; to import that package would import pandas."""
+    """A CSV file that ships in scikit-lego; importing that package would import pandas."""
     spec = importlib.util.find_spec("sklego")
     assert spec is not None
     assert spec.submodule_search_locations is not None
@@ -82,7 +82,7 @@ def test_accuracy_is_scikit_learns(
     ours, theirs, tested = [], [], 0
     for seed in range(seeds):
         seeded = ["--seed_everything", str(seed), "--data.seed", str(seed)]
-        # Without TensorBoard's files, which here take most of the time.
+        # Without TensorBoard's files, which would take most of the time.
         assert main(["fit", "--data.path", "table.csv", "--data.target", target, "--trainer.logger", "false", *seeded]) == 0
         capsys.readouterr()
         assert main(["test", "--ckpt_path", "checkpoints/last.ckpt", "--data.path", "table.csv"]) == 0
@@ -93,5 +93,5 @@ def test_accuracy_is_scikit_learns(
         peer = usual_pipeline(numeric, text, lr, seed).fit(x[part == 0], y[part == 0])
         theirs.append(peer.score(x[part == 2], y[part == 2]))
         tested += int((part == 2).sum())
-    # Of a small table two rows are more than a hundredth.
+    # In a small table, two rows are more than 0.01.
     assert np.mean(ours) >= np.mean(theirs) - max(0.01, 2 / tested) - 1e-6, (ours, theirs)

@@ -1,4 +1,4 @@
-"""Recurrent layers beside torch.nn.RNN, step-by-step references, and what torch.nn.RNN cannot do on a CPU."""
+"""Recurrent layers, compared with torch.nn.RNN and step-by-step references, also where torch.nn.RNN fails on a CPU."""
 
 import copy
 import itertools
@@ -19,9 +19,9 @@ from torchbp import nn
 from torchbp.activations import ACTIVATIONS, Activation
 
 pytestmark = pytest.mark.filterwarnings(
-    # PyTorch's own, at its first forward-mode derivative.
+    # PyTorch's own warning, at its first forward-mode derivative.
     "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
-    # PyTorch's own, whenever torch.compile meets an autograd.Function.
+    # PyTorch's own warning, whenever torch.compile traces an autograd.Function.
     "ignore:.*Function'> should not be instantiated:DeprecationWarning",
 )
 
@@ -35,7 +35,7 @@ def double(*shape: int, **options: Any) -> Tensor:
 
 
 def by_steps(x: Tensor, layer: nn.RNN) -> Tensor:
-    """The states of a layer, 5.1 written out with PyTorch's own operations."""
+    """The states of a layer: 5.1 in PyTorch's own operations."""
     h, states = x.new_zeros(x.shape[1], layer.hidden_size), []
     theta = [getattr(layer, f"{name}_l0") for name in layer.activation.parameters]
     for step in x:
@@ -49,7 +49,7 @@ def by_steps(x: Tensor, layer: nn.RNN) -> Tensor:
 @pytest.mark.parametrize("per_unit", [False, True])
 @each_activation
 def test_every_activation(g: Activation, per_unit: bool, device: str) -> None:
-    """Values and every gradient; θ are the layer's own, under their names and as they start."""
+    """Values and every gradient; θ are the layer's own parameters, with their names and start values."""
     layer = nn.RNN(3, 4, nonlinearity=g, per_unit=per_unit, device=device, dtype=torch.float64)
     assert [*layer.state_dict()][4:] == [f"{name}_l0" for name in g.parameters]
     start = copy.deepcopy(layer.state_dict())
@@ -68,7 +68,7 @@ def test_every_activation(g: Activation, per_unit: bool, device: str) -> None:
 
 
 def both(device: str = "cpu", dtype: torch.dtype = torch.float64, **options: Any) -> tuple[nn.RNN, torch.nn.RNN]:
-    """Ours and PyTorch's of the same parameters."""
+    """Our layer and PyTorch's with the same parameters."""
     its = torch.nn.RNN(3, 4, device=device, dtype=dtype, **options)
     mine = nn.RNN(3, 4, device=device, dtype=dtype, **options)
     assert [*mine.state_dict()] == [*its.state_dict()]
@@ -159,7 +159,7 @@ def test_lower_precisions(dtype: torch.dtype, device: str) -> None:
 
 @each_device
 def test_autocast(device: str) -> None:
-    """The products in the lower precision, the gradients in that of the parameters."""
+    """Products are in the lower precision, gradients in that of the parameters."""
     layer, x = nn.RNN(3, 4, nonlinearity="swish", device=device), torch.randn(5, 2, 3, device=device)
     expected = torch.autograd.grad(layer(x)[0].sum(), list(layer.parameters()))
     with torch.autocast(device, torch.bfloat16):
@@ -188,7 +188,7 @@ def test_padding_may_hold_anything(device: str) -> None:
 
 
 @each_device
-def test_any_memory_layout_and_what_is_given_is_left_as_it_was(device: str) -> None:
+def test_any_memory_layout_and_arguments_are_not_changed(device: str) -> None:
     mine, its = both(device)
 
     def strided(t: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ def test_any_memory_layout_and_what_is_given_is_left_as_it_was(device: str) -> N
 
 @each_device
 def test_gradients_only_where_they_are_asked_for(device: str) -> None:
-    """Each alone is what it is among all; and a graph that is kept gives them twice."""
+    """Each gradient alone equals that among all; a retained graph gives them twice."""
     g = ACTIVATIONS["swish"]
     tensors = [double(*s, device=device) for s in ((5, 2, 3), (2, 4), (4, 3), (4, 4), (4,), (4,), (1, 1))]
     leaves = [t.clone().requires_grad_() for t in tensors]
@@ -224,19 +224,19 @@ def test_gradients_only_where_they_are_asked_for(device: str) -> None:
     for number, expected in enumerate(every):
         one = [t.clone().requires_grad_(number == i) for i, t in enumerate(tensors)]
         output = F.elman(*one[:6], g, *one[6:])[0]
-        # A Function's node in the graph is the ctx of its backward.
+        # A Function's node in the graph is its backward's ctx.
         with torch.no_grad():
             found = type(output.grad_fn)._forward_cls.backward(output.grad_fn, torch.ones_like(output))
         assert [i for i, each in enumerate(t for t in (*found[:6], *found[7:])) if each is not None] == [number]
         assert_close([t for t in found if t is not None], [expected])
 
 
-# What torch.nn.RNN cannot do on a CPU.
+# Features that torch.nn.RNN lacks on a CPU.
 
 
 @each_device
 def test_ensembles_and_per_sample_gradients(device: str) -> None:
-    """vmap over the parameters, over the samples, and over both, each as a loop over torch.nn.RNN."""
+    """vmap over parameters, over samples, and over both, compared with a loop over torch.nn.RNN."""
     pairs = [both(device, num_layers=2, bidirectional=True) for _ in range(3)]
     x = double(5, 2, 3, device=device)
     parameters, buffers = stack_module_state([mine for mine, _ in pairs])
@@ -288,7 +288,7 @@ def test_forward_mode_in_forward_mode(device: str) -> None:
     assert_close(mine(x), its(x))
 
 
-# The module as a thing.
+# Copying, printing, and bad input.
 
 
 def test_copies_and_repr() -> None:
@@ -345,7 +345,7 @@ def test_bad_input_of_the_module() -> None:
 
 
 def test_parameters_of_another_precision() -> None:
-    """θ is taken in the precision of the states, in place and under a transform alike; its gradient comes in its own."""
+    """θ is converted to the precision of the states, in place and under a transform; its gradient has θ's own precision."""
     x, Wi, Wh = (torch.randn(shape, dtype=torch.bfloat16) for shape in ((5, 2, 3), (4, 3), (4, 4)))
     beta = torch.ones(1, 1, requires_grad=True)
 

@@ -1,4 +1,4 @@
-"""A recurrent network beside torch.nn.RNN with a Linear layer and torch.optim.SGD, in both ways of training."""
+"""A recurrent network, trained by both engines, compared with torch.nn.RNN, a Linear layer and torch.optim.SGD."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from torchbp.nn import BPNetwork, RecurrentNetwork
 from torchbp.recurrent_descent import RecurrentDescent
 
 LENGTHS = (7, 3, 5, 1, 7, 2)
-LR = 0.05  # stable: a step that overshoots would let differences of rounding grow
+LR = 0.05  # small: a step that overshoots would amplify rounding differences
 
 
 def sequences(lengths=LENGTHS, n=3) -> Tensor:
@@ -22,7 +22,7 @@ def sequences(lengths=LENGTHS, n=3) -> Tensor:
 
 
 class Reference(nn.Module):
-    """What a RecurrentNetwork of equal layers is, of torch.nn alone; each sequence by itself, without padding."""
+    """A RecurrentNetwork of equal layers, built from torch.nn; takes each sequence alone, without padding."""
 
     def __init__(self, network: RecurrentNetwork, layers: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def test_a_hundred_steps_are_those_of_torch(pooling, both, engine, padded):
         expected.backward()
         its.step()
         torch.testing.assert_close(cost, expected, rtol=1e-10, atol=1e-12)
-    assert expected < 0.95 * y[~y.isnan()].square().mean()  # it has learned something
+    assert expected < 0.95 * y[~y.isnan()].square().mean()  # the cost has fallen
     now = Reference(network, 2).state_dict()
     for name, value in reference.state_dict().items():
         torch.testing.assert_close(now[name], value, rtol=0, atol=1e-10)
@@ -109,7 +109,7 @@ def test_gradients_of_any_activation(activation, pooling):
 
     assert torch.autograd.gradcheck(padded, arguments, fast_mode=True)
     assert torch.autograd.gradgradcheck(padded, arguments, fast_mode=True)
-    # By single layers, as under torch.func, and with the whole network in one node.
+    # By single layers, as under torch.func, and by the whole network's Function.
     gradients = torch.func.grad(padded, tuple(range(len(arguments))))(*arguments)
     for own, expected in zip(gradients, torch.autograd.grad(padded(*arguments), arguments), strict=True):
         torch.testing.assert_close(own, expected)
@@ -142,7 +142,7 @@ def test_batch_after_batch_in_place_is_autograd(activation, pooling):
 
 
 def networks(count, *args, **options) -> list[RecurrentNetwork]:
-    """Equal networks."""
+    """Networks with equal parameters."""
     made = []
     for _ in range(count):
         torch.manual_seed(0)
@@ -152,7 +152,7 @@ def networks(count, *args, **options) -> list[RecurrentNetwork]:
 
 @pytest.mark.parametrize("engine", ["autograd", "fused"])
 def test_a_state_that_is_carried_over(engine):
-    """Two halves, the second from the first's last states, are the whole but for the error that does not go back further."""
+    """Two halves, the second starting from the first's last states, equal the whole, but the error is cut between them."""
     x, y = torch.randn(2, 6, 1), torch.randn(2, 6, 1)
     [network] = networks(1, [1, 4, 3, 1], "linear", pooling="each")
     whole = network(x)

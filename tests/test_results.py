@@ -1,4 +1,4 @@
-"""What a user is told before and after a run, and by ``torchbp test``: beside scikit-learn's reports on the same rows."""
+"""The printed results before and after a run, and of ``torchbp test``, compared with scikit-learn's on the same rows."""
 
 import json
 import re
@@ -26,7 +26,7 @@ CHECKPOINT = "logs/{}/version_0/checkpoints/best.ckpt"
 
 @pytest.fixture
 def rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pl.DataFrame:
-    """A table of which 6 % are positive, in the folder that is worked in."""
+    """A table with 6 % positive rows, in the working folder."""
     monkeypatch.chdir(tmp_path)
     generator = np.random.default_rng(0)
     x, kind = generator.normal(size=600), generator.choice(["a", "b", "c"], 600)
@@ -41,7 +41,7 @@ def fit(*options: str) -> None:
 
 
 def cells(text: str, name: str) -> list[str]:
-    """The cells of the first row of a printed table that begins with a name."""
+    """The cells of the first row with this name in a printed table."""
     row = next(line for line in text.splitlines() if re.match(rf"│ {re.escape(name)} +│", line))
     return [cell.strip() for cell in row.strip("│").split("│")[1:]]
 
@@ -56,7 +56,7 @@ def test_fit_says_rows_baseline_scores_and_verdict(rare: pl.DataFrame, capfd: py
     assert cells(after, "rows")[:3] == ["360", "120", "120"]
     assert re.search(r"│ accuracy +│ 0\.9\d\d │ 0\.9\d\d │ 0\.9\d\d │ +0\.9\d\d │", after)
     assert any(word in after for word in ("fine:", "falling", "overfitting", "lowest in epoch", "no better"))
-    assert not re.search(r"\d\.\d{5}", after)  # three digits, not all that a float has
+    assert not re.search(r"\d\.\d{5}", after)  # three significant digits
     board = EventAccumulator("logs/rare/version_0")
     board.Reload()
     assert board.Tags()["images"] == ["confusion_matrix/test"]
@@ -86,7 +86,7 @@ def test_json_holds_scikit_learns_figures(rare: pl.DataFrame, capfd: pytest.Capt
         assert one["recall"] == pytest.approx(expected[one["name"]]["recall"])
         assert one["f1"] == pytest.approx(expected[one["name"]]["f1-score"])
     assert report["metrics"]["accuracy"] == pytest.approx(expected["accuracy"])
-    # Columns of the table, not their features, and the one that means nothing last.
+    # Columns of the table, not their features; the most important first.
     assert next(one["column"] for one in report["importance"]) == "x"
     assert {one["column"] for one in report["importance"]} == {"x", "noise", "kind"}
     assert sum(one["rows"] for one in report["calibration"]) == report["rows"] == 120
@@ -102,7 +102,7 @@ def test_validate_shows_the_validation_rows_as_fit_did(rare: pl.DataFrame, capfd
         assert cells(alone, name)[0] == cells(by_fit, name)[1]
 
 
-def test_a_threshold_of_the_command_line_stands_before_the_checkpoints(
+def test_a_threshold_on_the_command_line_overrides_the_checkpoints(
     rare: pl.DataFrame, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fit("--model.threshold", "0.3")
@@ -153,7 +153,7 @@ def test_importance_is_scikit_learns() -> None:
     for number in range(3):
         error = 3 * (expected.importances_std[number] / 30**0.5 + found[f"x{number}"].score_deviation / 10**0.5)
         assert found[f"x{number}"].score == pytest.approx(expected.importances_mean[number], abs=error)
-    assert len({round(one.score, 2) for one in found.values()}) == 3  # they differ by more than that
+    assert len({round(one.score, 2) for one in found.values()}) == 3  # the columns differ by more than the tolerance
 
 
 def test_each_target_has_its_own_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_each_target_has_its_own_errors(tmp_path: Path, monkeypatch: pytest.Monk
         assert one["mean"] == pytest.approx(true.mean(), rel=1e-4, abs=1e-4)
 
 
-def test_reports_are_whole_and_act_on_nothing(rare: pl.DataFrame, capfd: pytest.CaptureFixture[str]) -> None:
+def test_reports_are_complete_and_run_no_code(rare: pl.DataFrame, capfd: pytest.CaptureFixture[str]) -> None:
     evil = "<script>alert(1)</script>"
     rare.rename({"noise": evil}).write_csv("rare.csv")
     fit()
@@ -217,7 +217,7 @@ def test_without_matplotlib_one_line_says_what_to_install(
 def test_of_many_classes_the_most_confused_pairs_are_shown() -> None:
     true = torch.arange(30).repeat(4)
     taken = true.clone()
-    taken[:2] = 7  # a row each of the classes 0 and 1
+    taken[:2] = 7  # one row of each of the classes 0 and 1
     taken[30] = 7  # one more of class 0
     confusion = confusion_of(torch.eye(30)[taken], torch.eye(30)[true], 0.5)
     assert confusion.tolist() == confusion_matrix(true, taken).tolist()

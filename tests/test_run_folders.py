@@ -1,4 +1,4 @@
-"""The folders of runs in logs/: one for each run, with a config.yaml that is whole, and the newest found by its number."""
+"""The folders of runs in logs/: one per run, with a complete config.yaml; the newest is found by its number."""
 
 import inspect
 import os
@@ -24,7 +24,7 @@ LAST = "logs/xor/version_0/checkpoints/last.ckpt"
 
 @pytest.fixture(autouse=True)
 def _run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of two epochs, with a rate of its own."""
+    """A run of two epochs with a learning rate that no other run has."""
     monkeypatch.chdir(tmp_path)
     assert main(["fit", *XOR, "--model.lr", "0.25"]) == 0
 
@@ -36,7 +36,7 @@ def test_runs_that_start_at_once_have_a_folder_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "- 1\n", "a: [1,\nb: }", "\x00", "model: {lr: 0.5}\n"])
-def test_a_damaged_configuration_beside_a_whole_checkpoint_is_told_with_its_remedy(
+def test_a_damaged_configuration_beside_a_good_checkpoint_is_reported_with_a_remedy(
     capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
     CONFIG.write_text(content)
@@ -59,7 +59,7 @@ def test_the_configuration_of_a_resumed_run_says_what_it_was_trained_with(capsys
     assert after["model"]["lr"] == 0.25
     assert all(after["model"][name] == value for name, value in before["model"].items() if value is not None)
     assert before["data"] == after["data"]
-    assert main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "4"]) == 0  # by it
+    assert main(["fit", "--ckpt_path", "last", "--trainer.max_epochs", "4"]) == 0  # uses that config.yaml
 
 
 def test_of_equal_times_the_higher_number_is_the_newer() -> None:

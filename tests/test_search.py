@@ -1,4 +1,4 @@
-"""The search of the command line: trials side by side are those one by one, and the best one's checkpoint is as any other."""
+"""``torchbp search``: trials side by side equal single trials, and the best one's checkpoint is like any other."""
 
 import numpy as np
 import optuna
@@ -39,7 +39,7 @@ def test_trials_side_by_side_are_those_one_by_one(capfd):
     said = capfd.readouterr().out
     trials = study().trials
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6
-    assert set(trials[0].params) == {"hidden_sizes", "batch_size", "lr_factor", "init_scale"}  # what is said is not searched
+    assert set(trials[0].params) == {"hidden_sizes", "batch_size", "lr_factor", "init_scale"}  # given settings are not searched
     shapes = [(trial.params["hidden_sizes"], trial.params["batch_size"]) for trial in trials]
     assert shapes == [shapes[0]] * 3 + [shapes[3]] * 3
     for trial in trials[1], trials[5]:
@@ -51,7 +51,7 @@ def test_trials_side_by_side_are_those_one_by_one(capfd):
         alone = optuna.load_study(study_name="alone", storage=STORAGE).trials[-1]
         assert trial.value == pytest.approx(alone.value, rel=1e-3)
     assert np.std([trial.value for trial in trials]) > 0.01
-    # TensorBoard has each of them, on its HPARAMS page.
+    # TensorBoard's HPARAMS page has each trial.
     best = min(trials, key=lambda trial: trial.value)
     board = EventAccumulator(f"logs/t/version_0/trial_{best.number}").Reload()
     plugin = board.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
@@ -74,18 +74,18 @@ def test_the_best_is_trained_again_and_its_checkpoint_is_as_any_other():
     X = pl.DataFrame({name: (X["city"] == name[-1]) if "=" in name else X[name] for name in model.feature_names_in_})
     rows = pl.read_csv("p.csv")
     np.testing.assert_allclose(model.predict_proba(X.cast(pl.Float32)), rows.select("^p_.$").to_numpy(), atol=1e-5)
-    # Its scaling is that of the rows to train and to validate on: 72 of 90.
+    # Its scaling is that of the training and validation rows: 72 of 90.
     data = TabularDataModule("t.csv", "kind")
     seen = torch.cat([data.rows.all()[0][data.split_numbers(part)] for part in ("train", "val")])
     torch.testing.assert_close(load_checkpoint(path)["state_dict"]["input_scaling.mean"], seen.mean(0))
-    # The study goes on, and keeps what it has found.
+    # The study continues, and keeps its trials.
     options = ["--model.hidden_sizes", "[5]", "--space.batch_size", "[16]", "--output", "o.ckpt"]
     assert main([*BASE, "--trials", "1", "--space.lr_factor", "[1e-6, 1e-6]", *options]) == 0
     assert len(study().trials) == 5
     assert load_checkpoint("o.ckpt")["hyper_parameters"]["lr"] > 1e-3
 
 
-def test_what_is_behind_is_pruned_and_what_diverges_is_said(capfd):
+def test_trials_that_are_behind_are_pruned_and_reported(capfd):
     options = ["--trials", "12", "--side_by_side", "6", "--model.hidden_sizes", "[5]", "--space.batch_size", "[16]"]
     assert (
         main([*BASE, *options, "--trainer.max_epochs", "40", "--space.activation", "[relu]", "--space.lr_factor", "[1e-4, 2]"])

@@ -1,4 +1,4 @@
-"""Sequences that cannot be learned from, or predicted, said in one line."""
+"""Sequences that cannot be learned from or predicted are refused in one line."""
 
 from pathlib import Path
 from typing import Any

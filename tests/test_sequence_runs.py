@@ -1,4 +1,4 @@
-"""Sequences from the command line: trained on without a class that is named, tested, predicted, exported, gone on with."""
+"""Sequences from the command line, without naming a data class: train, test, predict, export, resume."""
 
 import io
 import json
@@ -32,7 +32,7 @@ Said = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Said:
-    """Runs a command in the test's own folder: exit status, standard output and standard error."""
+    """Runs a command in the test's folder; returns exit status, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
 
     def run(*args: str) -> tuple[int, str, str]:
@@ -78,7 +78,7 @@ def test_a_table_of_steps_is_trained_on_and_another_predicted(tmp_path: Path, sa
     np.testing.assert_allclose(found.select("p_a", "p_b", "p_c").to_numpy(), expected, rtol=1e-4, atol=1e-6)
     assert found["class"].to_list() == np.array(["a", "b", "c"])[expected.argmax(1)].tolist()
     status, out, err = said("test", "--ckpt_path", "best", "--data.path", str(ts(tmp_path)))
-    assert status == 1  # of a table's columns a .ts file has none
+    assert status == 1  # a .ts file has no table columns
     assert "target is for the columns of a table, .csv, .tsv or .parquet; " in err.splitlines()[-1]
 
 
@@ -92,14 +92,14 @@ def test_a_ts_file_beside_its_test_file(tmp_path: Path, said: Said) -> None:
     np.testing.assert_allclose(found.select("p_a", "p_b", "p_c").to_numpy(), outputs(module, padded()), rtol=1e-4, atol=1e-6)
 
 
-def test_a_forecast_goes_on_where_the_file_ends(tmp_path: Path, said: Said) -> None:
+def test_a_forecast_continues_after_the_files_end(tmp_path: Path, said: Said) -> None:
     options = ["--data.target", "spots", "--data.time", "year", "--data.window", "4", "--data.horizon", "2"]
     out, module = fitted(said, "--data.path", str(series(tmp_path)), *options)
     assert "sun.csv: regression, 45 windows of 4 steps, 1 channel: spots" in out
     longer = np.append(SUNNY, [1.0, 2, 3])
     found = predicted(said, "--data.path", str(series(tmp_path, longer)))
     assert found["year"].to_list() == list(range(1903, 1963))
-    assert found["year"].dtype == pl.Int64  # 1903, as the file has it
+    assert found["year"].dtype == pl.Int64  # 1903, in the file's format
     assert found.columns == ["row", "year", "prediction_spots+1", "prediction_spots+2"]
     status, out, err = said("test", "--ckpt_path", "best", "--data.path", "sun.csv")
     assert status == 0, err
@@ -186,7 +186,7 @@ def refusals(folder: Path) -> list[tuple[list[str], int, str]]:
     ]
 
 
-def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, said: Said) -> None:
+def test_errors_are_reported_in_one_line(tmp_path: Path, said: Said) -> None:
     for args, wanted, message in refusals(tmp_path):
         status, _, err = said(*args)
         assert (status, len(err.splitlines())) == (wanted, 1), (args, err)
@@ -194,7 +194,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, said: Said) -> None:
     assert not Path("logs").exists()
 
 
-def test_what_was_settled_in_training_cannot_be_asked_for_otherwise(tmp_path: Path, said: Said) -> None:
+def test_options_fixed_by_training_cannot_be_changed(tmp_path: Path, said: Said) -> None:
     sun = series(tmp_path)
     options = ["--data.target", "spots", "--data.time", "year", "--data.window", "4"]
     fitted(said, "--data.path", str(sun), *options)
@@ -215,7 +215,7 @@ def test_what_was_settled_in_training_cannot_be_asked_for_otherwise(tmp_path: Pa
         ("digit_rows", 3, (0.94, 1)),
         ("italy_power_demand", 30, (0.93, 1)),
         ("japanese_vowels", 4, (0.93, 1)),
-        ("sunspots", 10, (0, 25)),  # as last year: 29.9
+        ("sunspots", 10, (0, 25)),  # guessing last year's value: 29.9
     ],
 )
 def test_configurations_are_learned_as_torch_nn_rnn_learns_them(name: str, epochs: int, within: tuple[float, float]) -> None:

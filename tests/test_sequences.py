@@ -1,4 +1,4 @@
-"""Sequences and forecasts beside NumPy: values, padding, splits, and what a checkpoint knows of them."""
+"""Sequences and forecasts, compared with NumPy: values, padding, splits, and what a checkpoint stores of them."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def npz(folder: Path, **arrays: Any) -> Path:
 
 
 def table(folder: Path, extension: str = "csv", shuffled: bool = True, **columns: Any) -> Path:
-    """The sequences as rows, step by step: their channels u and v, and the target kind."""
+    """The sequences as a table with one step per row: channels u and v, and the target kind."""
     number, step = (~ENDED).nonzero()
     frame = pl.DataFrame(
         {
@@ -46,7 +46,7 @@ def table(folder: Path, extension: str = "csv", shuffled: bool = True, **columns
             **{name: values[number, step] for name, values in columns.items()},
         }
     )
-    if shuffled:  # but for the first row of each, by which the sequences come in order
+    if shuffled:  # except each first row, which decides the order of the sequences
         rest = np.random.default_rng(0).permutation(np.flatnonzero(step > 0))
         frame = frame[[*np.flatnonzero(step == 0).tolist(), *rest.tolist()]]
     path = folder / f"some.{extension}"
@@ -55,7 +55,7 @@ def table(folder: Path, extension: str = "csv", shuffled: bool = True, **columns
 
 
 def ts(folder: Path, name: str = "some.ts", labels: bool = True) -> Path:
-    """The sequences as the time-series archives write them."""
+    """The sequences in the format of the time-series archives."""
     head = [
         "@problemName some",
         "@timeStamps false",
@@ -126,7 +126,7 @@ def test_classes_at_each_step_and_several_targets(tmp_path: Path) -> None:
     assert y[torch.from_numpy(ENDED)].isnan().all()
     two = SequenceDataModule(npz(tmp_path, y=X[:, :, :2], lengths=LENGTHS))
     assert (two.sequences, two.num_outputs, two.targets) == ("each", 2, ["y0", "y1"])
-    last = SequenceDataModule(npz(tmp_path, y=X[:, :, 0]), sequences="last")  # five outputs of as many steps
+    last = SequenceDataModule(npz(tmp_path, y=X[:, :, 0]), sequences="last")  # five outputs, one per step of the horizon
     assert (last.sequences, last.num_outputs) == ("last", 5)
 
 
@@ -185,7 +185,7 @@ def test_missing_values_take_the_last_before_them(tmp_path: Path) -> None:
     wanted[1, 2:4, 0], wanted[3, 0, 1], wanted[0, 2] = X[1, 1, 0], X[3, 1, 1], X[0, 1]
     data = SequenceDataModule(npz(tmp_path, x=x, lengths=LENGTHS), gaps="previous")
     np.testing.assert_allclose(data.rows.all()[0], wanted, rtol=1e-6)
-    # Without lengths, a last step of nothing but NaN is after the end.
+    # Without lengths, a last step that is all NaN is after the end.
     wanted[0, 2] = np.nan
     np.testing.assert_allclose(SequenceDataModule(npz(tmp_path, x=x), gaps="previous").rows.all()[0], wanted, rtol=1e-6)
 
@@ -205,12 +205,12 @@ SUNNY = np.random.default_rng(1).normal(50, 20, 60).round(1)
 
 def series(folder: Path, values: np.ndarray = SUNNY, **columns: Any) -> Path:
     frame = pl.DataFrame({"year": 1900 + np.arange(len(values)), "spots": values, **columns})
-    frame[::-1].write_csv(folder / "sun.csv")  # time sorts it
+    frame[::-1].write_csv(folder / "sun.csv")  # the time column sorts it
     return folder / "sun.csv"
 
 
 @pytest.mark.parametrize(("window", "horizon"), [(4, 1), (3, 2), (1, 1)])
-def test_windows_are_numpys_and_none_sees_another_parts_target(tmp_path: Path, window: int, horizon: int) -> None:
+def test_windows_equal_numpys_and_none_sees_another_parts_target(tmp_path: Path, window: int, horizon: int) -> None:
     data = SequenceDataModule(series(tmp_path), "spots", time="year", window=window, horizon=horizon)
     assert (data.task, data.sequences, data.num_features, data.num_outputs) == ("regression", "last", 1, horizon)
     stretches = {"train": SUNNY[:36], "val": SUNNY[36:48], "test": SUNNY[48:]}
@@ -225,7 +225,7 @@ def test_windows_are_numpys_and_none_sees_another_parts_target(tmp_path: Path, w
     assert len(all_of_it.split_rows("train")) == len(all_of_it.split_rows("test")) == 60 - window - horizon + 1
 
 
-def test_without_a_window_a_stretch_is_a_sequence_and_each_step_foretells_the_next(tmp_path: Path) -> None:
+def test_without_a_window_each_part_is_a_sequence_and_each_step_forecasts_the_next(tmp_path: Path) -> None:
     data = SequenceDataModule(series(tmp_path), "spots", time="year", horizon=2, val_size=0.1, test_size=0.3)
     assert (data.sequences, data.num_outputs, data.targets) == ("each", 2, ["spots+1", "spots+2"])
     for part, stretch in {"train": SUNNY[:36], "val": SUNNY[36:42], "test": SUNNY[42:]}.items():

@@ -1,4 +1,4 @@
-"""Recurrent networks trained on sequences by Lightning and from the command line, in both ways, beside torch.nn.RNN."""
+"""Recurrent networks trained on sequences by Lightning and from the command line, by both engines, and torch.nn.RNN."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ N, T = 90, 6
 LENGTHS = RANDOM.integers(2, T + 1, N)
 X = RANDOM.normal(2, 3, (N, T, 2))
 ENDED = np.arange(T) >= LENGTHS[:, None]
-KINDS = np.where(X[:, 0, 0] > 2, "up", "down")  # which is to be remembered to the end
+KINDS = np.where(X[:, 0, 0] > 2, "up", "down")  # the target, to be remembered to the end
 SUMS = np.where(ENDED, 0, X[..., 0]).cumsum(1)
 
 
@@ -65,7 +65,7 @@ def test_both_engines_train_the_same_network(path: str, settings: dict[str, Any]
 
 
 def test_truncated_backpropagation_is_written_out_with_torch() -> None:
-    """Three stretches of two steps, each with a step of SGD of its own, the state carried on without its graph."""
+    """Three parts of two steps, each with its own step of SGD; the state is passed on without its graph."""
     module = trained("sums.npz", bptt_steps=2, hidden_sizes=[3], epochs=1, engine="fused", lr=0.05)
     torch.manual_seed(0)
     start = BPModule(2, 1, hidden_sizes=[3], task="regression", activation="tanh", lr=0.05, sequences="each").double()
@@ -79,7 +79,7 @@ def test_truncated_backpropagation_is_written_out_with_torch() -> None:
         for part in range(0, T, 2):
             px, py = x[:, part : part + 2], y[:, part : part + 2]
             there = ~py.isnan()
-            a, h = rnn(px.nan_to_num(0), h.detach())  # a state after the end is nobody's: no target, and nothing after it
+            a, h = rnn(px.nan_to_num(0), h.detach())  # a state after the end has no target and no successor
             optimizer.zero_grad()
             (last(a) - py)[there].square().mean().backward()
             optimizer.step()

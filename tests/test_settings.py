@@ -1,4 +1,4 @@
-"""Whose derivative runs: in each setting torchbp's own backward or jvp is made wrong, which has to show."""
+"""Checks in each setting that torchbp's own backward or jvp runs: if it is made wrong, the result must be wrong."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -19,14 +19,14 @@ from torchbp import functional as F
 from torchbp import functions as fn
 
 pytestmark = pytest.mark.filterwarnings(
-    # PyTorch's own, at its first forward-mode derivative.
+    # PyTorch's own warning, at its first forward-mode derivative.
     "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
-    # PyTorch's own, whenever torch.compile meets an autograd.Function.
+    # PyTorch's own warning, whenever torch.compile traces an autograd.Function.
     "ignore:.*Function'> should not be instantiated:DeprecationWarning",
 )
 
 each_device = pytest.mark.parametrize("device", DEVICES)
-# The functions of one node; the whole network's Function has tests of its own.
+# The single Functions; the whole network's Function has its own tests.
 SINGLE = [name for name in F.__all__ if name not in ("activated_linear", "network_cost", "sigmoid_linear")]
 
 Tensors = Sequence[Tensor]
@@ -147,7 +147,7 @@ each_single = pytest.mark.parametrize("name", SINGLE)
 
 
 def make_wrong(method: str, wrong: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on each Function's backward, or jvp, returns ``wrong`` of each tensor that it gave."""
+    """Makes each Function's backward, or jvp, return ``wrong`` of each of its tensors."""
 
     def changed(right: Callable[..., Any]) -> staticmethod:
         def call(ctx: Any, *args: Any) -> Any:
@@ -206,7 +206,7 @@ def test_wrong_derivative_fails_gradcheck(name: str, check: str, device: str, mo
     method, test, options = GRADCHECKS[check]
     options = options | {"nondet_tol": 0.0 if device == "cpu" else 1e-12}
     assert test(call, tensors, **options)
-    # A first derivative is wrong if it is doubled; a second, if the first is a mere number.
+    # Doubling makes the first derivative wrong; detaching the first makes the second wrong.
     make_wrong(method, (lambda g: 2 * g) if test is gradcheck else Tensor.detach, monkeypatch)
     with pytest.raises(GradcheckError):
         test(call, tensors, **options)
@@ -229,7 +229,7 @@ def test_wrong_shape_shows_without_values(name: str, kind: str, device: str, mon
 @each_device
 @pytest.mark.parametrize("cost", [F.mse_loss, F.binary_cross_entropy_with_logits], ids=lambda cost: cost.__name__)
 def test_func_grad_of_a_chain_inside_compile(cost: Any, device: str) -> None:
-    """PyTorch differentiates forward there; it must not lose the arguments that come in after the first layer."""
+    """PyTorch differentiates forward there; it must not lose the arguments of later layers."""
     torch.compiler.reset()
     shapes = [(5, 3), (5, 2), (4, 3), (4,), (2, 4), (2,)]
     tensors = [torch.rand(shape, device=device, dtype=torch.float64) for shape in shapes]

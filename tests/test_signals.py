@@ -1,4 +1,4 @@
-"""What a run shows of backpropagation at work: each value beside torch.nn's, and a line where training fails."""
+"""The recorded signals of backpropagation, compared with torch.nn's, and the line printed when training fails."""
 
 import re
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_signals_are_those_of_torch_nn_whatever_the_activation(name: str) -> Non
     pos_weight = torch.tensor([3.0]).double()
     for layer, scale in zip(network.layers, (20.0, 2.0, 1.0), strict=True):
         layer.weight.data *= scale  # so that some units are saturated
-    network.layers[0].bias.data[:3] = -1e3  # and some are dead, of a ReLU too
+    network.layers[0].bias.data[:3] = -1e3  # and some are dead, also with a ReLU
 
     def cost(z: Tensor) -> Tensor:
         return nn.functional.binary_cross_entropy_with_logits(z, y, weight.unsqueeze(1), pos_weight=pos_weight)

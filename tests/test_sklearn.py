@@ -1,4 +1,4 @@
-"""The estimators: scikit-learn's own checks, MLPClassifier's parameters, and networks side by side as each by itself."""
+"""The estimators: scikit-learn's checks, MLPClassifier's parameters, and networks side by side compared with single ones."""
 
 import os
 import pickle
@@ -44,7 +44,7 @@ IRIS = load_iris(return_X_y=True)
 
 
 def test_scikit_learns_checks_pass_whole_and_without_lightning():
-    environment = {**os.environ, "SCIPY_ARRAY_API": "1"}  # without it a check is skipped
+    environment = {**os.environ, "SCIPY_ARRAY_API": "1"}  # otherwise a check is skipped
     done = subprocess.run([sys.executable, "-c", CHECKS], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -111,7 +111,7 @@ def test_an_early_stop_takes_the_best_epochs_parameters_and_names_as_classes():
     assert model.n_iter_ == len(model.validation_scores_) < 300
     assert max(model.validation_scores_) == model.best_validation_score_ > model.validation_scores_[0]
     assert set(model.predict(X)) <= set(names)
-    # The same rows as a set of one's own: scores are those of score().
+    # The same rows as an explicit validation set: scores equal score().
     shown = BPClassifier(**SHORT).fit(X, names, eval_set=(X[::2], names[::2]))
     assert shown.validation_scores_[-1] == pytest.approx(shown.score(X[::2], names[::2]))
 
@@ -280,11 +280,11 @@ def test_one_class_is_refused():
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("kind", [BPClassifier, BPRegressor])
-def test_folds_side_by_side_are_those_one_by_one(kind):
+def test_folds_side_by_side_equal_those_one_by_one(kind):
     X, y = IRIS if kind is BPClassifier else load_diabetes(return_X_y=True)
     X = X * [1, 10, *[3] * (X.shape[1] - 2)] + 5
     model = kind((6,), batch_size=16, max_iter=12, n_iter_no_change=2, tol=0.01, random_state=0)
-    cv = KFold(7, shuffle=True, random_state=0)  # of parts that differ in size
+    cv = KFold(7, shuffle=True, random_state=0)  # folds of different sizes
     together, alone = cross_validate(model, X, y, cv=cv), one_by_one(model, X, y, cv=cv, return_estimator=True)
     np.testing.assert_allclose(together["test_score"], alone["test_score"], rtol=1e-6)
     for ours, one in zip(together["estimator"], alone["estimator"], strict=True):
@@ -292,14 +292,14 @@ def test_folds_side_by_side_are_those_one_by_one(kind):
         np.testing.assert_allclose(ours.coefs_[0], one.coefs_[0], rtol=1e-6, atol=1e-9)
 
 
-def test_folds_side_by_side_refuse_what_one_network_does_alone():
+def test_folds_side_by_side_refuse_what_one_network_refuses():
     with pytest.raises(ValueError, match="early_stopping is True; networks of folds side by side have none, take False"):
         cross_validate(BPClassifier(early_stopping=True), *IRIS)
 
 
 def test_a_fold_that_diverges_has_no_score():
     X, y = load_diabetes(return_X_y=True)
-    X[0] = 1e3  # a row of the first test part, and of every other fold's training part
+    X[0] = 1e3  # a row of the first fold's test part and of all other folds' training parts
     model = BPRegressor((), batch_size=1000, max_iter=60, learning_rate_init=0.3, tol=0, standardize=False)
     model.set_params(n_iter_no_change=99, random_state=0)
     with pytest.warns(ConvergenceWarning, match="diverged"):

@@ -48,7 +48,7 @@ def test_a_classifiers_checkpoint_predicts_tests_and_is_exported(capfd):
     np.testing.assert_allclose(again.predict_proba(X), model.predict_proba(X), atol=1e-6)
     assert list(again.feature_names_in_) == list("abcd")
     assert again.get_params()["hidden_layer_sizes"] == (5, 4)
-    again.set_params(warm_start=True).fit(X, names)  # from where it was
+    again.set_params(warm_start=True).fit(X, names)  # training continues where it stopped
     assert again.loss_curve_[0] < model.loss_curve_[-1]
 
 

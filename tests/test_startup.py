@@ -1,4 +1,4 @@
-"""How the command starts: what it imports, what it defers and still works when it is used, and an interrupt meanwhile."""
+"""How the command starts: what it imports, what it defers and can still use later, and an interrupt during imports."""
 
 import ast
 import os
@@ -15,7 +15,7 @@ from torchbp.cli import OPTIONS, TRAINING, main
 HEAVY = {"torch", "numpy", "lightning", "torchmetrics", "jsonargparse", "sklearn", "polars", "rich"}
 SELDOM = {"torch._dynamo", "scipy.signal", "matplotlib", "matplotlib.pyplot", "sklearn", "pandas", "sympy", "torch.onnx"}
 
-# Runs snippets, each as the first thing after a training run of the command, and says which went well.
+# Runs each snippet right after a training run of the command, and prints which succeeded.
 FIRST_USES = """
 import os, sys
 from torchbp.cli import main
@@ -134,7 +134,7 @@ def python(code: str, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]
     return subprocess.run([sys.executable, "-c", code, *args], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def test_what_a_run_has_no_use_for_is_deferred_and_works_when_it_is_used(tmp_path: Path) -> None:
+def test_imports_that_a_run_does_not_need_are_deferred_and_work_later(tmp_path: Path) -> None:
     code = f"SELDOM, SNIPPETS = {SELDOM!r}, {[*SNIPPETS.values()]!r}" + FIRST_USES
     done = python(code, str(CONFIGS / "breast_cancer.yaml"), cwd=tmp_path)
     *_, imported = lines = done.stdout.splitlines()[: -len(SNIPPETS)]
@@ -184,7 +184,7 @@ def test_the_options_that_are_not_refused_at_once_are_those_of_the_parser(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     calls = [[command, "--help"]]
-    if command == "trace":  # which has another parser for a configuration
+    if command == "trace":  # it has another parser for a configuration
         calls.append([command, "--config", str(CONFIGS / "xor.yaml"), "--help"])
     assert [main(call) for call in calls] == [0] * len(calls)
     found = {*re.findall(r"(?<![\w'-])--(\w[\w-]*)", capsys.readouterr().out)}
@@ -199,7 +199,7 @@ IMPORTED = ["torchbp.cli", "argparse", "torchbp._deferred", "torch", "numpy", "t
 
 
 @pytest.mark.parametrize("module", [*IMPORTED, "jsonargparse"])
-def test_an_interrupt_while_modules_are_imported_is_told_in_a_line(module: str, tmp_path: Path) -> None:
+def test_an_interrupt_during_imports_is_reported_in_one_line(module: str, tmp_path: Path) -> None:
     code = f"""
 import os, signal, sys
 class Interrupt:

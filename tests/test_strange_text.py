@@ -1,4 +1,4 @@
-"""Names and texts of strangers: what a terminal, a spreadsheet or the file system would make of them."""
+"""Names and texts from strangers that a terminal, a spreadsheet or the file system could misinterpret."""
 
 import io
 import os
@@ -17,7 +17,7 @@ from torchbp._text import printable
 from torchbp.cli import main
 from torchbp.training.prediction import table_file
 
-CLEAR = "\x1b[2J"  # the screen
+CLEAR = "\x1b[2J"  # clears the screen
 STRANGE = [CLEAR, "\x9b31m", "\x07", "\u202e", "\u2028"]
 
 
@@ -45,8 +45,8 @@ def test_no_text_of_a_file_reaches_the_terminal_as_it_is(
     path = strange_table("table", mark)
     fit = ["fit", "--data.path", str(path), "--trainer.max_epochs", "1"]
     assert main([*fit, "--data.target", f"bought{mark}"]) == 0
-    assert main([*fit, "--data.target", "bought"]) == 1  # of which the columns' names are said
-    assert main([*fit, "--data.target", f"bought{mark}", "--data.types", f'{{"city{mark}": "numeric"}}']) in (1, 2)  # no YAML
+    assert main([*fit, "--data.target", "bought"]) == 1  # the message lists the columns' names
+    assert main([*fit, "--data.target", f"bought{mark}", "--data.types", f'{{"city{mark}": "numeric"}}']) in (1, 2)  # not YAML
     assert main(["test", "--ckpt_path", "last"]) == 0
     assert main(["predict", "--ckpt_path", f"gone{mark}.ckpt"]) == 1
     assert main([f"fit{mark}"]) == 2
@@ -100,7 +100,7 @@ def test_what_is_planted_beside_a_file_is_not_written_to(tmp_path: Path, monkeyp
         partial.write_text("rows")
     assert (path.read_text(), victim.read_text()) == ("rows", "precious")
     partial.symlink_to(victim)
-    monkeypatch.setattr("secrets.token_hex", lambda size: partial.name.split(".")[-2])  # it has been guessed
+    monkeypatch.setattr("secrets.token_hex", lambda size: partial.name.split(".")[-2])  # the stranger has guessed the name
     with pytest.raises(NotWrittenError, match=r"o.csv cannot be written: File exists"), replacing(path) as again:
         again.write_text("others")
     assert (path.read_text(), victim.read_text()) == ("rows", "precious")

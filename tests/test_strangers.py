@@ -1,4 +1,4 @@
-"""Checkpoints and run folders from strangers: at worst refused, in one line; nothing else is opened, imported or removed."""
+"""Checkpoints and run folders from strangers: at worst refused in one line; nothing is opened, imported or removed."""
 
 import copy
 import os
@@ -42,7 +42,7 @@ SCHEDULER = {"class_path": "torch.optim.lr_scheduler.LambdaLR", "init_args": {"l
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run on a table, and with what a stranger would have: secrets, and a module to be imported."""
+    """A folder with a run on a table, and with targets for an attack: secret files, and a module to import."""
     folder, home = tmp_path_factory.mktemp("strangers"), os.getcwd()
     os.chdir(folder)
     try:
@@ -60,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def good(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The run's last checkpoint; a copy of the folder is the working folder."""
+    """The run's last checkpoint; the working folder is a copy of the run's folder."""
     shutil.copytree(trained, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.syspath_prepend("")  # as for python -m torchbp
@@ -68,7 +68,7 @@ def good(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict
 
 
 def call(capfd: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
-    """The exit status and what standard error says, which is one line where the status is not 0."""
+    """The exit status and standard error, which must be one line if the status is not 0."""
     capfd.readouterr()
     status = main([*args])
     said = capfd.readouterr().err
@@ -104,18 +104,18 @@ def test_no_value_of_a_checkpoint_runs_code(
             load("evil.ckpt", **({} if load.__self__ is BPModule else {"path": "good.csv", "target": "bought"}))
         except ValueError as error:
             assert "null_values" in str(error)  # noqa: PT017
-    time.sleep(0.2)  # a program that was started would be here by now
+    time.sleep(0.2)  # time for a started program to run
     assert not Path("owned").exists()
     assert "stranger" not in sys.modules
 
 
 @pytest.mark.parametrize("place", ["run", "elsewhere"])
 def test_a_checkpoint_removes_nothing(good: dict[str, Any], capfd: pytest.CaptureFixture[str], place: str) -> None:
-    run = "logs/good/version_0" if place == "run" else "logs/good/version_1"  # that will be the next
+    run = "logs/good/version_0" if place == "run" else "logs/good/version_1"  # the next run's folder
     victim = f"{run}/checkpoints/../../../../victim"
     for state in good["callbacks"].values():
         if "dirpath" in state:
-            worst = torch.tensor(1e9)  # which the next epoch beats
+            worst = torch.tensor(1e9)  # the next epoch beats it
             paths = dict.fromkeys(("best_model_path", "kth_best_model_path", "last_model_path"), victim)
             scores = {"best_model_score": worst, "kth_value": worst, "best_k_models": {victim: worst}}
             state.update(dirpath=f"{run}/checkpoints", **paths, **scores)
@@ -127,7 +127,7 @@ def test_a_checkpoint_removes_nothing(good: dict[str, Any], capfd: pytest.Captur
     assert {file.name for file in Path(run, "checkpoints").iterdir()} >= {"best.ckpt", "last.ckpt"}
 
 
-def test_a_run_elsewhere_decides_nothing_by_its_configuration(good: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_configuration_of_a_run_outside_logs_is_not_read(good: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
     shutil.copytree("logs/good/version_0", "got/good/version_0")
     config = yaml.safe_load(Path("got/good/version_0/config.yaml").read_text())
     config["trainer"]["callbacks"] = {"class_path": "stranger.Data"}
@@ -136,11 +136,11 @@ def test_a_run_elsewhere_decides_nothing_by_its_configuration(good: dict[str, An
     status, said = call(capfd, "fit", "--ckpt_path", path, *TABLE, *SCHEDULE, "--trainer.max_epochs", "3")
     assert (status, said) == (0, "")
     assert not Path("owned").exists()
-    # Nor does it by a link from logs/.
+    # The same through a link from logs/.
     os.symlink(Path("got/good").absolute(), "logs/linked")
     status, said = call(capfd, "test", "--ckpt_path", "logs/linked/version_0/checkpoints/last.ckpt", *TABLE)
     assert (status, said) == (0, "")
-    # Nor by one that is itself a link.
+    # The same if config.yaml is itself a link.
     shutil.copytree("logs/good/version_0", "logs/good/version_7")
     Path("logs/good/version_7/config.yaml").unlink()
     os.symlink(Path("got/good/version_0/config.yaml").absolute(), "logs/good/version_7/config.yaml")
@@ -148,7 +148,7 @@ def test_a_run_elsewhere_decides_nothing_by_its_configuration(good: dict[str, An
     status, said = call(capfd, "fit", "--ckpt_path", path, *TABLE, *SCHEDULE, "--trainer.max_epochs", "3")
     assert (status, said) == (0, "")
     assert not Path("owned").exists()
-    # Of a run in logs/ it is read, and standard error says so.
+    # The config.yaml of a run in logs/ is read, and standard error says so.
     status, said = call(capfd, "test", "--ckpt_path", "logs/good/version_0/checkpoints/last.ckpt")
     assert (status, said) == (0, "torchbp: the data settings are those of logs/good/version_0/config.yaml\n")
 
@@ -251,7 +251,7 @@ def test_a_schedule_of_a_checkpoint_makes_no_negative_rate(
     assert message in said
 
 
-# What takes any value's place: what names a class or a module, what names a file, and sizes and other types.
+# Values that replace any value: names of classes or modules, names of files, and sizes and other types.
 CODE: list[Any] = [POPEN, MAPPER, SCHEDULER, {"_class_path": "stranger.Data"}, "stranger.Data", "os.system"]
 FILES: list[Any] = ["secret.csv", "victim", "logs/good/version_0/checkpoints/../../../../victim/precious.ckpt", "/etc/passwd"]
 OTHER: list[Any] = [
@@ -287,7 +287,7 @@ NEVER = (
     "os.symlink",
     "ctypes.",
 )
-CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "shutil.rmtree")  # of a path, last of all a folder's descriptor
+CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "shutil.rmtree")  # arguments: a path, ..., a folder's descriptor
 ALTERS = ("os.chmod", "os.chown", "os.truncate", "os.utime")
 
 
@@ -299,7 +299,7 @@ def in_folder(args: tuple[Any, ...]) -> str:
 
 
 class Watch:
-    """What this process does while it is watched, beyond what it may: an audit hook, which Python keeps for ever."""
+    """Records forbidden actions of this process while ``on``, by an audit hook, which cannot be removed."""
 
     def __init__(self) -> None:
         self.on, self.known, self.found = False, {*sys.modules}, list[str]()
@@ -311,7 +311,7 @@ class Watch:
         if event == "import" and args[0] not in self.known:
             self.found.append(f"import {args[0]}")
         elif event.startswith("ctypes.") and "libnvidia-ml.so.1" in str(args[:1]):
-            return  # Lightning asks whether there are CUDA devices
+            return  # Lightning looks for CUDA devices
         elif event.startswith(NEVER):
             self.found.append(event)
         elif event in CHANGES and not self.may_write(in_folder(args)):
@@ -351,7 +351,7 @@ def watch() -> Watch:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where a plain value or a container is, in a tree of them."""
+    """The paths of all plain values and containers in a tree."""
     if path:
         yield path
     if isinstance(value, dict | list | tuple):
@@ -376,7 +376,7 @@ def test_any_value_in_any_place_is_refused_or_harmless(
     commands = [[name, *options, *TABLE, *(SCHEDULE if name == "fit" else [])] for name, options in COMMANDS.items()]
     commands += [["test"], ["export", "--output", "o.pt2"]]
     torch.save(good, "evil.ckpt")
-    for command in commands:  # so that whatever they need is imported
+    for command in commands:  # imports all that the loaders need
         call(capfd, command[0], "--ckpt_path", "evil.ckpt", *command[1:])
     main(["test", "--ckpt_path", "gone.ckpt"])
     watch.known |= {*sys.modules}
@@ -404,6 +404,6 @@ def test_any_value_in_any_place_is_refused_or_harmless(
     assert after == before
 
 
-def test_a_tensor_in_a_message_is_told_in_one_line() -> None:
+def test_a_tensor_in_a_message_takes_one_line() -> None:
     with pytest.raises(ValueError, match=r"^its x is tensor\(\[\[1\., 0\.\],[ ]+\[0\., 1\.\]\]\); it must be a text$"):
         refuse_misfit("its x", torch.eye(2), str)

@@ -1,4 +1,4 @@
-"""The code of every entry and of the iteration run on symbols, beside what SymPy derives from the formulas as text."""
+"""The code of every entry and of the iteration, run on symbols and compared with SymPy's derivatives of the formulas."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ cross_entropy = -(y * sp.log(a) + (1 - y) * sp.log(1 - a))
 sA, sY = Symbols(a), Symbols(y)
 ONE = Symbols(sp.Integer(1))
 
-# A table of values is no elementwise formula; test_activations proves it by its reference and finite differences.
+# A table of values is no elementwise formula; test_activations compares it with its reference and finite differences.
 FORMULAS = {name: g for name, g in ACTIVATIONS.items() if all(len(p.initial) == 1 for p in g.parameters.values())}
 ALL_OUTPUTS = [*OUTPUTS.values(), CROSS_ENTROPY_OF_ACTIVATION]
 each_activation = pytest.mark.parametrize("g", FORMULAS.values(), ids=FORMULAS)
@@ -33,7 +33,7 @@ each_activation = pytest.mark.parametrize("g", FORMULAS.values(), ids=FORMULAS)
 
 @each_activation
 def test_activation(g: Activation) -> None:
-    """Value, slope and the derivative by each parameter are what SymPy derives from ``formula``; ``slope_formula`` too."""
+    """Value, slope, ``slope_formula`` and the derivative by each parameter equal those that SymPy derives from ``formula``."""
     theta = {name: sp.Symbol(name, real=True) for name in g.parameters}
     thetas = [Symbols(each) for each in theta.values()]
     for at, variable in intervals(parsed(g.formula, z=z, **theta), z):
@@ -50,7 +50,7 @@ def test_activation(g: Activation) -> None:
 
 @pytest.mark.parametrize("output", ALL_OUTPUTS, ids=lambda output: f"{output.name}-{output.cost}")
 def test_output(output: Output) -> None:
-    """The prediction, the cost, its error and its target derivative are what SymPy makes of the formulas as text."""
+    """The prediction, the cost, its error and its target derivative equal those that SymPy derives from the formulas."""
     classes = 3 if output.mean == "rows" else 1
     zs, ys = sp.symbols(f"z:{classes}", real=True), sp.symbols(f"y:{classes}", positive=True)
     if output is CROSS_ENTROPY_OF_ACTIVATION:
@@ -69,7 +69,7 @@ def test_output(output: Output) -> None:
         assert is_same(output.error(Z, A, Y), [error])
         assert is_same(output.target_derivative(Z, A, Y), [[cost.diff(each) for each in ys]])
         formula = output.error_formula
-        if output.error_formula == "":  # that of activations, times g'(z)
+        if output.error_formula == "":  # the derivative by activations, times g'(z)
             assert output.g is not None
             assert output.of_activation is not None
             formula = f"({output.of_activation.error_formula}) * ({output.g.slope_formula})"
@@ -78,13 +78,13 @@ def test_output(output: Output) -> None:
 
 
 def at_class(formula: Any, j: int, zs: Any, activations: Any, ys: Any) -> Any:
-    """A formula of one output, in which ``sum`` is over the row."""
+    """A formula of one output; ``sum`` is over the row."""
     each_class = [dict(zip((z, a, y), values, strict=True)) for values in zip(zs, activations, ys, strict=True)]
     formula = formula.replace(sp.Function("sum"), lambda term: sum(term.subs(values) for values in each_class))
     return resolved(formula.subs(each_class[j]))
 
 
-# Left, the code of the equations; right, SymPy's derivative of the forward equation as the text states it.
+# Left: the equations' code. Right: SymPy's derivative of the forward equation in the text.
 SCALARS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "3.1c of z": (lambda: eq.cross_entropy_of_weighted_input(Symbols(z), sY), lambda: cross_entropy.subs(a, sigmoid)),
     "3.2a": (lambda: eq.cross_entropy_derivative(sA, sY), lambda: cross_entropy.diff(a)),
@@ -108,7 +108,7 @@ def test_piecewise_cross_entropy_is_the_joined_one_at_its_ends() -> None:
 
 
 def test_positives_weighted() -> None:
-    """Weight times cost, and weight times error, are the weighted cost and its derivative."""
+    """Weight * cost and weight * error are the weighted cost and its derivative."""
     w = sp.Symbol("w", positive=True)
     weighted = -(w * y * sp.log(a) + (1 - y) * sp.log(1 - a))
     u, target = eq.positives_weighted(sY, Symbols(w))
@@ -121,11 +121,11 @@ def test_softmax() -> None:
     assert is_same(eq.softmax(Symbols([zs])), [[sp.exp(each) / sum(map(sp.exp, zs)) for each in zs]])
 
 
-# Functions of which nothing is known but their derivatives: what is proven with them holds for every entry.
+# Unknown functions with known derivatives: a proof with them holds for every entry.
 
 
 def unknown_function(name: str, arguments: int) -> Any:
-    """f of so many arguments, and as attributes f1, f2, ... its derivatives."""
+    """An unknown f of this many arguments, with its derivatives as attributes f1, f2, ...."""
     derivatives = [sp.Function(f"{name}_{i + 1}") for i in range(arguments)]
     return type(name, (sp.Function,), {"fdiff": lambda self, i=1: derivatives[i - 1](*self.args), "derivatives": derivatives})
 
@@ -137,7 +137,7 @@ def in_place(result: Symbols, out: Symbols | None) -> Symbols:
     return result if out is None else out.copy_(result)
 
 
-# One with a parameter, whose slope is of z; and one whose slope is of a, by way of which its z is known again.
+# One activation with a parameter and a slope from z; one with a slope from a, which maps back to its z.
 G = Activation(
     "g",
     "g(z, theta)",
@@ -169,7 +169,7 @@ def matrix(name: str, rows: int, columns: int) -> sp.Matrix:
 
 
 class Spoil(Collect):
-    """Keeps every gradient and at once changes the parameter, as descent in place does."""
+    """Keeps every gradient and changes the parameter at once, as descent in place does."""
 
     def __init__(self, parameters: list[Symbols]) -> None:
         super().__init__([True] * len(parameters))
@@ -187,7 +187,7 @@ class Spoil(Collect):
 @pytest.mark.parametrize("writes_over", [False, True], ids=["new memory", "in place"])
 @pytest.mark.parametrize("units", [1, 2], ids=["per layer", "per unit"])
 def test_every_network(units: int, writes_over: bool) -> None:
-    """The iteration that training runs, of a network 2-2-2-1 of any activations and cost, for a batch of two."""
+    """The iteration that training runs, for a 2-2-2-1 network with any activations and cost, and a batch of two."""
     X, Y = matrix("x", 2, 2), matrix("y", 2, 1)
     shapes = {"U": (2, 2), "a": (1, 2), "theta": (1, units), "V": (2, 2), "b": (1, 2), "W": (1, 2), "c": (1, 1)}
     parameters = [matrix(name, *shape) for name, shape in shapes.items()]
@@ -198,7 +198,7 @@ def test_every_network(units: int, writes_over: bool) -> None:
         second = [h_of(V[j, 0] * first[0] + V[j, 1] * first[1] + b2[j]) for j in range(2)]
         cost += cost_of(W[0] * second[0] + W[1] * second[1] + b3[0], y)
 
-    # Where no graph is made, results are written over what is not needed any more.
+    # Without a graph, results overwrite tensors that are no longer needed.
     with torch.no_grad() if writes_over else contextlib.nullcontext():
         given = [Symbols(each) for each in parameters]
         layers, sink = layers_of(Network((G, H), LAST), given), Spoil(given)
@@ -210,7 +210,7 @@ def test_every_network(units: int, writes_over: bool) -> None:
 
 
 class Steps(list[Symbols]):
-    """A sequence of symbols, as much of (T, B, m) as equation 5.3 uses."""
+    """A sequence of symbols with the part of a (T, B, m) tensor's interface that equation 5.3 uses."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -226,7 +226,7 @@ class Steps(list[Symbols]):
 @pytest.mark.parametrize("writes_over", [False, True], ids=["new memory", "in place"])
 @pytest.mark.parametrize("keeps", ["a", "z"])
 def test_backpropagation_through_time(keeps: str, writes_over: bool) -> None:
-    """5.1 to 5.3 of a recurrent layer 2-2 for T = 3 steps, any activation and any cost of all states, and a batch of two."""
+    """5.1 to 5.3 of a 2-2 recurrent layer for T = 3 steps, any activation, any cost of all states, and a batch of two."""
     T, X, h = 3, [matrix(f"x{t}", 2, 2) for t in range(3)], matrix("h", 2, 2)
     Wi, Wh, bi, bh, theta = matrix("V", 2, 2), matrix("W", 2, 2), matrix("b", 1, 2), matrix("c", 1, 2), matrix("theta", 1, 1)
     g, thetas = (H, []) if keeps == "a" else (G, [Symbols(theta)])
@@ -243,7 +243,7 @@ def test_backpropagation_through_time(keeps: str, writes_over: bool) -> None:
     z = [eq.weighted_input(step, Symbols(Wi).mT, Symbols(bi) + Symbols(bh)) for step in sx]
     into = z if writes_over and keeps == "a" else [Symbols(sp.zeros(2, 2)) for _ in z] if writes_over else None
     a = Steps(states(z, sh, sWh.mT, g.value, thetas, into=into))
-    kept = a if keeps == "a" else z  # in place, each z is Z_t by now
+    kept = a if keeps == "a" else z  # in place: each z holds Z_t now
     if keeps == "z" and not writes_over:
         again = [eq.weighted_input(step, Symbols(Wi).mT, Symbols(bi) + Symbols(bh)) for step in sx]
         kept = [eq.recurrent_input(zt, before, sWh.mT) for zt, before in zip(again, [sh, *a], strict=False)]
@@ -267,7 +267,7 @@ def test_backpropagation_through_time(keeps: str, writes_over: bool) -> None:
 
 
 def test_the_functions_carry_every_derivative() -> None:
-    """The single Functions' own backward and jvp, of any activation and any cost."""
+    """The single Functions' own backward and jvp, for any activation and any cost."""
     theta, dtheta = sp.symbols("theta dtheta", real=True)
     z_theta = Symbols(z), Symbols(theta)
     function = fn.activation_function(G)
@@ -302,7 +302,7 @@ def test_gradient_of_the_texts_network(i: int) -> None:
         cost -= Y[s] * sp.log(out) + (1 - Y[s]) * sp.log(1 - out)
     for parameter, gradient in zip(parameters[i], sink.gradients[i].matrix, strict=True):
         difference = cost.diff(parameter) - gradient
-        # A fraction in exponentials: each of the two samples has two z1 and one z2. Outer ones come before those they hold.
+        # Exponentials are replaced by symbols: each sample has two z1 and one z2; outer ones come before inner ones.
         found = sorted(difference.atoms(sp.exp), key=sp.count_ops, reverse=True)
         assert len(found) == 6
         assert sp.expand(sp.numer(sp.together(difference.subs([(each, sp.Dummy()) for each in found])))) == 0

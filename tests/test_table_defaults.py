@@ -1,4 +1,4 @@
-"""What a table is trained with where nothing is said but path and target."""
+"""The defaults of training on a table, given path and target alone."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ DRAW = np.random.default_rng(0)
 
 @pytest.fixture(autouse=True)
 def _table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A column of heavy tails beside one that the target is made of."""
+    """One column with heavy tails, and one that determines the target."""
     monkeypatch.chdir(tmp_path)
     a, tail = DRAW.normal(size=200), np.exp(2 * DRAW.normal(size=200))
     pl.DataFrame({"a": a, "tail": tail, "y": np.sin(a) + 0.1 * DRAW.normal(size=200)}).write_csv("t.csv")
@@ -29,7 +29,7 @@ def fit(*options: str) -> tuple[dict, BPModule]:
     return yaml.safe_load((run / "config.yaml").read_text()), BPModule.load_from_checkpoint(run / "checkpoints/best.ckpt")
 
 
-def test_a_table_alone_has_the_defaults_and_options_stand_before_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_alone_has_the_defaults_and_options_override_them(capsys: pytest.CaptureFixture[str]) -> None:
     config, module = fit("--trainer.max_epochs", "2", "--model.hidden_sizes", "[8, 4]")
     said = capsys.readouterr().out
     assert "hidden_sizes [8, 4] of tanh, inputs clipped at 5 deviations, at most 2 epochs, patience 20" in said
@@ -65,7 +65,7 @@ def test_the_rate_is_a_share_of_what_is_found() -> None:
 
 
 @pytest.mark.parametrize(("option", "value"), [("clip", "0"), ("clip", "-1"), ("lr_factor", "0"), ("lr_factor", "-0.5")])
-def test_what_is_no_limit_or_factor_is_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_limits_and_factors_are_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--data.path", "t.csv", "--data.target", "y", f"--model.{option}", value]) == 1
     assert f"{option} is {float(value)}; it must be a finite number above 0" in capsys.readouterr().err
     assert not Path("logs").exists()

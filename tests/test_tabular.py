@@ -1,4 +1,4 @@
-"""Tables, held against scikit-learn's own encoders and against what was written to the file."""
+"""Tables, compared with scikit-learn's encoders and with the values written to the file."""
 
 import io
 from pathlib import Path
@@ -23,7 +23,7 @@ GOOD = "age,city,bought\n" + ROWS
 
 
 def mixed(rows: int = 120, seed: int = 0) -> pl.DataFrame:
-    """A table of every kind of column; ``uid`` tells each row, and no two categories are equally frequent."""
+    """A table with every kind of column; ``uid`` identifies each row, and no two categories are equally frequent."""
     draw = np.random.default_rng(seed)
     gaps, uneven = draw.random((rows, 3)) < 0.15, np.array([0.1, 0.4, 0.05, 0.25, 0.2])
     return pl.DataFrame(
@@ -45,7 +45,7 @@ def mixed(rows: int = 120, seed: int = 0) -> pl.DataFrame:
 
 
 def wine() -> pl.DataFrame:
-    """Scikit-learn's wines, with names for classes, and with gaps and a column of text added."""
+    """scikit-learn's wine data with named classes, gaps and a column of text."""
     bunch = datasets.load_wine()
     frame = pl.DataFrame(bunch.data, schema=bunch.feature_names)
     colour = [None if row % 11 == 0 else ("pale", "deep", "dark")[row % 3] for row in range(len(frame))]
@@ -69,7 +69,7 @@ def loaded(loader: Any) -> list[Tensor]:
 
 
 def in_training(data: TabularDataModule, frame: pl.DataFrame) -> np.ndarray:
-    """Which rows of the table are in the training split, by their ``uid``."""
+    """Which rows of the table are in the training split, found by ``uid``."""
     seen = train_rows(data)[0][:, data.feature_names.index("uid")]
     return np.isin(frame["uid"].to_numpy(), seen.numpy())
 
@@ -154,7 +154,7 @@ def test_blank_lines_at_the_end_are_no_rows(tmp_path: Path) -> None:
     assert len(one.rows.all()[0]) == len(other.rows.all()[0]) == 20
     with pytest.raises(ValueError, match="the target 'bought' has no value in row 21"):
         _ = TabularDataModule(written(tmp_path, GOOD + "\n" + ROWS), "bought").rows
-    with pytest.raises(ValueError, match="the target 'bought' has no value in row 21"):  # it has commas, so it is one
+    with pytest.raises(ValueError, match="the target 'bought' has no value in row 21"):  # it has commas, so it is a row
         _ = TabularDataModule(written(tmp_path, GOOD + ",,\n\n"), "bought").rows
 
 
@@ -178,7 +178,7 @@ def test_task_and_classes_follow_from_the_target(tmp_path: Path, values: list, t
         frame.write_parquet(tmp_path / "table.parquet")
         data = TabularDataModule(path, "y")
         assert data.task == task
-        # A CSV file has true and false as polars writes them; a Parquet file has no spelling.
+        # In CSV, polars writes true and false; Parquet stores booleans.
         spelled = [name.title() for name in names] if path.suffix == ".parquet" and values[0] is True else names
         assert data.class_names == spelled
         y = data.rows.all()[1]

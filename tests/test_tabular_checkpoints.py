@@ -1,4 +1,4 @@
-"""Tables that a network was trained on, and others that are encoded as they were: by its checkpoint alone."""
+"""Tables that a network was trained on, and others that its checkpoint alone encodes in the same way."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_real_tables_are_learned(tmp_path: Path, name: str, model: dict[str, Any
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A training run on the wines."""
+    """A training run on the wine data."""
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
     data = TabularDataModule(csv(folder, wine(), "wine"), "cultivar", missing="indicator", types={"proline": "numeric"})
@@ -88,14 +88,14 @@ def test_the_checkpoint_holds_nothing_but_plain_values(run: dict[str, Any]) -> N
 
 
 def test_training_goes_on_with_the_encoding_of_its_checkpoint(run: dict[str, Any], tmp_path: Path) -> None:
-    # Alone, this file would give other medians, a category more and so another width.
+    # This file alone would give other medians, one more category and so another width.
     changed = wine().with_columns(ash=pl.col("ash") + 5, colour=pl.col("colour").str.replace("pale", "faint"))
     data = TabularDataModule(csv(tmp_path, changed), "cultivar", missing="indicator")
     assert data.feature_names != run["data"].feature_names
     module = BPModule.load_from_checkpoint(run["checkpoint"], weights_only=True)
     quiet_trainer(max_epochs=4).fit(module, datamodule=data, ckpt_path=run["checkpoint"], weights_only=True)
     after, before = data.state_dict(), run["data"].state_dict()
-    assert len(after.pop("trained_on")) > len(before.pop("trained_on")) > 0  # of rows of both
+    assert len(after.pop("trained_on")) > len(before.pop("trained_on")) > 0  # rows of both kinds
     assert after == before
     x, _ = loaded(data.train_dataloader())
     assert data.feature_names == run["data"].feature_names

@@ -1,4 +1,4 @@
-"""Tables that cannot be learned from, or predicted, said in one line."""
+"""Tables that cannot be learned from or predicted are refused in one line."""
 
 import json
 from pathlib import Path
@@ -132,7 +132,7 @@ def test_a_text_among_numbers_is_refused_whatever_the_split(tmp_path: Path, exte
     assert len(made(types={"age": "categorical"}).feature_names) > 30
 
 
-def test_texts_beside_few_numbers_or_many_others_are_names(tmp_path: Path) -> None:
+def test_texts_among_few_numbers_or_many_texts_are_names(tmp_path: Path) -> None:
     children, ticket = ["0", "1", "2", "3 or more"] * 15, [f"A/{row}" if row % 5 == 0 else str(row) for row in range(60)]
     path = csv(tmp_path, pl.DataFrame({"children": children, "ticket": ticket, "y": [0, 1] * 30}))
     columns = {column.name: column.type for column in TabularDataModule(path, "y").schema.columns}
@@ -187,7 +187,7 @@ def test_rows_to_predict_are_of_supported_types(tmp_path: Path) -> None:
         list(new.predict_dataloader())
 
 
-def test_a_class_that_training_had_not_is_refused(tmp_path: Path) -> None:
+def test_a_class_unknown_to_training_is_refused(tmp_path: Path) -> None:
     data = TabularDataModule(written(tmp_path, GOOD, "good.csv"), "bought")
     assert data.task == "binary"
     new = TabularDataModule(written(tmp_path, GOOD + "1,r,maybe\n"), "bought")

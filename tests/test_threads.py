@@ -1,4 +1,4 @@
-"""Parts worked on by two threads: all of them, few at a time, and what fails first in their order is what is raised."""
+"""Parts that two threads work on: all are done, few at a time, and the error raised is that of the first part that fails."""
 
 import time
 from collections.abc import Iterator
@@ -42,4 +42,4 @@ def test_the_first_part_that_fails_is_what_is_raised(monkeypatch: pytest.MonkeyP
 
     with pytest.raises(ValueError, match="part 6"):
         each(iter(range(1000)), work)
-    assert max(begun) < 20  # the others were left
+    assert max(begun) < 20  # the other parts were not started

@@ -1,4 +1,4 @@
-"""The trace beside numbers worked out by hand, beside torch.nn, and beside a run's own first step; and how it reads."""
+"""The trace, compared with numbers worked by hand, torch.nn, and a run's first step; and its layout."""
 
 import copy
 import json
@@ -87,7 +87,7 @@ def test_every_activation_and_output_beside_autograd(
     x, y = torch.randn(5, sizes[0]), torch.rand(5, sizes[-1])
     steps = trace(net, x, y, cost, lr=0.3).steps
     assert max(step.difference for step in steps) < 1e-13
-    # An update for every parameter, each from a gradient that was noted, and that is not zero.
+    # An update for every parameter, each from a recorded nonzero gradient.
     updated = {step.symbol: step for step in steps if step.section == "descent"}
     assert len(updated) == len(list(net.parameters()))
     gradients = {step.symbol: step.value for step in steps if step.section == "backward"}
@@ -99,7 +99,7 @@ def test_every_activation_and_output_beside_autograd(
 
 @pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name != "unknown"])
 def test_formulas_of_an_activation_are_what_is_shown_and_computed(name: str) -> None:
-    """The text of each formula, read back as Python, gives the value beside it."""
+    """Each formula, evaluated as Python, gives the value beside it."""
     net = BPNetwork([2, 3, 1], activation=name, dtype=torch.float64)
     steps = {step.symbol: step for step in trace(net, torch.randn(4, 2), torch.rand(4, 1)).steps}
     names = {symbol: step.value for symbol, step in steps.items()} | {
@@ -146,7 +146,7 @@ def test_brackets_stand_where_a_formula_needs_them(formula: str) -> None:
 
 
 def read_back(text: str, names: dict[str, Any]) -> torch.Tensor:
-    """The value of a formula as it is shown: juxtaposed factors, superscripts and roots as Python has them."""
+    """The value of a displayed formula, with juxtaposed factors, superscripts and roots translated to Python."""
     if text.endswith(" else)"):
         *pieces, (otherwise,) = (piece.split(" if ") for piece in text[1:].removesuffix(" else)").split("; "))
         value = read_back(otherwise, names)
@@ -157,7 +157,7 @@ def read_back(text: str, names: dict[str, Any]) -> torch.Tensor:
     text = re.sub(r"\|([^|]+)\|", r"abs(\1)", text).replace("≤", "<=").replace("≥", ">=")
     text = re.sub(r"(√|ln )(\w+)", r"\1(\2)", text).replace("ln (", "ln(")
     text = re.sub(r"e\^(-?\w+)", r"exp(\1)", text).replace("e^(", "exp(")
-    # A blank or an opening bracket after a factor, and before another, is a product.
+    # A space or an opening bracket between two factors is a product.
     text = re.sub(r"(?<=[\w)]) (?=[\w(√])", "*", text)
     text = re.sub(r"(?<![a-z√])(?<=[\w)])\(", "*(", text).replace("√", "sqrt")
     functions = {"exp": torch.exp, "ln": torch.log, "erf": torch.erf, "tanh": torch.tanh, "π": math.pi}
@@ -195,7 +195,7 @@ def test_saturated_network_agrees_too() -> None:
         ((1, 2), (1, 1), "cross_entropy", "linear", "for a network with linear outputs it must be 'squared_error'"),
     ],
 )
-def test_what_cannot_be_traced_is_said(x: Any, y: Any, cost: Any, output: Any, message: str) -> None:
+def test_what_cannot_be_traced_is_refused(x: Any, y: Any, cost: Any, output: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         trace(BPNetwork([2, 1], output), torch.zeros(x), torch.zeros(y), cost)
 
@@ -209,7 +209,7 @@ def test_report_has_every_equation_and_100_columns(capsys: pytest.CaptureFixture
         assert f"\n{number} " in output
     assert "dZ1 = (dZ2 W2) * A1(1 - A1)" in output
     assert "-1.500000  2.000000" in output
-    # W3 before the step and after it, from the same numbers as the trace itself.
+    # W3 before and after the step, from the trace's own numbers.
     torch.manual_seed(0)
     net = BPNetwork([2, 4, 3, 1], dtype=torch.float64)
     steps = trace(net, torch.tensor([[-1.5, 2], [0, 1]]), torch.tensor([[1.0], [0]]), lr=0.25).steps
@@ -219,7 +219,7 @@ def test_report_has_every_equation_and_100_columns(capsys: pytest.CaptureFixture
     assert numbers == pytest.approx([*net.layers[-1].weight[0].tolist(), *step.value[0].tolist()], abs=1e-6)
 
 
-def test_large_network_is_told_by_norms(capsys: pytest.CaptureFixture[str]) -> None:
+def test_large_network_is_shown_by_norms(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trace", "--config", str(CONFIGS / "digits.yaml"), "--samples", "16"]) == 0
     output = capsys.readouterr().out
     assert max(map(len, output.splitlines())) <= 100
@@ -266,7 +266,7 @@ def test_markdown_keeps_its_formulas(arguments: list[str], tmp_path: Path, capsy
     assert capsys.readouterr().out == ""
     assert (tmp_path / "trace.md").read_text(encoding="utf-8") == document
 
-    # What a Markdown reader takes each cell for: plain text, nothing of it turned into emphasis or swallowed.
+    # A Markdown reader sees each cell as plain text: no emphasis, nothing dropped.
     cells = [token for token in MarkdownIt("commonmark").enable("table").parse(document) if token.type == "inline"]
     formulas = [cell.content for cell in cells if cell.content.startswith("$")]
     assert len(formulas) > 60
@@ -275,7 +275,7 @@ def test_markdown_keeps_its_formulas(arguments: list[str], tmp_path: Path, capsy
     for formula in set(formulas):
         assert formula.count("$") == 2
         assert formula.count("{") == formula.count("}")
-        # Every letter of the plain notation has become LaTeX, and LaTeX that can be set; matrices entry by entry.
+        # All plain notation has become valid LaTeX; matrices entry by entry.
         assert formula.isascii()
         entries = re.split(r"&|\\cr", re.sub(r"\\(begin|end){pmatrix}", "", formula.strip("$")))
         set_as_text = [entry for entry in map(str.strip, entries) if not re.fullmatch(r"-?[\d.]+", entry)]

@@ -1,4 +1,4 @@
-"""The page of torchbp trace --html: its numbers beside the trace's own, and what a reader does with it in a browser."""
+"""The page of torchbp trace --html: its numbers, compared with the trace's own, and its use in a browser."""
 
 import json
 import re
@@ -35,7 +35,7 @@ console.log(JSON.stringify(all));
 
 
 def by_node(traces: list[Trace]) -> Any:
-    """The values of every step of three iterations, of each trace's page."""
+    """The values of every step of three iterations on each trace's page."""
     script = Path(pages.__file__).with_name("page.js")
     given = json.dumps([pages.page_data(each, "") for each in traces])
     done = subprocess.run([str(NODE), "-e", RUN, str(script)], input=given, capture_output=True, text=True, check=True)
@@ -82,7 +82,7 @@ def test_saturated_units_and_certain_targets() -> None:
             assert_close(torch.tensor(rows, dtype=torch.float64).reshape(step.value.shape), step.value)
 
 
-# What a reader does; "said" is what the page shows meanwhile.
+# A reader's actions; "said" collects what the page shows.
 READER = """
 const said = [];
 const key = (name) => document.body.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true, cancelable: true }));
@@ -144,12 +144,12 @@ def test_reader_steps_edits_and_points(tmp_path: Path) -> None:
     changed = {step.symbol: step.value for step in trace(net, traced.x, traced.y, lr=0.5).steps}
     assert edited[:3] == carried[:3]
     assert edited[3] == shown(changed["dZ1"]) != carried[3]
-    assert refused == edited  # 7 is no target of a sigmoid
+    assert refused == edited  # 7 is not a valid target of a sigmoid
     assert found["here"].startswith("From unit 1 of layer 0 to unit 2 of layer 1: W1 = ")
     assert restored == carried
     assert all(found["math"])
     assert found["scroll"] <= 0
-    assert by_reader(pages.page(traced, "Drawn.", "zh"), tmp_path, width=500)["scroll"] <= 0  # a phone's
+    assert by_reader(pages.page(traced, "Drawn.", "zh"), tmp_path, width=500)["scroll"] <= 0  # a phone's width
 
 
 def test_page_of_a_configuration_in_chinese(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A traced iteration of a recurrent network: every equation at every t, beside what autograd makes of it."""
+"""A traced iteration of a recurrent network: every equation at every t, compared with autograd."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_every_equation_at_every_t_is_pytorchs(pooling: Any, activation: str) ->
         assert [at[f"d{name}{layer}"] for name in ("Wi", "Wh", "bi", "bh")] == ["5.3"] * 4
         assert (f"dβ{layer}" in at) == (activation == "swish")
     assert traced.sizes == [2, 3, 2, 1]
-    # The descent is that of the network itself.
+    # The network's own descent takes the same step.
     network = network.double()
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
     network.cost(x.double(), y.double())[0].backward()
@@ -38,7 +38,7 @@ def test_every_equation_at_every_t_is_pytorchs(pooling: Any, activation: str) ->
         torch.testing.assert_close(value, parameter.detach(), rtol=0, atol=1e-12)
 
 
-def test_formulas_say_what_comes_from_where() -> None:
+def test_formulas_show_where_each_term_comes_from() -> None:
     torch.manual_seed(0)
     formulas = {}
     for pooling, y in (("last", (1, 1)), ("mean", (1, 1)), ("each", (1, 2, 1))):

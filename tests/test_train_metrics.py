@@ -1,4 +1,4 @@
-"""What a run says of the rows that it trains on, against PyTorch's own functions and Lightning's own logging."""
+"""Metrics of the training rows, compared with PyTorch's functions and Lightning's logging."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ BATCHES = [range(19), range(19, 38), range(38, STEPS)]
 
 
 class Witness(Callback):
-    """Every batch's rows, with its predictions by the parameters that the step began with; and what callbacks are shown."""
+    """Keeps every batch's rows with their predictions before the step, and the metrics that callbacks see."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[Tensor, Tensor]] = []
@@ -39,7 +39,7 @@ class Witness(Callback):
 
 
 class SelfLog(LightningModule):
-    """Logs in Lightning's way."""
+    """Logs with Lightning's own ``log``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def test_an_epoch_that_a_callback_skips_says_nothing(tmp_path: Path) -> None:
     assert [event.step for event in board.Scalars("cost/train")] == [18, 37, 44]
 
 
-def test_a_run_counts_nothing_of_one_that_was_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_does_not_count_rows_of_an_interrupted_one(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(Callback):
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             raise InterruptedError

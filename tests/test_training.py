@@ -88,7 +88,7 @@ def test_100_steps_as_torch_nn(task: str, outputs: int, cost: str, hidden_sizes:
 
 
 def test_descends_sample_by_sample() -> None:
-    """With batch_size 1 an epoch is the text's iteration, 2.1 to 3.2g, for one sample after the other."""
+    """With batch_size 1, an epoch is the text's iteration, 2.1 to 3.2g, for one sample after another."""
     data = BuiltinDataModule("xor", batch_size=1, standardize=False)
     module = BPModule(2, 1, [3], lr=0.5)
     (W1, b1), (W2, b2) = [(p.weight.detach().numpy().copy(), p.bias.detach().numpy().copy()) for p in module.network.layers]
@@ -112,7 +112,7 @@ def test_descends_sample_by_sample() -> None:
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_resume_continues_exactly(tmp_path: Path) -> None:
     def fit(epochs: int, folder: Path, ckpt_path: Path | None = None) -> tuple[list[float], BPModule]:
-        torch.manual_seed(len(folder.name))  # weights differ from run to run; a resumed run must not depend on its own
+        torch.manual_seed(len(folder.name))  # initial weights differ; a resumed run must not depend on them
         module = BPModule(30, 1, lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 4))
         costs = Costs()
         trainer = quiet_trainer(

@@ -1,4 +1,4 @@
-"""What a run's scores and checkpoints may be taken for."""
+"""Whether a run's scores and checkpoints can be trusted."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write(name: str, rows: int = 60, seed: int = 0) -> None:
-    """Two features, a quantity that is their sum in another unit, another a thousand times as large, and three classes."""
+    """Two features, their sum in another unit, a quantity a thousand times as large, and three classes."""
     x = np.random.default_rng(seed).normal(size=(rows, 2))
     total = x.sum(1)
     kind = np.select([total < -0.7, total < 0.7], ["low", "middle"], "high")
@@ -47,14 +47,14 @@ def fit(*options: str, target: str = "total", path: str = "t.csv") -> int:
     )
 
 
-def test_a_run_that_diverged_is_neither_best_nor_last_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_diverged_is_not_silently_best_or_last(capsys: pytest.CaptureFixture[str]) -> None:
     write("t.csv")
     diverges = ["--model.lr", "30", "--trainer.max_epochs", "50", "--model.activation", "identity"]
     assert fit(*diverges) == 1
     failed = Path("logs/t/version_0/failed.txt")
     assert re.match("FloatingPointError: .* (no longer finite|became)", failed.read_text())
     capsys.readouterr()
-    # As the only run it is taken, and said to have failed.
+    # If it is the only run, it is used, with a warning that it failed.
     checkpoint = next(Path("logs/t/version_0/checkpoints").iterdir()).stem
     assert main(["test", "--ckpt_path", checkpoint]) == 0
     assert "is from a run that failed: FloatingPointError" in capsys.readouterr().err

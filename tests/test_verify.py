@@ -18,17 +18,17 @@ from torchbp import functions, verify
 from torchbp.verify import Result, Row, audit
 from torchbp.verify._subject import SEED, batch_positions, subject_of
 
-# PyTorch runs its own derivative of forward in these, whatever the Function says.
+# In these, PyTorch differentiates forward itself.
 BYPASSED = {"func grad in compile", "torch export"}
 # PyTorch's own defect with any Function that has a jvp: forward mode in forward mode (pytorch issue 197867).
 NESTED = {"forward over forward", "mixes to order 3"}
 SECOND_DERIVATIVES = {"double backward", "gradient penalty"}
-# Of a layer whose saved output is differentiated through the faulty backward again; where PyTorch bypasses that, it is lost.
+# For a layer whose saved output is differentiated through the faulty backward again; if PyTorch bypasses that, it is lost.
 WRONG_GRADIENT = {"backward", "reference", "backward over forward", *SECOND_DERIVATIVES, *BYPASSED}
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
-    """The same numbers whatever has been drawn before, also while tests are collected."""
+    """The same random numbers in every test, whatever was drawn before."""
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
 
 
@@ -38,7 +38,7 @@ def sigmoid_linear(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
 
 @cache
 def audit_of_layer(function: type[Function], *only: str) -> Result:
-    """The weight is square, so that shapes give nothing away."""
+    """The weight is square, so that shapes do not reveal a fault."""
     call = functions.call_of(function)
 
     def layer(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def detail(result: Result, check: str) -> str:
             faults.SavedTensorChanged,
             "tensors unchanged",
             "output 0 after backward: 12 of 12 entries wrong: ",
-            # Whatever runs backward a second time, and batches, which cannot be written into a single saved tensor.
+            # Checks that run backward twice, and batches, which cannot be written into one saved tensor.
             {"repeated backward", "two threads", *SECOND_DERIVATIVES, "batched gradients", "jacrev", "hessian"},
         ),
         (
@@ -144,7 +144,7 @@ def test_missing_gradient_is_reported_in_autograds_words() -> None:
 
 
 def by_class(z: Tensor, classes: Tensor) -> Tensor:
-    """Runs with fewer classes than rows as well; the batch is both's all the same."""
+    """Also runs with fewer classes than rows; the batch is still that of both inputs."""
     return -F.log_softmax(z, -1).gather(-1, classes.unsqueeze(-1)).mean()
 
 

@@ -1,4 +1,4 @@
-"""The document of the checks: each example's fault is found by its check, and the fixed Function is clean."""
+"""The document of the checks: its check finds each example's fault, and the fixed Function has no findings."""
 
 import pytest
 from check_examples import bases, example, inputs

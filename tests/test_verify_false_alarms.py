@@ -1,4 +1,4 @@
-"""What the audit must not call a fault, as met on published Functions; and what it says of it instead."""
+"""Properties of published Functions that the audit must not report as faults, and what it reports instead."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def told(rows: list[Row]) -> list[str]:
 
 
 class Sign(Function):
-    """sign(x), with the derivative of tanh(x); conjugated, as PyTorch's is, where x is complex."""
+    """sign(x) with the derivative of tanh(x); conjugated, like PyTorch's, if x is complex."""
 
     generate_vmap_rule = True
 
@@ -170,12 +170,12 @@ class HardSigmoid(Sign):
 def test_rounding_of_pytorch_is_no_fault() -> None:
     x = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     (sixth,) = torch.autograd.grad(F.hardsigmoid(x), x)
-    assert sixth.item() != 1 / 6  # it has the digits of float32
+    assert sixth.item() != 1 / 6  # it has float32's precision
     assert told(audit(HardSigmoid, (normal(4, 3),), reference=F.hardsigmoid, only={"backward", "reference"}).findings) == []
 
 
 class Iterated(Sign):
-    """x³, to nine digits; another time through backward gives other digits."""
+    """x³ to nine digits; a second backward gives other digits."""
 
     calls = 0
 

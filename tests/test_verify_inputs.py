@@ -1,4 +1,4 @@
-"""What the audit takes: functions and inputs by import path or as they are, and what it says of those it cannot audit."""
+"""The audit's arguments: functions and inputs as objects or import paths, and errors for those it cannot audit."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torchbp.verify import audit
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
-    """The same numbers whatever has been drawn before, also while tests are collected."""
+    """The same random numbers in every test, whatever was drawn before."""
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
 
 

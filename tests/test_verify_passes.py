@@ -1,4 +1,4 @@
-"""The audit of what is right, and of what has a right first derivative only; docs/what_passes.md has their tables."""
+"""Audits of correct Functions, and of Functions with a right first derivative only; docs/what_passes.md has their tables."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchbp import functional, functions, verify
 from torchbp.verify import Row, audit
 
-# PyTorch runs its own derivative of forward in these, whatever the Function says.
+# In these, PyTorch differentiates forward itself.
 BYPASSED = {"func grad in compile", "torch export"}
 # PyTorch's own defect with any Function that has a jvp: forward mode in forward mode (pytorch issue 197867).
 NESTED = {"forward over forward", "mixes to order 3"}
@@ -25,7 +25,7 @@ NAIVE = [sample.name for sample in verify.own_functionals(naive_functions)]
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
-    """The same numbers whatever has been drawn before, also while tests are collected."""
+    """The same random numbers in every test, whatever was drawn before."""
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
 
 
@@ -72,11 +72,11 @@ def halves(x: Tensor) -> tuple[Tensor, ...]:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    with sdpa_kernel(SDPBackend.MATH):  # the others have no forward mode, and in 2.14 unlike lengths break memory
+    with sdpa_kernel(SDPBackend.MATH):  # the others have no forward mode; in 2.14 different lengths corrupt memory
         return F.scaled_dot_product_attention(query, key, value)
 
 
-# What PyTorch itself gets wrong in 2.13: layer_norm's derivative of second order in forward mode (pytorch issue 196700) and of
+# Defects of PyTorch 2.13: layer_norm's derivative of second order in forward mode (pytorch issue 196700) and of
 # third order in reverse, that of mse_loss's mean, which raises "ZeroTensors are immutable", and the third derivative of
 # cosine_similarity, which overwrites what it needs.
 DEFECTS: dict[Any, set[str]] = {
@@ -127,7 +127,7 @@ def test_own_functional_passes(device: str, name: str) -> None:
     (result,) = verify.gradcheck([device], name)
     assert [f"{row.check} {row.dtype}: {row.detail}" for row in result.findings] == []
     assert checks(result.with_status("bypassed")) == BYPASSED
-    skipped = checks(result.with_status("skipped"))  # of network_cost some samples are a scalar, which has no strides
+    skipped = checks(result.with_status("skipped"))  # some samples of network_cost are scalars, which have no strides
     assert skipped <= ({"expanded upstream", "noncontiguous upstream"} if name.startswith("network_cost") else set())
     assert {row.device for row in result.rows} == {device}
     if device == "cpu":

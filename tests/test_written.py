@@ -1,4 +1,4 @@
-"""Files as people have them: numbers, dates, gaps and classes as they write them, and what becomes of each."""
+"""Files as people write them: numbers, dates, gaps and classes, and how each is read."""
 
 import io
 import math
@@ -20,7 +20,7 @@ WHOLE: dict[str, Any] = {"val_size": 0, "test_size": 0}
 
 
 def table(folder: Path, columns: dict[str, Sequence[object]], separator: str = ",", name: str = "table.csv") -> Path:
-    """A CSV file of values as they are given, in quotes where they hold the separator."""
+    """A CSV file of the given values, quoted if they contain the separator."""
     rows = zip(*([str(value) for value in values] for values in columns.values()), strict=True)
     lines = [separator.join(f'"{text}"' if separator in text else text for text in row) for row in ([*columns], *rows)]
     return written(folder, "\n".join(lines) + "\n", name)
@@ -103,7 +103,7 @@ def test_decimal_commas_are_the_numbers_that_points_would_be(tmp_path: Path, sep
     for rows, wanted in zip(data.rows.all(), expected.rows.all(), strict=True):
         assert rows.equal(wanted)
     assert "written with a decimal comma" in shown(data)
-    # Rows to predict are read as those were, whatever is in them; and of an English file they say so.
+    # Rows to predict are read with the training file's decimal mark; an English file gets a warning.
     new = table(tmp_path, {name: german[name][:3] for name in ("small", "large", "whole")}, separator, "new.csv")
     again = TabularDataModule(new, "y", separator=separator)
     again.load_state_dict(data.state_dict())
@@ -148,8 +148,8 @@ def test_numbers_far_from_0_keep_what_differs(tmp_path: Path, extension: str) ->
     assert data.offsets[data.feature_names.index("near")] == 0
     y = data.rows.all()[1].squeeze(1).double() + data.target_offsets[0]
     assert y.tolist() == pytest.approx(frame["y"].to_list(), abs=1e-6, rel=0)
-    assert "which is subtracted" in shown(data)
-    # Likewise in rows to predict, and to test, of another file.
+    assert "which is taken off" in shown(data)
+    # The same for rows of another file to predict and to test.
     new = TabularDataModule(csv(tmp_path, frame[:7].drop("y"), "new"), "y")
     new.load_state_dict(data.state_dict())
     assert loaded(new.predict_dataloader())[0].equal(data.rows.all()[0][:7])
@@ -159,7 +159,7 @@ def test_numbers_far_from_0_keep_what_differs(tmp_path: Path, extension: str) ->
 
 
 def test_numbers_that_turn_out_to_be_far_from_0_are_read_anew(tmp_path: Path) -> None:
-    # The first rows, by which types are judged, are gaps and one that is near 0 and not to train on.
+    # The first rows, which decide the types, are gaps and one value near 0 that is not in the training split.
     values = ["", "0"] + [""] * 2500 + [str(10**9 + row % 97) for row in range(500)]
     part = ["train", "val"] + ["train"] * 3000
     columns = {"a": values, "b": range(3002), "part": part, "y": [row % 2 for row in range(3002)]}

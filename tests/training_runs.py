@@ -1,4 +1,4 @@
-"""Runs for the tests: the shipped configurations, trained in this process."""
+"""Training runs for the tests, in this process."""
 
 from pathlib import Path
 from typing import Any
@@ -34,17 +34,17 @@ def train_rows(data: RowsDataModule) -> tuple[Tensor, Tensor]:
 
 
 def config(name: str) -> dict[str, Any]:
-    """A shipped configuration, as YAML has it."""
+    """A shipped configuration, read from YAML."""
     return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
 
 
 def run_config(name: str, seed: int) -> dict[str, float]:
-    """Train and test configs/name.yaml with weights, split and order drawn by ``seed``; the test metrics."""
+    """Train and test configs/name.yaml with weights, split and order from ``seed``; returns the test metrics."""
     settings = config(name)
     seed_everything(seed, verbose=False)
     data = BuiltinDataModule(**settings["data"]["init_args"], seed=seed)
     module = BPModule(data.num_features, data.num_outputs, task=data.task, **settings["model"])
-    # Validation changes no parameter, so it can wait for the end.
+    # Validation changes no parameter, so it runs only at the end.
     trainer = quiet_trainer(**settings["trainer"], check_val_every_n_epoch=settings["trainer"]["max_epochs"])
     trainer.fit(module, datamodule=data)
     return dict(trainer.test(module, datamodule=data, verbose=False)[0])
