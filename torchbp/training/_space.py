@@ -1,0 +1,36 @@
+"""The space that a search draws networks from."""
+
+from dataclasses import dataclass, field
+from itertools import chain
+from math import inf
+
+
+@dataclass
+class Space:
+    """Where is searched: lists of choices, or the ends of a range, drawn from on a logarithmic scale.
+
+    Args:
+        hidden_sizes: choices of hidden layers.
+        activation: choices of their activation.
+        batch_size: choices of the rows of a step.
+        lr_factor: the ends of the learning rate, as a multiple of that which the curvature of the cost gives.
+        init_scale: the ends of what initial weights are multiplied by.
+    """
+
+    hidden_sizes: list[list[int]] = field(default_factory=lambda: [[16], [32], [64], [128], [32, 32], [64, 64]])
+    activation: list[str] = field(default_factory=lambda: ["sigmoid", "tanh", "relu"])
+    batch_size: list[int] = field(default_factory=lambda: [16, 32, 64, 128])
+    lr_factor: tuple[float, float] = (0.05, 4.0)
+    init_scale: tuple[float, float] = (0.3, 3.0)
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_sizes", "activation", "batch_size"):
+            if not getattr(self, name):
+                raise ValueError(f"space.{name} is empty; it must have a choice")
+        for name, numbers in (("batch_size", self.batch_size), ("hidden_sizes", list(chain(*self.hidden_sizes)))):
+            if (least := min(numbers, default=1)) < 1:
+                raise ValueError(f"space.{name} has {least}; it must be 1 or more")
+        for name in ("lr_factor", "init_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high < inf:
+                raise ValueError(f"space.{name} is {[low, high]}; it must be two finite numbers above 0, the lower first")
