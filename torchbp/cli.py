@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
 from torchbp._deferred import deferred
+from torchbp._interrupts import Terminated
 from torchbp._text import printable
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return refuse("standard output is closed", 1)
     try:
         return _run(args, alone)
+    except Terminated:
+        return refuse("terminated", 143)
     except KeyboardInterrupt:
         return refuse("interrupted", 130)
     except BrokenPipeError:  # the reader of the output has ended

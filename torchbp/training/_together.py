@@ -1,7 +1,7 @@
 """Modules trained side by side, each on the training rows of its own data; and the options of commands that do so."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -136,12 +136,16 @@ def train_together(
     )
     fit_together(learners, table, plan, on_epoch)
     for job, learner in zip(jobs, learners, strict=True):
-        state = dict(learner.state)
-        state["layers.0.weight"] = state["layers.0.weight"][:, : job.data.num_features]
-        job.module.network.load_state_dict(state)
-        assert learner.lr is not None
-        job.module.lr = job.module.hparams["lr"] = learner.lr
+        take_learned(job.module, learner, learner.state)
     return learners
+
+
+def take_learned(module: BPModule, learner: Learner, state: Mapping[str, Tensor]) -> None:
+    """Give a module a state of its learner, and the learning rate."""
+    assert learner.lr is not None
+    width = module.hparams["num_features"]
+    module.network.load_state_dict({**state, "layers.0.weight": state["layers.0.weight"][:, :width]})
+    module.lr = module.hparams["lr"] = learner.lr
 
 
 def _learner(job: Job, start: int, width: int) -> Learner:

@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
+from torchbp._interrupts import terminable
 from torchbp._text import digits, printable
 from torchbp.cli import console
 from torchbp.data import RowsDataModule, TabularDataModule
@@ -72,7 +73,7 @@ def run(args: Sequence[str]) -> int:
     be_quiet()
     options = _options(args)
     output = options.output
-    with redirect_stdout(sys.stderr) if output == "-" else nullcontext():
+    with terminable(), redirect_stdout(sys.stderr) if output == "-" else nullcontext():
         data = options.data.with_parts(None, options.folds)
         if isinstance(data, TabularDataModule):
             console().print(data.schema_table())

@@ -1,12 +1,14 @@
 """``torchbp search``: networks of other shapes and learning rates, tried side by side, and the best trained again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
+from torchbp._interrupts import terminable
 from torchbp._text import digits, printable
 from torchbp.cli import console
 from torchbp.data import RowsDataModule, TabularDataModule
@@ -16,9 +18,10 @@ from torchbp.training._grids import Grid, score_grid, shown
 from torchbp.training._module import BPModule
 from torchbp.training._quiet import be_quiet
 from torchbp.training._space import Space
+from torchbp.training._study import Trial
 from torchbp.training._summary import Shown, show
 from torchbp.training._together import parsed, parser_of, refuse_other_splits
-from torchbp.training._trials import Search, Trial
+from torchbp.training._trials import Search
 from torchbp.training.arguments import asked
 from torchbp.training.checkpoint import LOGS, refuse_lost, save_network
 from torchbp.training.prediction import output_names
@@ -49,14 +52,34 @@ def run(args: Sequence[str]) -> int:
     search = Search(options, data, asked(args, "model") | asked(args, "data"))
     folder = LOGS / run_name(options.named)
     search.folder = folder = folder / claimed(folder)
-    trials = search.run()
-    module, epochs = search.refit(min([*trials, *search.others()], key=lambda trial: trial.best))
     path = Path(options.output) if options.output else folder / "checkpoints" / "best.ckpt"
-    save_network(path, module, search.whole, search.whole.state_dict(), epochs)
-    show(_summary(trials, module, search.whole), console())
+    with terminable(), _saving_the_best(search, path, folder):
+        search.run()
+        module, epochs = search.refit(min([*search.trials, *search.study.best_of_others()], key=lambda trial: trial.best))
+        save_network(path, module, search.whole, search.whole.state_dict(), epochs)
+    show(_summary(search.trials, module, search.whole), console())
     print(f"best checkpoint: {printable(str(path))}")
     print(f"to look at the trials: tensorboard --logdir {printable(str(folder))}")
     return 0
+
+
+@contextmanager
+def _saving_the_best(search: Search, path: Path, folder: Path) -> Iterator[None]:
+    """Of a search that an error or a signal ends, save the best network so far, and say how it goes on."""
+    try:
+        yield
+    except BaseException as error:
+        best = search.give_up(path)
+        for empty in (folder, *folder.parents[:2]):
+            with suppress(OSError):
+                empty.rmdir()
+        if best is not None:
+            cost, epoch = best.best
+            print(f"best checkpoint so far: {printable(str(path))}")
+            print(f"it is of trial {best.trial.number}, cost/val {digits(cost)} after epoch {epoch}, and was not trained again")
+        if search.options.storage and isinstance(error, KeyboardInterrupt):
+            print(f"the same command goes on with {search.study.where}")
+        raise
 
 
 def _options(args: Sequence[str]) -> Namespace:

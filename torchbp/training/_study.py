@@ -1,0 +1,241 @@
+"""Optuna's study of a search: asked for trials, and told what became of them."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf, isfinite
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import Namespace
+
+from torchbp._interrupts import uninterrupted
+from torchbp.data import RowsDataModule
+from torchbp.fitting import Learner
+from torchbp.training._space import Space
+
+if TYPE_CHECKING:
+    import optuna
+
+JUDGED_BY = ("cost", "output", "pos_weight", "class_weight", "label_smoothing")  # what a cost means, beside the rows
+CHOSEN = ("hidden_sizes", "activation", "batch_size")
+DRAWN = ("lr_factor", "init_scale")
+Shape = tuple[str, str, int]  # hidden_sizes and activation as JSON, batch_size
+
+
+@dataclass
+class Trial:
+    """One of Optuna's trials, and what became of it.
+
+    Attributes:
+        of_other: its best, where another process or an earlier search has trained it.
+    """
+
+    trial: "optuna.Trial"
+    shape: Shape
+    lr_factor: float
+    init_scale: float
+    learner: Learner | None = None
+    pruned: bool = False
+    of_other: tuple[float, int] | None = None
+
+    @property
+    def costs(self) -> list[float]:
+        """Of the rows to validate on, epoch by epoch."""
+        return [-score for score in self.learner.scores] if self.learner else []
+
+    @property
+    def best(self) -> tuple[float, int]:
+        """The lowest cost, and the epoch, from 1, that had it; of a network that diverged, infinity."""
+        if self.of_other or (self.learner and self.learner.diverged):
+            return self.of_other or (inf, 0)
+        return min(zip(self.costs, range(1, len(self.costs) + 1), strict=True), default=(inf, 0))
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What was tried, and the learning rate that it came to."""
+        sizes, activation, batch_size = self.shape
+        tried = {"hidden_sizes": sizes, "activation": activation, "batch_size": batch_size, "init_scale": self.init_scale}
+        return {**tried, "lr": self.learner.lr if self.learner and self.learner.lr else self.lr_factor}
+
+
+class Study:
+    """A study, which other processes may share.
+
+    Args:
+        options: of the command line.
+        data: whose rows to validate on judge the trials.
+        said: the names of the options that are said, which are not searched for.
+
+    Raises:
+        ValueError: the storage cannot be opened, or holds a study of other rows, another cost or another space.
+    """
+
+    def __init__(self, options: Namespace, data: RowsDataModule, said: set[str]) -> None:
+        self.options, self.space = options, options.space
+        self.where = f"the study {options.study!r} in {options.storage}"
+        self._open: list[optuna.Trial] = []  # asked for and not ended
+        model, said = options.model, {*said, "lr_factor"} if "lr" in said else said
+        own = {
+            "hidden_sizes": json.dumps(list(model.hidden_sizes)),
+            "activation": json.dumps(model.activation),
+            "batch_size": data.batch_size,
+            "lr_factor": model.lr_factor,
+        }
+        self._said: dict[str, Any] = {name: value for name, value in own.items() if name in said}
+        self._choices = _choices(options.space, said)
+        self._study = _opened(options)
+        self._refuse_other(data)
+
+    def ask(self, shape: Shape | None = None) -> Trial:
+        """A new trial; with a shape, of that, unless another process takes it.
+
+        Raises:
+            ValueError: the storage proposes what is not in the space.
+        """
+        with uninterrupted(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a value that is out of range, which is refused here
+            if shape is not None:
+                of_shape = dict(zip(CHOSEN, shape, strict=True))
+                self._study.enqueue_trial({name: of_shape[name] for name in self._choices})
+            asked = self._study.ask()
+            self._open.append(asked)
+            for name, values in self._choices.items():
+                asked.suggest_categorical(name, values)
+            for name in DRAWN:
+                if name not in self._said:
+                    asked.suggest_float(name, *getattr(self.space, name), log=True)
+            self._refuse_params(asked)
+            return Trial(asked, *self._taken(asked.params))
+
+    def is_behind(self, trial: Trial) -> bool:
+        """Report the cost after a trial's latest epoch; returns whether the pruner would end it."""
+        assert trial.learner is not None
+        with uninterrupted():
+            trial.trial.report(-trial.learner.scores[-1], len(trial.learner.scores))
+            return trial.trial.should_prune()
+
+    def tell(self, trial: Trial) -> None:
+        """Say what became of a trial."""
+        from optuna.trial import TrialState
+
+        value, epoch = trial.best
+        with uninterrupted():
+            trial.trial.set_user_attr("epoch", epoch)
+            if trial.pruned:
+                self._end(trial.trial, TrialState.PRUNED)
+            elif isfinite(value):
+                self._end(trial.trial, TrialState.COMPLETE, value)
+            else:
+                self._end(trial.trial, TrialState.FAIL)
+
+    def give_up(self) -> None:
+        """Say of all trials that are not ended that they failed."""
+        from optuna.trial import TrialState
+
+        with uninterrupted():
+            while self._open:
+                self._end(self._open[0], TrialState.FAIL)
+
+    def _end(self, trial: "optuna.Trial", state: Any, value: float | None = None) -> None:
+        self._study.tell(trial, value, state)
+        self._open.remove(trial)
+
+    def best_of_others(self) -> list[Trial]:
+        """The best trial that is in the study, of whichever process; none where it has none."""
+        from optuna.trial import TrialState
+
+        known = {*self._choices, *(name for name in DRAWN if name not in self._said)}
+        trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        trials = [trial for trial in trials if trial.params.keys() == known and self._problem(trial) is None]
+        trials = [trial for trial in trials if trial.user_attrs.get("epoch") and isfinite(trial.value or 0)]
+        if not trials:
+            return []
+        best: Any = min(trials, key=lambda trial: trial.value or 0)
+        return [Trial(best, *self._taken(best.params), of_other=(best.value, best.user_attrs["epoch"]))]
+
+    def _taken(self, params: Mapping[str, Any]) -> tuple[Shape, float, float]:
+        """Shape, lr_factor and init_scale of a trial's parameters and what is said."""
+        values = {**self._said, **params}
+        return (values["hidden_sizes"], values["activation"], values["batch_size"]), values["lr_factor"], values["init_scale"]
+
+    def _refuse_other(self, data: RowsDataModule) -> None:
+        """Refuse to go on with a study whose costs are of other rows or another cost, or whose space is another.
+
+        Raises:
+            ValueError: it is such a study.
+        """
+        from optuna.study import StudyDirection
+
+        study, model = self._study, self.options.model
+        judged = hashlib.sha256(data.split_rows("val").only(1).all()[0].numpy().tobytes())
+        judged.update(repr([model[name] for name in JUDGED_BY]).encode())
+        if study.user_attrs.get("judged_on", judged.hexdigest()) != judged.hexdigest():
+            raise ValueError(f"{self.where} is of other rows to validate on or of another cost; say another --study")
+        if study.directions != [StudyDirection.MINIMIZE]:
+            raise ValueError(f"{self.where} does not look for the lowest cost; say another --study")
+        for trial in study.get_trials(deepcopy=False):
+            for name, values in self._choices.items():
+                known = getattr(trial.distributions.get(name), "choices", values)
+                if known != values:
+                    raise ValueError(
+                        f"{self.where} chooses {name} from {list(known)}; say --space.{name} so, or another --study"
+                    )
+            self._refuse_params(trial)
+        study.set_user_attr("judged_on", judged.hexdigest())
+
+    def _refuse_params(self, trial: Any) -> None:
+        """Refuse a trial with parameters that no search of this space has.
+
+        Raises:
+            ValueError: it has some.
+        """
+        if problem := self._problem(trial):
+            raise ValueError(f"{self.where}: trial {trial.number} has {problem}; say another --study")
+
+    def _problem(self, trial: Any) -> str | None:
+        """What is wrong with a trial, whoever has written it."""
+        from optuna.distributions import FloatDistribution
+
+        for name, value in trial.params.items():
+            if name in self._choices:
+                if not any(type(value) is type(one) and value == one for one in self._choices[name]):
+                    return f"{name} {value!r}, which is none of {list(self._choices[name])}"
+            elif name in DRAWN:
+                of = trial.distributions[name]
+                if not (isinstance(of, FloatDistribution) and of.log and type(value) is float and 0 < value < inf):
+                    return f"{name} {value!r}, which is not drawn from a range above 0"
+        epoch, most = trial.user_attrs.get("epoch", 0), self.options.trainer.max_epochs
+        if type(epoch) is not int or not 0 <= epoch <= most:
+            return f"its best epoch {epoch!r}, which is not from 0 to trainer.max_epochs, {most}"
+        return None
+
+
+def _choices(space: Space, said: set[str]) -> dict[str, tuple[Any, ...]]:
+    choices: dict[str, tuple[Any, ...]] = {
+        "hidden_sizes": tuple(json.dumps(sizes) for sizes in space.hidden_sizes),
+        "activation": tuple(json.dumps(name) for name in space.activation),
+        "batch_size": tuple(space.batch_size),
+    }
+    return {name: values for name, values in choices.items() if name not in said}
+
+
+def _opened(options: Namespace) -> "optuna.Study":
+    import optuna
+
+    pruners: dict[str, Any] = {
+        "median": lambda: optuna.pruners.MedianPruner(n_warmup_steps=min(5, options.trainer.max_epochs)),
+        "hyperband": optuna.pruners.HyperbandPruner,
+        "none": optuna.pruners.NopPruner,
+    }
+    try:
+        study = optuna.create_study(storage=options.storage, study_name=options.study, load_if_exists=True)
+        trials = study.get_trials(deepcopy=False)
+    except Exception as error:  # of whatever keeps the storage
+        text = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"storage is {options.storage}; Optuna cannot open it ({type(error).__name__}: {text})") from None
+    kind: Any = optuna.samplers.TPESampler if options.sampler == "tpe" else optuna.samplers.RandomSampler
+    study.sampler = kind(seed=options.seed_everything + len(trials))  # of another process's trials not the same again
+    study.pruner = pruners[options.pruner]()
+    return study
