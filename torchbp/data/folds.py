@@ -80,7 +80,7 @@ def folds_of(
     result = []
     for repeat in range(repeats):
         splitter = _splitter(folds, data.seed + repeat, stratified, groups is not None, order is not None)
-        for number, (train, test) in enumerate(_split(splitter, classes, of_group, folds)):
+        for number, (train, test) in enumerate(_split(splitter, classes, of_group, folds, groups)):
             val, seed = np.zeros(len(train), bool), data.seed + repeat
             if val_size and order is not None:
                 val[-max(round(val_size * len(train)), 1) :] = True
@@ -122,9 +122,11 @@ def _splitter(folds: int, seed: int, stratified: bool, grouped: bool, ordered: b
     return kind(folds, shuffle=True, random_state=seed)
 
 
-def _split(splitter: Any, classes: np.ndarray, groups: np.ndarray | None, folds: int) -> list[Any]:
+def _split(splitter: Any, classes: np.ndarray, groups: np.ndarray | None, folds: int, name: str | None) -> list[Any]:
     if groups is not None and (count := len(np.unique(groups))) < folds:
-        raise ValueError(f"the column has {counted(count, 'group', 'groups')}; {folds} folds need at least as many")
+        raise ValueError(
+            f"groups is {name!r}, which has {counted(count, 'value', 'values')}; {folds} folds need at least as many"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # if a class has fewer rows than folds, some folds do not test it
         try:

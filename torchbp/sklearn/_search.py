@@ -1,6 +1,7 @@
 """Search with cross-validation, the networks of all folds of several candidates side by side."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -140,35 +141,44 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
         """
         from optuna.trial import TrialState
 
-        trials = [self.study_.ask()]
+        trials: list[Any] = []
+        with _failing(self.study_, trials):
+            asked = self._asked(spaces, trials, min(self.side_by_side, most))
+            begun = perf_counter()
+            wholes = [clone(base).set_params(**params) for params in asked]
+            for whole in wholes:
+                whole._check_parameters()
+                whole.__dict__.update(known)
+            fitted = fit_folds(wholes, X, t, splits)
+            if self.scoring is None:
+                scored = own_scores(fitted, X, t, splits)
+            else:
+                scored = [scores_of(models, X, y, splits, self.scorer_) for models in fitted]
+            took = (perf_counter() - begun) / len(trials)
+            results = []
+            for trial, params, scores in zip(trials, asked, scored, strict=True):
+                mean = float(scores.mean())
+                finite = np.isfinite(mean)
+                self.study_.tell(trial, mean if finite else None, state=None if finite else TrialState.FAIL)
+                results.append((params, scores, took))
+        return results
+
+    def _asked(self, spaces: dict[str, "_Space"], trials: list[Any], most: int) -> list[dict[str, Any]]:
+        """The parameters of candidates of one shape; their trials are added to ``trials``."""
+        from optuna.trial import TrialState
+
+        trials.append(self.study_.ask())
         asked = [{name: space.suggest(trials[0]) for name, space in spaces.items()}]
         shared = {name: value for name, value in trials[0].params.items() if name not in OWN}
-        while len(trials) < min(self.side_by_side, most) and any(name in spaces for name in OWN):
+        while len(trials) < most and any(name in spaces for name in OWN):
             self.study_.enqueue_trial(shared)
-            trial = self.study_.ask()
-            params = {name: space.suggest(trial) for name, space in spaces.items()}
-            if any(trial.params[name] != value for name, value in shared.items()):  # what another process was to have
-                self.study_.tell(trial, state=TrialState.FAIL)
-                continue
-            trials.append(trial)
-            asked.append(params)
-        begun = perf_counter()
-        wholes = [clone(base).set_params(**params) for params in asked]
-        for whole in wholes:
-            whole._check_parameters()
-            whole.__dict__.update(known)
-        fitted = fit_folds(wholes, X, t, splits)
-        if self.scoring is None:
-            scored = own_scores(fitted, X, t, splits)
-        else:
-            scored = [scores_of(models, X, y, splits, self.scorer_) for models in fitted]
-        took = (perf_counter() - begun) / len(trials)
-        results = []
-        for trial, params, scores in zip(trials, asked, scored, strict=True):
-            mean = float(scores.mean())
-            self.study_.tell(trial, mean if np.isfinite(mean) else None, state=None if np.isfinite(mean) else TrialState.FAIL)
-            results.append((params, scores, took))
-        return results
+            trials.append(self.study_.ask())
+            params = {name: space.suggest(trials[-1]) for name, space in spaces.items()}
+            if any(trials[-1].params[name] != value for name, value in shared.items()):  # what another process was to have
+                self.study_.tell(trials.pop(), state=TrialState.FAIL)
+            else:
+                asked.append(params)
+        return asked
 
     def _keep(self, done: list[tuple[dict[str, Any], np.ndarray, float]]) -> None:
         """Attributes as GridSearchCV's."""
@@ -233,6 +243,19 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
         return self.scorer_(self._best(), X, y)
 
 
+@contextmanager
+def _failing(study: Any, trials: Sequence[Any]) -> Iterator[None]:
+    """Tell a study that trials have failed where an error, or an interrupt, ends the block."""
+    from optuna.trial import TrialState
+
+    try:
+        yield
+    except BaseException:
+        for trial in trials:
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        raise
+
+
 class _Space:
     """What a parameter is drawn from."""
 
@@ -260,4 +283,7 @@ class _Space:
             chosen = trial.suggest_categorical(self.name, of.choices)
             return chosen if self.values is None else self.values[chosen]
         suggest = trial.suggest_int if isinstance(of, IntDistribution) else trial.suggest_float
-        return suggest(self.name, of.low, of.high, step=of.step, log=of.log)
+        value = suggest(self.name, of.low, of.high, step=of.step, log=of.log)
+        if not of.low <= value <= of.high:  # which Optuna allows where a storage proposes it
+            raise ValueError(f"the study proposes {self.name} {value!r}; it must be from {of.low} to {of.high}")
+        return value

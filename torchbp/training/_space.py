@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 from itertools import chain
-from math import inf
+
+LARGEST = 1e9  # of a factor
 
 
 @dataclass
@@ -20,17 +21,22 @@ class Space:
     hidden_sizes: list[list[int]] = field(default_factory=lambda: [[16], [32], [64], [128], [32, 32], [64, 64]])
     activation: list[str] = field(default_factory=lambda: ["sigmoid", "tanh", "relu"])
     batch_size: list[int] = field(default_factory=lambda: [16, 32, 64, 128])
-    lr_factor: tuple[float, float] = (0.05, 4.0)
-    init_scale: tuple[float, float] = (0.3, 3.0)
+    lr_factor: list[float] = field(default_factory=lambda: [0.05, 4.0])
+    init_scale: list[float] = field(default_factory=lambda: [0.3, 3.0])
 
     def __post_init__(self) -> None:
         for name in ("hidden_sizes", "activation", "batch_size"):
-            if not getattr(self, name):
+            choices = getattr(self, name)
+            if not choices:
                 raise ValueError(f"space.{name} is empty; it must have a choice")
+            if twice := [one for number, one in enumerate(choices) if one in choices[:number]]:
+                raise ValueError(f"space.{name} has {twice[0]} twice; each choice must be there once")
         for name, numbers in (("batch_size", self.batch_size), ("hidden_sizes", list(chain(*self.hidden_sizes)))):
             if (least := min(numbers, default=1)) < 1:
                 raise ValueError(f"space.{name} has {least}; it must be 1 or more")
         for name in ("lr_factor", "init_scale"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high < inf:
-                raise ValueError(f"space.{name} is {[low, high]}; it must be two finite numbers above 0, the lower first")
+            ends = getattr(self, name)
+            if len(ends) != 2 or not 0 < ends[0] <= ends[1] <= LARGEST:
+                raise ValueError(
+                    f"space.{name} is {ends}; it must be [A, B], from A above 0 to B of A or more, at most {LARGEST:g}"
+                )

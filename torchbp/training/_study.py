@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from torchbp._interrupts import uninterrupted
 from torchbp.data import RowsDataModule
 from torchbp.fitting import Learner
-from torchbp.training._space import Space
+from torchbp.training._space import LARGEST, Space
 
 if TYPE_CHECKING:
     import optuna
@@ -101,12 +101,15 @@ class Study:
                 self._study.enqueue_trial({name: of_shape[name] for name in self._choices})
             asked = self._study.ask()
             self._open.append(asked)
-            for name, values in self._choices.items():
-                asked.suggest_categorical(name, values)
-            for name in DRAWN:
-                if name not in self._said:
-                    asked.suggest_float(name, *getattr(self.space, name), log=True)
-            self._refuse_params(asked)
+            try:
+                for name, values in self._choices.items():
+                    asked.suggest_categorical(name, values)
+                for name in DRAWN:
+                    if name not in self._said:
+                        asked.suggest_float(name, *getattr(self.space, name), log=True)
+            except ValueError as error:
+                raise ValueError(f"{self.where} has a trial that is not in --space ({error}); say another --study") from None
+            self._refuse_strange(asked)
             return Trial(asked, *self._taken(asked.params))
 
     def is_behind(self, trial: Trial) -> bool:
@@ -182,14 +185,17 @@ class Study:
                     raise ValueError(
                         f"{self.where} chooses {name} from {list(known)}; say --space.{name} so, or another --study"
                     )
-            self._refuse_params(trial)
+            self._refuse_strange(trial)
+            costs = [*(trial.values or ()), *trial.intermediate_values.values()]
+            if strange := [cost for cost in costs if not isinstance(cost, float)]:
+                raise ValueError(f"{self.where}: trial {trial.number} has the cost {strange[0]!r}; say another --study")
         study.set_user_attr("judged_on", judged.hexdigest())
 
-    def _refuse_params(self, trial: Any) -> None:
-        """Refuse a trial with parameters that no search of this space has.
+    def _refuse_strange(self, trial: Any) -> None:
+        """Refuse a trial that no search of this space has written.
 
         Raises:
-            ValueError: it has some.
+            ValueError: it is one.
         """
         if problem := self._problem(trial):
             raise ValueError(f"{self.where}: trial {trial.number} has {problem}; say another --study")
@@ -199,17 +205,20 @@ class Study:
         from optuna.distributions import FloatDistribution
 
         for name, value in trial.params.items():
+            of = trial.distributions[name]
             if name in self._choices:
                 if not any(type(value) is type(one) and value == one for one in self._choices[name]):
-                    return f"{name} {value!r}, which is none of {list(self._choices[name])}"
-            elif name in DRAWN:
-                of = trial.distributions[name]
-                if not (isinstance(of, FloatDistribution) and of.log and type(value) is float and 0 < value < inf):
-                    return f"{name} {value!r}, which is not drawn from a range above 0"
+                    return f"{name} {value!r}; it must be one of {list(self._choices[name])}"
+            elif name in DRAWN and not (isinstance(of, FloatDistribution) and of.log and _is_factor(value)):
+                return f"{name} {value!r}; it must be above 0 and at most {LARGEST:g}, and drawn on a logarithmic scale"
         epoch, most = trial.user_attrs.get("epoch", 0), self.options.trainer.max_epochs
         if type(epoch) is not int or not 0 <= epoch <= most:
-            return f"its best epoch {epoch!r}, which is not from 0 to trainer.max_epochs, {most}"
+            return f"{epoch!r} as its best epoch; it must be from 0 to trainer.max_epochs, {most}"
         return None
+
+
+def _is_factor(value: Any) -> bool:
+    return type(value) is float and 0 < value <= LARGEST
 
 
 def _choices(space: Space, said: set[str]) -> dict[str, tuple[Any, ...]]:

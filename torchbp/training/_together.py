@@ -221,6 +221,9 @@ def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[
     options = parser.parse_args([*kind, *defaults, *args])
     for name in (*asked(args, "trainer") - {"max_epochs"}, *asked(args, "model") & {*WITHOUT_USE}):
         parser.error(f"{name} is for torchbp fit; networks side by side are trained without a Trainer, by the fused engine")
+    epochs = options.trainer.max_epochs
+    if epochs is None or epochs < 1:
+        parser.error(f"max_epochs is {epochs}; it must be 1 or more")
     if options.model.lr_scheduler is not None:
         parser.error("lr_scheduler is for torchbp fit; networks side by side keep their learning rate")
     if options.model.networks is not None:
