@@ -107,9 +107,6 @@ def draw_weights(weight: Tensor, g: Activation, gain: float = 1.0) -> None:
 
     ``gain`` is only for Glorot's weights; He's use the activation's own gain.
     """
-    for W in weight if weight.dim() == 3 else [weight]:
-        if g.init == "he":
-            bound = g.gain * math.sqrt(3 / W.shape[1])
-            torch.nn.init.uniform_(W, -bound, bound)
-        else:
-            torch.nn.init.xavier_uniform_(W, gain=gain)
+    n_out, n_in = weight.shape[-2:]
+    bound = g.gain * math.sqrt(3 / n_in) if g.init == "he" else gain * math.sqrt(6 / (n_in + n_out))
+    torch.nn.init.uniform_(weight, -bound, bound)

@@ -109,13 +109,14 @@ class BPNetwork(nn.Module):
         """Give every parameter a leading K, with each network's values drawn anew."""
         layer: Any
         for layer in self.layers:
-            drawn: dict[str, list[Tensor]] = {name: [] for name, _ in layer.named_parameters(recurse=False)}
-            for _ in range(networks):
+            for name, value in list(layer.named_parameters(recurse=False)):
+                layer.register_parameter(name, nn.Parameter(value.new_empty((networks, *value.shape))))
+            if isinstance(layer, ActivatedLinear):
                 layer.reset_parameters()
-                for name, values in drawn.items():
-                    values.append(getattr(layer, name).detach().clone())
-            for name, values in drawn.items():
-                layer.register_parameter(name, nn.Parameter(_stacked(values)))
+            else:  # as torch.nn.Linear's, which takes K for a width
+                bound = layer.in_features**-0.5
+                nn.init.uniform_(layer.weight, -bound, bound)
+                nn.init.uniform_(layer.bias, -bound, bound)
 
     def _draw(self, init: str, output: Output) -> None:
         layer: Any
@@ -208,13 +209,6 @@ def checked_sizes(layer_sizes: Sequence[int], least: int) -> list[int]:
         words = {2: "two", 3: "three"}[least]
         raise ValueError(f"layer_sizes is {sizes}; it must be {words} or more positive integers, such as [30, 16, 1]")
     return sizes
-
-
-def _stacked(values: Sequence[Tensor]) -> Tensor:
-    """``torch.stack``; on the meta device, where PyTorch would import SymPy for it, which takes seconds, an empty tensor."""
-    if values[0].is_meta:
-        return values[0].new_empty((len(values), *values[0].shape))
-    return torch.stack(list(values))
 
 
 def activations_of(activation: str | Activation | Sequence[str | Activation], hidden_layers: int) -> tuple[Activation, ...]:

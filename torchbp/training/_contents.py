@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from torchbp._plain import Count, fits, refuse_misfit
+from torchbp._plain import Count, fits, refuse_misfit, shown
 
 Rate = Annotated[float, "a finite number of 0 or more", lambda value: value >= 0]
 Score = Annotated[Tensor, "a single number", lambda value: value.ndim == 0]
@@ -98,6 +98,9 @@ def refuse_contents(path: str | Path, checkpoint: Any) -> None:
             raise ValueError(f"{path} is not a checkpoint of torchbp; its {name} is not a tensor of floating-point numbers")
         if len(bad := value[~value.isfinite()]):
             raise ValueError(f"{path} is damaged: its {name} holds {bad[0].item()}; all numbers of a network are finite")
+    kept = checkpoint["state_dict"].get("kept")
+    if kept is not None and not (kept.any() and ((kept == 0) | (kept == 1)).all()):
+        raise ValueError(f"{path} is damaged: its kept is {shown(kept)}; it has 1 for each network that is kept, 0 for others")
     for name, state in checkpoint.get("callbacks", {}).items():
         if name.partition("{")[0] == "ModelCheckpoint":
             _forget_other_files(state, Path(path).resolve().parent)

@@ -9,6 +9,8 @@ from torchbp.data import RowsDataModule
 from torchbp.functions import positives_weighted
 from torchbp.nn import BPNetwork
 
+MOST = 10_000  # networks
+
 
 def refuse_networks(networks: int | None, bootstrap: bool, engine: str, cuda_graph: bool, sequences: str | None) -> None:
     """Refuse a number of networks below 2, and settings that several networks cannot be trained with.
@@ -20,8 +22,8 @@ def refuse_networks(networks: int | None, bootstrap: bool, engine: str, cuda_gra
         if bootstrap:
             raise ValueError("bootstrap is True; it is for several networks: set networks, for example networks: 8")
         return
-    if networks < 2:
-        raise ValueError(f"networks is {networks}; it must be 2 or more, or null for one")
+    if not 2 <= networks <= MOST:
+        raise ValueError(f"networks is {networks}; it must be from 2 to {MOST}, or null for one")
     if sequences is not None:
         raise ValueError(f"networks is {networks}; several networks are for rows, and the data are sequences")
     if engine in ("autograd", "compiled") or cuda_graph:
