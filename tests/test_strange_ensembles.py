@@ -46,7 +46,7 @@ STRANGE = {
     "two of three kept": (with_("kept", lambda kept: kept[:2].clone()), "its kept has shape (2,), here it is (3,)"),
     "kept as a column": (with_("kept", lambda kept: kept[:, None].clone()), "its kept has shape (3, 1), here it is (3,)"),
     "kept as a number": (with_("kept", lambda kept: kept[0].clone()), "its kept has shape (), here it is (3,)"),
-    "kept as integers": (with_("kept", lambda kept: kept.long()), "its kept is no tensor of floating-point numbers"),
+    "kept as integers": (with_("kept", lambda kept: kept.long()), "its kept is not a tensor of floating-point numbers"),
     "no kept": (lambda state, hparams: state.pop("kept"), "its kept has shape None, here it is (3,)"),
     "biases of two": (with_(B1, lambda b: b[:2].clone()), "its network.layers.0.bias has shape (2, 4), here it is (3, 4)"),
     "a bias of one": (with_(B1, lambda b: b[0].clone()), "its network.layers.0.bias has shape (4,), here it is (3, 4)"),
