@@ -148,7 +148,7 @@ def test_numbers_far_from_0_keep_what_differs(tmp_path: Path, extension: str) ->
     assert data.offsets[data.feature_names.index("near")] == 0
     y = data.rows.all()[1].squeeze(1).double() + data.target_offsets[0]
     assert y.tolist() == pytest.approx(frame["y"].to_list(), abs=1e-6, rel=0)
-    assert "which is taken off" in shown(data)
+    assert "which is subtracted" in shown(data)
     # The same for rows of another file to predict and to test.
     new = TabularDataModule(csv(tmp_path, frame[:7].drop("y"), "new"), "y")
     new.load_state_dict(data.state_dict())
