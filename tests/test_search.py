@@ -119,13 +119,13 @@ def test_a_trial_that_diverges_ends_none_of_the_others(capfd):
     assert f"{states.count('FAIL')} diverged" in capfd.readouterr().out
     pinned = ["--space.lr_factor", "[1e6, 1e6]", "--study", "far", "--trials", "2"]
     assert main([*BASE, *options, *network, *pinned]) == 1
-    assert "each of 2 trials diverged; say a lower --space.lr_factor" in capfd.readouterr().err
+    assert "all 2 trials diverged; set a lower --space.lr_factor" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data.val_size", "0"], "no row is held out to validate on"),
+        (["--data.val_size", "0"], "no row is held out for validation"),
         (["--space.lr_factor", "[2, 1]"], "space.lr_factor is [2.0, 1.0]; it must be [A, B], from A above 0"),
         (["--space.lr_factor", "[]"], "space.lr_factor is []; it must be [A, B], from A above 0 to B of A or more"),
         (["--space.init_scale", "[.nan, 1]"], "space.init_scale is [nan, 1.0]; it must be [A, B]"),
@@ -156,10 +156,13 @@ def test_a_study_of_other_data_or_other_choices_is_not_gone_on_with(capfd):
     assert main([*BASE, *one]) == 0
     assert main([*BASE, *one]) == 0
     others = (
-        (["--data.target", "city"], "is of other rows to validate on or of another cost"),
-        (["--data.seed", "5"], "is of other rows to validate on or of another cost"),
-        (["--model.output", "sigmoid"], "is of other rows to validate on or of another cost"),
-        (["--space.batch_size", "[8]"], "chooses batch_size from [16, 32, 64, 128]; say --space.batch_size so, or another"),
+        (["--data.target", "city"], "has other validation rows or another cost"),
+        (["--data.seed", "5"], "has other validation rows or another cost"),
+        (["--model.output", "sigmoid"], "has other validation rows or another cost"),
+        (
+            ["--space.batch_size", "[8]"],
+            "chooses batch_size from [16, 32, 64, 128]; set --space.batch_size to these, or another",
+        ),
     )
     capfd.readouterr()
     for options, message in others:

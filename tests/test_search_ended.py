@@ -57,8 +57,8 @@ def test_a_search_that_a_signal_ends_saves_its_best_and_leaves_no_trial_running(
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (status, f"torchbp: error: {message}\n")
     assert [trial.state.name for trial in trials()] == ["FAIL"] * 3
-    assert "best checkpoint so far: logs/t/version_0/checkpoints/best.ckpt\nit is of trial" in out
-    assert f"the same command goes on with the study 'torchbp' in {STORAGE}" in out
+    assert "best checkpoint so far: logs/t/version_0/checkpoints/best.ckpt\nit is trial" in out
+    assert f"the same command continues the study 'torchbp' in {STORAGE}" in out
     path = "logs/t/version_0/checkpoints/best.ckpt"
     assert main(["predict", "--ckpt_path", path, "--data.path", "t.csv", "--output", "p.csv"]) == 0
     rows = pl.read_csv("p.csv")

@@ -100,7 +100,7 @@ def test_trials_that_are_proposed_there_are_looked_at(proposed, message, capfd):
 @pytest.mark.parametrize("arguments", [{"direction": "maximize"}, {"directions": ["minimize", "minimize"]}])
 def test_a_study_that_looks_for_something_else_is_refused(arguments, capfd):
     study(**arguments)
-    refused(capfd, "does not look for the lowest cost; say another --study")
+    refused(capfd, "does not minimize; set another --study")
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,22 @@
 from dataclasses import dataclass, field
 from itertools import chain
 
-LARGEST = 1e9  # of a factor
+MAX_FACTOR = 1e9
 
 
 @dataclass
 class Space:
-    """Where is searched: lists of choices, or the ends of a range, drawn from on a logarithmic scale.
+    """The values to search: lists of choices, or the ends of a range, from which numbers are drawn on a logarithmic scale.
 
     Args:
-        hidden_sizes: choices of hidden layers.
-        activation: choices of their activation.
-        batch_size: choices of the rows of a step.
-        lr_factor: the ends of the learning rate, as a multiple of that which the curvature of the cost gives.
-        init_scale: the ends of what initial weights are multiplied by.
+        hidden_sizes: choices of the widths of the hidden layers.
+        activation: choices of their activation, one for all.
+        batch_size: choices of the number of rows per step.
+        lr_factor: the range of the learning rate, as a multiple of the one from the curvature of the cost; at most 1e9.
+        init_scale: the range of the factor of the initial weights; at most 1e9.
+
+    Raises:
+        ValueError: a list is empty or has a choice twice, a number is below 1, or a range is not 0 < A <= B.
     """
 
     hidden_sizes: list[list[int]] = field(default_factory=lambda: [[16], [32], [64], [128], [32, 32], [64, 64]])
@@ -36,7 +39,7 @@ class Space:
                 raise ValueError(f"space.{name} has {least}; it must be 1 or more")
         for name in ("lr_factor", "init_scale"):
             ends = getattr(self, name)
-            if len(ends) != 2 or not 0 < ends[0] <= ends[1] <= LARGEST:
+            if len(ends) != 2 or not 0 < ends[0] <= ends[1] <= MAX_FACTOR:
                 raise ValueError(
-                    f"space.{name} is {ends}; it must be [A, B], from A above 0 to B of A or more, at most {LARGEST:g}"
+                    f"space.{name} is {ends}; it must be [A, B], from A above 0 to B of A or more, at most {MAX_FACTOR:g}"
                 )

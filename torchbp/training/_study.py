@@ -1,4 +1,4 @@
-"""Optuna's study of a search: asked for trials, and told what became of them."""
+"""The search's Optuna study: proposes trials, and records their results."""
 
 import hashlib
 import json
@@ -13,12 +13,12 @@ from jsonargparse import Namespace
 from torchbp._interrupts import uninterrupted
 from torchbp.data import RowsDataModule
 from torchbp.fitting import Learner
-from torchbp.training._space import LARGEST, Space
+from torchbp.training._space import MAX_FACTOR, Space
 
 if TYPE_CHECKING:
     import optuna
 
-JUDGED_BY = ("cost", "output", "pos_weight", "class_weight", "label_smoothing")  # what a cost means, beside the rows
+JUDGED_BY = ("cost", "output", "pos_weight", "class_weight", "label_smoothing")  # settings that change the cost
 CHOSEN = ("hidden_sizes", "activation", "batch_size")
 DRAWN = ("lr_factor", "init_scale")
 Shape = tuple[str, str, int]  # hidden_sizes and activation as JSON, batch_size
@@ -26,10 +26,14 @@ Shape = tuple[str, str, int]  # hidden_sizes and activation as JSON, batch_size
 
 @dataclass
 class Trial:
-    """One of Optuna's trials, and what became of it.
+    """One of Optuna's trials, with its result.
 
     Attributes:
-        of_other: its best, where another process or an earlier search has trained it.
+        trial: Optuna's trial.
+        shape, lr_factor, init_scale: its values in the :class:`Space`.
+        learner: its network, in or after training.
+        pruned: whether it was ended early.
+        of_other: its lowest cost and that epoch, if another process or an earlier search has trained it.
     """
 
     trial: "optuna.Trial"
@@ -42,31 +46,31 @@ class Trial:
 
     @property
     def costs(self) -> list[float]:
-        """Of the rows to validate on, epoch by epoch."""
+        """The cost of the validation rows after each epoch."""
         return [-score for score in self.learner.scores] if self.learner else []
 
     @property
     def best(self) -> tuple[float, int]:
-        """The lowest cost, and the epoch, from 1, that had it; of a network that diverged, infinity."""
+        """The lowest cost, and its epoch, from 1; infinity and 0 if the network diverged or has no epoch."""
         if self.of_other or (self.learner and self.learner.diverged):
             return self.of_other or (inf, 0)
         return min(zip(self.costs, range(1, len(self.costs) + 1), strict=True), default=(inf, 0))
 
     @property
     def values(self) -> dict[str, Any]:
-        """What was tried, and the learning rate that it came to."""
+        """The values that were tried, with the learning rate, or ``lr_factor`` before it is known."""
         sizes, activation, batch_size = self.shape
         tried = {"hidden_sizes": sizes, "activation": activation, "batch_size": batch_size, "init_scale": self.init_scale}
         return {**tried, "lr": self.learner.lr if self.learner and self.learner.lr else self.lr_factor}
 
 
 class Study:
-    """A study, which other processes may share.
+    """A study that several processes may share.
 
     Args:
-        options: of the command line.
-        data: whose rows to validate on judge the trials.
-        said: the names of the options that are said, which are not searched for.
+        options: the options of the command line.
+        data: the data; the cost of its validation rows compares the trials.
+        said: the names of the options that the user gives; they are not searched for.
 
     Raises:
         ValueError: the storage cannot be opened, or holds a study of other rows, another cost or another space.
@@ -75,7 +79,7 @@ class Study:
     def __init__(self, options: Namespace, data: RowsDataModule, said: set[str]) -> None:
         self.options, self.space = options, options.space
         self.where = f"the study {options.study!r} in {options.storage}"
-        self._open: list[optuna.Trial] = []  # asked for and not ended
+        self._open: list[optuna.Trial] = []  # trials that have not ended
         model, said = options.model, {*said, "lr_factor"} if "lr" in said else said
         own = {
             "hidden_sizes": json.dumps(list(model.hidden_sizes)),
@@ -89,13 +93,13 @@ class Study:
         self._refuse_other(data)
 
     def ask(self, shape: Shape | None = None) -> Trial:
-        """A new trial; with a shape, of that, unless another process takes it.
+        """A new trial; with ``shape``, a trial of this shape, unless another process takes it.
 
         Raises:
-            ValueError: the storage proposes what is not in the space.
+            ValueError: the storage proposes a value outside the space.
         """
         with uninterrupted(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a value that is out of range, which is refused here
+            warnings.simplefilter("ignore")  # Optuna warns of a value out of range, which is refused below
             if shape is not None:
                 of_shape = dict(zip(CHOSEN, shape, strict=True))
                 self._study.enqueue_trial({name: of_shape[name] for name in self._choices})
@@ -108,19 +112,19 @@ class Study:
                     if name not in self._said:
                         asked.suggest_float(name, *getattr(self.space, name), log=True)
             except ValueError as error:
-                raise ValueError(f"{self.where} has a trial that is not in --space ({error}); say another --study") from None
+                raise ValueError(f"{self.where} has a trial that is not in --space ({error}); set another --study") from None
             self._refuse_strange(asked)
             return Trial(asked, *self._taken(asked.params))
 
     def is_behind(self, trial: Trial) -> bool:
-        """Report the cost after a trial's latest epoch; returns whether the pruner would end it."""
+        """Report the cost after a trial's latest epoch; return whether the pruner would end the trial."""
         assert trial.learner is not None
         with uninterrupted():
             trial.trial.report(-trial.learner.scores[-1], len(trial.learner.scores))
             return trial.trial.should_prune()
 
     def tell(self, trial: Trial) -> None:
-        """Say what became of a trial."""
+        """Record the result of a trial."""
         from optuna.trial import TrialState
 
         value, epoch = trial.best
@@ -134,7 +138,7 @@ class Study:
                 self._end(trial.trial, TrialState.FAIL)
 
     def give_up(self) -> None:
-        """Say of all trials that are not ended that they failed."""
+        """Record all trials that have not ended as failed."""
         from optuna.trial import TrialState
 
         with uninterrupted():
@@ -146,7 +150,7 @@ class Study:
         self._open.remove(trial)
 
     def best_of_others(self) -> list[Trial]:
-        """The best trial that is in the study, of whichever process; none where it has none."""
+        """The best complete trial of the study, from any process, as a list; empty if there is none."""
         from optuna.trial import TrialState
 
         known = {*self._choices, *(name for name in DRAWN if name not in self._said)}
@@ -159,15 +163,15 @@ class Study:
         return [Trial(best, *self._taken(best.params), of_other=(best.value, best.user_attrs["epoch"]))]
 
     def _taken(self, params: Mapping[str, Any]) -> tuple[Shape, float, float]:
-        """Shape, lr_factor and init_scale of a trial's parameters and what is said."""
+        """Shape, lr_factor and init_scale, from a trial's parameters and the options that are given."""
         values = {**self._said, **params}
         return (values["hidden_sizes"], values["activation"], values["batch_size"]), values["lr_factor"], values["init_scale"]
 
     def _refuse_other(self, data: RowsDataModule) -> None:
-        """Refuse to go on with a study whose costs are of other rows or another cost, or whose space is another.
+        """Refuse to continue a study of other validation rows, another cost or another space.
 
         Raises:
-            ValueError: it is such a study.
+            ValueError: it is such a study, or has trials that no search has written.
         """
         from optuna.study import StudyDirection
 
@@ -175,33 +179,35 @@ class Study:
         judged = hashlib.sha256(data.split_rows("val").only(1).all()[0].numpy().tobytes())
         judged.update(repr([model[name] for name in JUDGED_BY]).encode())
         if study.user_attrs.get("judged_on", judged.hexdigest()) != judged.hexdigest():
-            raise ValueError(f"{self.where} is of other rows to validate on or of another cost; say another --study")
+            raise ValueError(f"{self.where} has other validation rows or another cost; set another --study")
         if study.directions != [StudyDirection.MINIMIZE]:
-            raise ValueError(f"{self.where} does not look for the lowest cost; say another --study")
+            raise ValueError(f"{self.where} does not minimize; set another --study")
         for trial in study.get_trials(deepcopy=False):
             for name, values in self._choices.items():
                 known = getattr(trial.distributions.get(name), "choices", values)
                 if known != values:
                     raise ValueError(
-                        f"{self.where} chooses {name} from {list(known)}; say --space.{name} so, or another --study"
+                        f"{self.where} chooses {name} from {list(known)}; set --space.{name} to these, or another --study"
                     )
             self._refuse_strange(trial)
             costs = [*(trial.values or ()), *trial.intermediate_values.values()]
             if strange := [cost for cost in costs if not isinstance(cost, float)]:
-                raise ValueError(f"{self.where}: trial {trial.number} has the cost {strange[0]!r}; say another --study")
+                raise ValueError(
+                    f"{self.where}: trial {trial.number} has the cost {strange[0]!r}, not a number; set another --study"
+                )
         study.set_user_attr("judged_on", judged.hexdigest())
 
     def _refuse_strange(self, trial: Any) -> None:
-        """Refuse a trial that no search of this space has written.
+        """Refuse a trial that no search of this space can have written.
 
         Raises:
-            ValueError: it is one.
+            ValueError: it is such a trial.
         """
         if problem := self._problem(trial):
-            raise ValueError(f"{self.where}: trial {trial.number} has {problem}; say another --study")
+            raise ValueError(f"{self.where}: trial {trial.number} has {problem}; set another --study")
 
     def _problem(self, trial: Any) -> str | None:
-        """What is wrong with a trial, whoever has written it."""
+        """What is wrong with a trial in the storage, in words; None if nothing is."""
         from optuna.distributions import FloatDistribution
 
         for name, value in trial.params.items():
@@ -210,7 +216,7 @@ class Study:
                 if not any(type(value) is type(one) and value == one for one in self._choices[name]):
                     return f"{name} {value!r}; it must be one of {list(self._choices[name])}"
             elif name in DRAWN and not (isinstance(of, FloatDistribution) and of.log and _is_factor(value)):
-                return f"{name} {value!r}; it must be above 0 and at most {LARGEST:g}, and drawn on a logarithmic scale"
+                return f"{name} {value!r}; it must be above 0 and at most {MAX_FACTOR:g}, and drawn on a logarithmic scale"
         epoch, most = trial.user_attrs.get("epoch", 0), self.options.trainer.max_epochs
         if type(epoch) is not int or not 0 <= epoch <= most:
             return f"{epoch!r} as its best epoch; it must be from 0 to trainer.max_epochs, {most}"
@@ -218,7 +224,7 @@ class Study:
 
 
 def _is_factor(value: Any) -> bool:
-    return type(value) is float and 0 < value <= LARGEST
+    return type(value) is float and 0 < value <= MAX_FACTOR
 
 
 def _choices(space: Space, said: set[str]) -> dict[str, tuple[Any, ...]]:
@@ -241,10 +247,10 @@ def _opened(options: Namespace) -> "optuna.Study":
     try:
         study = optuna.create_study(storage=options.storage, study_name=options.study, load_if_exists=True)
         trials = study.get_trials(deepcopy=False)
-    except Exception as error:  # of whatever keeps the storage
+    except Exception as error:  # anything that the storage's library raises
         text = (str(error).splitlines() or [""])[0]
         raise ValueError(f"storage is {options.storage}; Optuna cannot open it ({type(error).__name__}: {text})") from None
     kind: Any = optuna.samplers.TPESampler if options.sampler == "tpe" else optuna.samplers.RandomSampler
-    study.sampler = kind(seed=options.seed_everything + len(trials))  # of another process's trials not the same again
+    study.sampler = kind(seed=options.seed_everything + len(trials))  # so that processes propose different trials
     study.pruner = pruners[options.pruner]()
     return study

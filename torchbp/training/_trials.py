@@ -19,21 +19,23 @@ from torchbp.training._study import Shape, Study, Trial
 from torchbp.training._together import Job, made_module, take_learned, train_together
 from torchbp.training.checkpoint import save_network
 
-RUNGS = 1.3  # trials are compared after epochs that grow by this: a shared study is asked each time
+RUNGS = 1.3  # factor between the epochs after which trials are compared: each comparison reads the study
 
 
 class Search:
-    """Trials of a study, shape by shape.
+    """Trains the trials of a study, shape by shape.
 
     Args:
-        options: of the command line.
-        data: whose rows are trained and validated on.
-        said: the names of the options that are said, which are not searched for.
+        options: the options of the command line.
+        data: the data to train and validate on.
+        said: the names of the options that the user gives; they are not searched for.
 
     Attributes:
-        folder: of TensorBoard's files; None for none.
-        trials: what was trained so far.
-        whole: the data with the rows to validate on among those to train on.
+        folder: the folder for TensorBoard's files; None to write none.
+        study: the study.
+        trials: the trials trained so far.
+        waiting: proposed trials of other shapes, to train next.
+        whole: the data with the validation rows added to the training rows.
     """
 
     folder: Path | None = None
@@ -49,19 +51,19 @@ class Search:
         self.whole = data.with_parts(part_of)
 
     def run(self) -> None:
-        """Try as many as are asked for.
+        """Train ``--trials`` trials.
 
         Raises:
-            FloatingPointError: each of them diverged.
+            FloatingPointError: all of them diverged.
         """
         wanted = self.options.trials
         with progress("trials", wanted) as done:
             while len(self.trials) < wanted:
                 self._train(self._of_one_shape(min(self.options.side_by_side, wanted - len(self.trials))))
                 done(len(self.trials))
-        self.study.give_up()  # those that wait
+        self.study.give_up()  # the waiting trials
         if not any(isfinite(trial.best[0]) for trial in self.trials):
-            raise FloatingPointError(f"each of {wanted} trials diverged; say a lower --space.lr_factor")
+            raise FloatingPointError(f"all {wanted} trials diverged; set a lower --space.lr_factor")
 
     def _of_one_shape(self, count: int) -> list[Trial]:
         shape = next((shape for shape, waiting in self.waiting.items() if waiting), None)
@@ -69,11 +71,11 @@ class Search:
         return trials + self._asked(trials[0].shape, count - len(trials))
 
     def _asked(self, shape: Shape, count: int) -> list[Trial]:
-        """At most so many new trials of a shape."""
+        """At most ``count`` new trials of a shape."""
         trials: list[Trial] = []
         while len(trials) < count:
             trial = self.study.ask(shape)
-            if trial.shape != shape:  # another process has taken what was meant for this one
+            if trial.shape != shape:  # another process took the trial that was queued for this one
                 self.waiting.setdefault(trial.shape, []).append(trial)
                 break
             trials.append(trial)
@@ -121,10 +123,10 @@ class Search:
             _write(trial, self.folder)
 
     def refit(self, trial: Trial) -> tuple[BPModule, int]:
-        """A trial's network, trained anew on the rows to train and to validate on, for as many epochs as were best.
+        """Train a trial's network again on the training and validation rows, up to its best epoch; return it and that epoch.
 
         Raises:
-            FloatingPointError: it diverges on these.
+            FloatingPointError: it diverges.
         """
         epochs = trial.best[1]
         module = self._module(trial, self.whole)
@@ -139,10 +141,10 @@ class Search:
         return module.eval(), epochs
 
     def give_up(self, path: Path) -> Trial | None:
-        """End what is not ended, and save the best trial's network as it was trained, if there is one.
+        """End all trials, and save the network of the best one so far, if there is one, without training it again.
 
         Returns:
-            That trial.
+            That trial, or None.
         """
         with uninterrupted():
             self.study.give_up()
@@ -157,7 +159,7 @@ class Search:
 
 
 def _rungs(epochs: int) -> Iterator[int]:
-    """After which epochs trials are compared."""
+    """The epochs after which trials are compared."""
     rung = 1
     while rung <= epochs:
         yield rung
@@ -165,7 +167,7 @@ def _rungs(epochs: int) -> Iterator[int]:
 
 
 def _write(trial: Trial, folder: Path) -> None:
-    """A trial's curve, and its line in TensorBoard's HPARAMS."""
+    """Write a trial's cost curve and its row of TensorBoard's HPARAMS page."""
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 

@@ -1,4 +1,4 @@
-"""``torchbp search``: networks of other shapes and learning rates, tried side by side, and the best trained again."""
+"""``torchbp search``: tries networks of other shapes and learning rates side by side, and trains the best one again."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,12 +27,12 @@ from torchbp.training.checkpoint import LOGS, refuse_lost, save_network
 from torchbp.training.prediction import output_names
 
 DESCRIPTION = (
-    "Try networks of other hidden layers, activations, batch sizes, learning rates and initial weights, by Optuna. Trials of "
-    "one shape are trained side by side and are judged by their cost on the rows to validate on; what is behind is pruned. The "
-    "best is trained again on the rows to train and to validate on, and saved as a checkpoint. What --model or --data say, "
-    "such as --model.activation tanh, is not searched for."
+    "Try networks with other hidden layers, activations, batch sizes, learning rates and initial weights, proposed by Optuna. "
+    "Trials of one shape are trained side by side and compared by their cost on the validation rows; those that are behind are "
+    "pruned. The best network is trained again on the training and validation rows, and saved as a checkpoint. Options of "
+    "--model and --data that you give, such as --model.activation tanh, are not searched for."
 )
-BEST = 10  # trials that are shown
+BEST = 10  # maximum trials that are shown
 
 
 def run(args: Sequence[str]) -> int:
@@ -40,13 +40,13 @@ def run(args: Sequence[str]) -> int:
     try:
         import optuna
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("to search, optuna must be there: pip install 'torchbp[search]'") from None
+        raise ModuleNotFoundError("to search, install optuna: pip install 'torchbp[search]'") from None
     be_quiet()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = _options(args)
     data = options.data
     if not len(data.split_numbers("val")):
-        raise ValueError("no row is held out to validate on; trials are judged by them: say --data.val_size 0.2")
+        raise ValueError("no row is held out for validation, which compares the trials; set --data.val_size 0.2")
     if isinstance(data, TabularDataModule):
         console().print(data.schema_table())
     search = Search(options, data, asked(args, "model") | asked(args, "data"))
@@ -65,7 +65,7 @@ def run(args: Sequence[str]) -> int:
 
 @contextmanager
 def _saving_the_best(search: Search, path: Path, folder: Path) -> Iterator[None]:
-    """Of a search that an error or a signal ends, save the best network so far, and say how it goes on."""
+    """If an error or a signal ends the search, save the best network so far, and say how to continue."""
     try:
         yield
     except BaseException as error:
@@ -76,36 +76,39 @@ def _saving_the_best(search: Search, path: Path, folder: Path) -> Iterator[None]
         if best is not None:
             cost, epoch = best.best
             print(f"best checkpoint so far: {printable(str(path))}")
-            print(f"it is of trial {best.trial.number}, cost/val {digits(cost)} after epoch {epoch}, and was not trained again")
+            print(f"it is trial {best.trial.number}, cost/val {digits(cost)} after epoch {epoch}, not trained again")
         if search.options.storage and isinstance(error, KeyboardInterrupt):
-            print(f"the same command goes on with {search.study.where}")
+            print(f"the same command continues {search.study.where}")
         raise
 
 
 def _options(args: Sequence[str]) -> Namespace:
     parser = parser_of("search", DESCRIPTION)
-    parser.add_argument("--trials", type=PositiveInt, default=64, help="How many networks are tried.")
-    help = "How many trials of each shape that is tried are trained side by side."
+    parser.add_argument("--trials", type=PositiveInt, default=64, help="The number of networks to try.")
+    help = "The number of trials of one shape that are trained side by side."
     parser.add_argument("--side_by_side", type=PositiveInt, default=8, help=help)
     parser.add_class_arguments(Space, "space")
     help = "Where Optuna keeps the study, such as sqlite:///study.db; several machines may share it. In memory by default."
     parser.add_argument("--storage", type=str | None, help=help)
     parser.add_argument("--study", type=str, default="torchbp", help="The study's name there.")
     parser.add_argument("--sampler", type=Literal["tpe", "random"], default="tpe", help="How trials are proposed.")
-    parser.add_argument("--pruner", type=Literal["median", "hyperband", "none"], default="median", help="What ends some early.")
+    help = "The rule that ends trials early."
+    parser.add_argument("--pruner", type=Literal["median", "hyperband", "none"], default="median", help=help)
     help = "The checkpoint to write; best.ckpt of a new run in logs by default."
     parser.add_argument("--output", type=str | None, help=help)
     options = parsed(parser, args)
     refuse_other_splits(options.data, ("val_path",))
     if isinstance(options.model.threshold, str):
-        parser.error(f"threshold is {options.model.threshold}; the best is trained on all rows but the test's: give a number")
+        parser.error(
+            f"threshold is {options.model.threshold}; training the best again leaves no rows to choose it: give a number"
+        )
     if options.output:
         refuse_lost(options.output)
     return options
 
 
 def _summary(trials: Sequence[Trial], module: BPModule, data: RowsDataModule) -> Shown:
-    """The best trials, and what the network that was trained again does on the rows that no trial has seen."""
+    """The best trials, and the scores of the network that was trained again on rows that no trial has seen."""
     pruned = sum(trial.pruned for trial in trials)
     diverged = sum(bool(trial.learner and trial.learner.diverged) for trial in trials)
     header = ["trial", "best cost/val", "epoch", "epochs", "hidden_sizes", "activation", "batch_size", "lr", "init_scale"]
