@@ -25,7 +25,7 @@ from torchbp.data.rows import Rows
 from torchbp.data.values import counted, far, listed
 from torchbp.tasks import Task
 
-MOST = 10**5  # maximum steps of a window or a horizon: a stranger's checkpoint may contain any number
+MAX_STEPS = 10**5  # of a window or a horizon: a stranger's checkpoint may contain any number
 
 
 @dataclass
@@ -64,7 +64,7 @@ class SequenceDataModule(FileDataModule):
         time: a table's column of numbers or dates that sorts the steps; None for the order of the rows.
         channels: a table's columns of x; None for all columns of numbers and booleans, or for the target's in a forecast.
         window: forecast from this many last steps; without it, but with ``horizon``, forecast at each step from all before it.
-        horizon: forecast this many next steps, each an output; 1 if there is only a ``window``.
+        horizon: forecast this many next steps, each an output; 1 if there is only a ``window``. Both are at most 100,000.
         sequences: ``last`` for one target per sequence, ``each`` for one per step; None to infer it from y's shape, or from
             whether the target changes within a series.
         task: the task. Inferred if None, as by :class:`TabularDataModule`; a forecast is ``regression``.
@@ -123,8 +123,8 @@ class SequenceDataModule(FileDataModule):
             if value not in get_args(allowed):
                 raise ValueError(f"{option} is {value!r}; it must be one of {', '.join(get_args(allowed))}")
         for option, steps in (("window", window), ("horizon", horizon)):
-            if steps is not None and not 1 <= steps <= MOST:
-                raise ValueError(f"{option} is {steps}; it must be from 1 to {MOST:,}")
+            if steps is not None and not 1 <= steps <= MAX_STEPS:
+                raise ValueError(f"{option} is {steps}; it must be from 1 to {MAX_STEPS:,}")
         self._targets = [target] if isinstance(target, str) else list(target or ())
         self._forecast = Forecast(window, horizon or 1, (val_size, test_size)) if window or horizon else None
         if self._forecast and task not in (None, "regression"):

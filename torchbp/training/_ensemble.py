@@ -9,11 +9,11 @@ from torchbp.data import RowsDataModule
 from torchbp.functions import positives_weighted
 from torchbp.nn import BPNetwork
 
-MOST = 10_000  # networks
+MAX_NETWORKS = 10_000
 
 
 def refuse_networks(networks: int | None, bootstrap: bool, engine: str, cuda_graph: bool, sequences: str | None) -> None:
-    """Refuse a number of networks below 2, and settings that several networks cannot be trained with.
+    """Refuse a number of networks outside 2 to 10,000, and settings that several networks cannot be trained with.
 
     Raises:
         ValueError: such a number or setting.
@@ -22,8 +22,8 @@ def refuse_networks(networks: int | None, bootstrap: bool, engine: str, cuda_gra
         if bootstrap:
             raise ValueError("bootstrap is True; it is for several networks: set networks, for example networks: 8")
         return
-    if not 2 <= networks <= MOST:
-        raise ValueError(f"networks is {networks}; it must be from 2 to {MOST}, or null for one")
+    if not 2 <= networks <= MAX_NETWORKS:
+        raise ValueError(f"networks is {networks}; it must be from 2 to {MAX_NETWORKS}, or null for one")
     if sequences is not None:
         raise ValueError(f"networks is {networks}; several networks are for rows, and the data are sequences")
     if engine in ("autograd", "compiled") or cuda_graph:

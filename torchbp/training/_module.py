@@ -91,9 +91,9 @@ class BPModule(LightningModule):
         train_metrics: whether metrics such as accuracy are computed for the training split too, besides its cost. This takes
             a noticeable time if an epoch takes milliseconds.
         cuda_graph: whether the fused engine replays its step as a CUDA graph.
-        networks: the number of networks that the fused engine trains side by side; they differ by their initial weights. The
-            prediction is the mean of theirs, the cost that of this prediction. A network that diverges is left out. None for
-            one network.
+        networks: the number of networks, 2 to 10,000, that the fused engine trains side by side; they differ by their initial
+            weights. The prediction is the mean of theirs, the cost that of this prediction. A network that diverges is left
+            out. None for one network.
         bootstrap: whether each network has its own sample of rows, drawn with replacement; a row counts as often as drawn.
 
     Raises:
