@@ -225,7 +225,8 @@ def fit_target(y: np.ndarray, task: Task | None, num_features: int) -> ArrayTarg
     if task == "binary" and len(classes) != 2:
         raise ValueError(f"y has {counted(len(classes), 'class', 'classes')}, {listed(classes)}; task binary has two")
     if len(classes) > FEW:
-        raise ValueError(f"y has {len(classes)} distinct values; at most {FEW} classes are allowed; set task='regression'")
+        hint = "" if y.dtype.kind == "U" else "; set task='regression' if they are quantities"
+        raise ValueError(f"y has {len(classes)} distinct values; at most {FEW} classes are allowed{hint}")
     return ArrayTarget(task, num_features, 1 if task == "binary" else len(classes), classes)
 
 

@@ -18,12 +18,12 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from torchbp._files import NotWrittenError, asking_why, replacing
+from torchbp.data._memory import GIB
 from torchbp.data.content import content_of
 from torchbp.data.progress import progress
 
 HASHED = 2**24  # bytes read at a time
 COMPLETE = "complete"  # the file with the size, the time stamp and a hash of each other file
-GIB = 2**30
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from torchbp.data._csv import Dialect
 from torchbp.data._file import FileDataModule
 from torchbp.data._fingerprints import Fingerprints, as_digits, fingerprints, from_digits, seen_among
 from torchbp.data._leak import SAMPLE, warn_of_leaks
+from torchbp.data._memory import GIB
 from torchbp.data._schema import Schema
 from torchbp.data._split import PARTS, draw_split, parts_named, sizes_drawn
 from torchbp.data._table import Table, TableInMemory, read, refuse_unknown, stream
@@ -33,7 +34,6 @@ from torchbp.data.values import clean, listed
 from torchbp.tasks import Task
 
 NULL_VALUES = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "?")
-GIB = 2**30
 DROPPED = 255  # the part of rows that are in no split
 
 
@@ -61,7 +61,7 @@ class TabularDataModule(FileDataModule):
         dates: how to encode a date: ``ordinal`` as days since 1970, with the time as a fraction; ``cyclic`` adds sine and
             cosine of its place in the year, in the week and, if there are times, in the day.
         missing: how to handle a missing value: ``impute`` takes the training rows' median, or their most frequent value if the
-            column is not numeric or a date; ``indicator`` adds a feature that marks it; ``refuse`` is an error.
+            column is neither numeric nor a date; ``indicator`` adds a feature that marks it; ``refuse`` is an error.
         ignore: columns not to use; it overrides ``types``.
         split: a column that names each row's part, ``train``, ``val`` or ``test``; it replaces the random split.
         val_path: a file of rows to validate on, instead of a part of ``path``.
