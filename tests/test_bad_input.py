@@ -9,8 +9,8 @@ CASES = [
     # calls
     ("train", 2, "'train' is no command; the commands are fit, validate, test, predict, cross-validate"),
     ("fit", 2, "fit needs data; set --data.path FILE --data.target COLUMN, or --config FILE"),
-    ("fit --data.path good.csv", 2, "target is null, or is not there; say --data.target COLUMN"),
-    ("CSV good.csv --data.target null", 2, "target is null, or is not there; say --data.target COLUMN"),
+    ("fit --data.path good.csv", 2, "target is null, or is not there; set --data.target COLUMN"),
+    ("CSV good.csv --data.target null", 2, "target is null, or is not there; set --data.target COLUMN"),
     ("fit --data good.csv", 2, "data is good.csv; it must be ArrayDataModule, BuiltinDataModule, SequenceDataModule, Tab"),
     (
         "fit --data Nothing --data.path good.csv",

@@ -85,7 +85,7 @@ CLASSES = {
     "model.lr_scheduler": "a scheduler of torch.optim.lr_scheduler, or another as package.module.Class",
 }
 OWN_WORDS = {
-    "^the following arguments are required: target$": "target is null, or is not there; say --data.target COLUMN",
+    "^the following arguments are required: target$": "target is null, or is not there; set --data.target COLUMN",
     "^Unexpected config:.*": "it must hold options by name, such as model: {lr: 0.5}",
     '^Problems parsing config: (.*?)( in "<unicode string>")?(, line|$)': r"it is no YAML: \1\3",
     '^Parser key "(.*?)": ': r"\1: ",
@@ -128,7 +128,7 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (open until the process ends)
         return refuse("standard output was closed, which has ended the run", 1) if args[:1] == ["fit"] else 0
     except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning ends an interrupted run so
+        if isinstance(stop.__context__, KeyboardInterrupt):  # this is how Lightning ends an interrupted run
             return refuse("interrupted", 130)
         if type(stop).__name__ == "SIGTERMException":  # Lightning's
             return refuse("terminated", 143)

@@ -214,7 +214,7 @@ def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[
     if said.help:
         parser.more_help = table_help()
     elif not (said.path or said.data or said.config):
-        parser.error("there are no data; say --data.path FILE --data.target COLUMN, or --config FILE")
+        parser.error("there are no data; set --data.path FILE --data.target COLUMN, or --config FILE")
     kind = kind_by_default(args)
     if kind and not said.config:
         kind += [part for name, value in TABLE_DEFAULTS.items() for part in (f"--{name}", value)]

@@ -106,7 +106,7 @@ def _options(args: Sequence[str]) -> Namespace:
         refuse_own_file(options.output, data)
     refuse_other_splits(data, ("split", "val_path", "test_path"))
     if "test_size" in asked(args, "data"):
-        parser.error("test_size is for torchbp fit; here each fold is tested on in turn, say --folds")
+        parser.error("test_size is for torchbp fit; here each fold is tested in turn, set --folds")
     if options.groups and isinstance(data, TabularDataModule) and options.groups not in data.targets:
         data.types.setdefault(options.groups, "ignored")
     return options
@@ -142,7 +142,7 @@ def _groups(options: Namespace, data: RowsDataModule, folds: Sequence[Fold]) -> 
     for fold in folds:
         own = data.with_parts(fold.part_of, options.folds)
         if own.rows.mapped:
-            raise ValueError(f"the features do not fit memory, {most / GIB:g} GiB; say a larger --data.memory")
+            raise ValueError(f"the features do not fit memory, {most / GIB:g} GiB; set a larger --data.memory")
         job = Job(made_module(options, own, options.seed_everything + fold.repeat - 1), own, data.seed + fold.repeat - 1)
         if jobs and job.bytes + sum(other.bytes for other in jobs) > most and own.rows is not jobs[0].data.rows:
             yield jobs, some
