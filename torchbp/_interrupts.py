@@ -15,7 +15,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raise :class:`Terminated` at SIGTERM, which else ends the process at once."""
+    """Raise :class:`Terminated` at SIGTERM, which otherwise ends the process at once."""
     with _handling({signal.SIGTERM: _terminate}):
         yield
 

@@ -128,7 +128,7 @@ def activation_of(name: "str | Activation") -> Activation:
         return name
     found = ACTIVATIONS.get(name) or _imported.get(name)
     if found is None and ":" in str(name):
-        raise ValueError(f"activation is {name!r}, which is not imported unasked; to allow it, give --model.activation {name}")
+        raise ValueError(f"activation is {name!r}; imported only if the command line names it: --model.activation {name}")
     if found is None:
         raise ValueError(f"activation is {name!r}; it must be one of {', '.join(ACTIVATIONS)}, or package.module:name")
     return found

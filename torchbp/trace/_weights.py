@@ -24,7 +24,7 @@ def network_from(path: str, output: str, activation: str | Activation | Sequence
         output, activation: as for :class:`torchbp.nn.BPNetwork`.
 
     Raises:
-        ValueError: the file has not these values.
+        ValueError: the file does not have these values.
     """
     values = _read(path)
     depth = 1 + max((int(found[1]) for name in values if (found := re.fullmatch(r"W([1-9]\d{0,3})", name))), default=0)

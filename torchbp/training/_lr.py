@@ -17,10 +17,10 @@ def refuse_lr(lr: float | str) -> None:
     """Refuse a value that is not a learning rate.
 
     Raises:
-        ValueError: neither ``'auto'`` nor a finite number above 0 and below 3.4e38.
+        ValueError: neither ``'auto'`` nor a number above 0 and at most 3.4e38.
     """
     if lr != "auto" and (isinstance(lr, str) or not 0 < lr <= torch.finfo(torch.float32).max):
-        raise ValueError(f"lr is {lr}; it must be 'auto', or a finite number above 0 and below 3.4e38")
+        raise ValueError(f"lr is {lr}; it must be 'auto', or a number above 0 and at most 3.4e38")
 
 
 def find_lr(module: "BPModule") -> float:

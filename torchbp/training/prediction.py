@@ -99,7 +99,7 @@ def without_formulas(rows: pl.DataFrame) -> pl.DataFrame:
 
 @contextmanager
 def _parquet(path: Path) -> Iterator[WriteRows]:
-    """Write parts to a folder beside the file, and join them at the end: Parquet cannot be appended to, nor all rows kept."""
+    """Write parts beside the file, and join them at the end: Parquet cannot be appended to, and rows may not fit memory."""
     folders = TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent)
     with folders as folder, asking_why(path, pl.exceptions.ComputeError):
         waiting: list[pl.DataFrame] = []
