@@ -293,7 +293,7 @@ def test_folds_side_by_side_equal_those_one_by_one(kind):
 
 
 def test_folds_side_by_side_refuse_what_one_network_refuses():
-    with pytest.raises(ValueError, match="early_stopping is True; networks of folds side by side have none, take False"):
+    with pytest.raises(ValueError, match="early_stopping is True; networks of folds side by side need False"):
         cross_validate(BPClassifier(early_stopping=True), *IRIS)
 
 

@@ -119,7 +119,7 @@ def test_a_runs_checkpoint_is_an_estimator(capfd):
     np.testing.assert_allclose(p[:, 1], rows["p_yes"], atol=1e-6)
     assert model.predict(pl.DataFrame(X, schema=list(model.feature_names_in_))).tolist() == rows["class"].to_list()
     assert ((p[:, 1] > 0.3) & (p[:, 1] < 0.5)).sum() > 0
-    with pytest.raises(ValueError, match="the checkpoint is of task binary; take BPClassifier"):
+    with pytest.raises(ValueError, match="the checkpoint is for binary; use BPClassifier"):
         BPRegressor.from_checkpoint(path)
 
 

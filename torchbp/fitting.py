@@ -1,6 +1,6 @@
-"""Networks trained side by side by the in-place descent, each on rows of its own, until each has learned enough.
+"""Trains networks side by side with the in-place descent, each on its own rows, until each has learned enough.
 
-What the scikit-learn estimators, ensembles and cross-validation train with. No Lightning is imported.
+The scikit-learn estimators, ``torchbp search`` and ``torchbp cross-validate`` train with it. Lightning is not imported.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,36 +19,36 @@ from torchbp.nn import BPNetwork
 
 __all__ = ["Learner", "Plan", "Table", "fit_together", "network_of"]
 
-GROUP_VALUES = 2**27  # numbers that one group's parameters and activations may come to: half a GiB of float32
+GROUP_VALUES = 2**27  # maximum numbers in the parameters and activations of a group: half a GiB of float32
 
 
 class Table(Protocol):
-    """Rows to train on: ``y`` (N, nL), ``weight`` (N) or None, and x row by row."""
+    """The rows to train on: ``y`` (N, nL), ``weight`` (N) or None, and :meth:`x`."""
 
     y: Tensor
     weight: Tensor | None
 
     def x(self, rows: Tensor) -> Tensor:
-        """The rows of these numbers, (*, n0) for numbers (*)."""
+        """The x of the rows with indices (*), (*, n0)."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How networks are trained; every network of a plan has one shape.
+    """How networks are trained; all networks of a plan have the same shape.
 
     Attributes:
-        sizes, output, activation: of :class:`torchbp.nn.BPNetwork`.
-        cost: that goes with the output.
-        batch_size: rows of an iteration.
-        epochs: the most that there are.
+        sizes, output, activation: as for :class:`torchbp.nn.BPNetwork`.
+        cost: a cost for the output.
+        batch_size: rows in a batch.
+        epochs: the maximum number of epochs.
         per_unit: as for :class:`torchbp.nn.BPNetwork`.
-        clip: the most that x, scaled by a learner's ``scaling``, counts as, and the least likewise; None for no limit.
-        tol, patience: a network ends after more than ``patience`` epochs in which its cost or score has not got better by
-            ``tol``; None for never.
-        score: (predictions (V, nL), targets (V, nL), weights (V)) -> a network's score of its held-out rows; ``cost`` for their
-            mean cost, below 0.
-        decide: whether the score decides in place of the cost, and each network ends with the parameters of its best one; else
-            scores are only kept.
+        clip: clamp x, scaled by a learner's ``scaling``, to ±clip; None for no limit.
+        tol, patience: a network ends after more than ``patience`` epochs without an improvement of cost or score by ``tol``;
+            None for never.
+        score: (predictions (V, nL), targets (V, nL), weights (V)) -> a network's score on its held-out rows; ``cost`` for
+            their negative mean cost; None for no score.
+        decide: whether the score replaces the cost in this rule, and each network gets the parameters of its best epoch; if
+            not, scores are only recorded.
     """
 
     sizes: tuple[int, ...]
@@ -66,29 +66,31 @@ class Plan:
 
     @property
     def weights(self) -> int:
-        """How many parameters a network has, but for those of its activation."""
+        """The number of weights and biases of a network."""
         return sum((n_in + 1) * n_out for n_in, n_out in pairwise(self.sizes))
 
 
 @dataclass
 class Learner:
-    """One network while it is trained.
+    """One network, in and after training.
 
     Attributes:
-        state: its state_dict, of one network.
-        rows: the numbers of the table's rows that it is trained on, (N).
-        order: what draws the order of the rows each epoch; None for as they are.
+        state: its state_dict.
+        rows: the indices of its training rows in the table, (N).
+        order: the generator of each epoch's order of rows; None for the order of ``rows``.
         lr: α; None until it is found from the curvature of the cost.
-        lr_factor: what the α that is found is multiplied by.
-        order_seed: each epoch's order is drawn by this number and the epoch's, in place of ``order``.
-        held_out: the numbers of the rows that it is scored on.
-        scaling: mean and scale of x, (n0) each, that are its own; None where the table is scaled already, or not at all.
-        target_scaling: likewise of y, (nL) each.
-        target_weight: what y is multiplied by, (nL).
+        lr_factor: multiplies the α that is found.
+        order_seed: seeds each epoch's order, with the epoch's number added; replaces ``order``.
+        held_out: the indices of the rows that it is scored on; None for none.
+        scaling: its own mean and scale of x, (n0) each; None if the table is scaled already, or not at all.
+        target_scaling: the same for y, (nL) each.
+        target_weight: multiplies y, (nL).
         pos_weight: as for :class:`torchbp.descent.Descent`, (nL).
-        costs, scores: of each epoch.
-        ended: whether it is to be trained no more; who looks at the epochs may set it.
-        diverged: whether its cost is no longer finite; it has the parameters of the last epoch that was.
+        costs, scores: one for each epoch.
+        ended: whether to stop its training; ``on_epoch`` may set it.
+        diverged: whether its cost is no longer finite; it then has its parameters from before that epoch.
+        best, best_state: its best value so far, and with ``decide`` the parameters of that epoch.
+        waited: the number of epochs since the last improvement by ``tol``.
     """
 
     state: dict[str, Tensor]
@@ -111,10 +113,10 @@ class Learner:
     waited: int = 0
 
     def shuffled(self, ahead: bool = False) -> Tensor:
-        """The numbers of its rows in an epoch's order.
+        """The indices of its rows in an epoch's order.
 
         Args:
-            ahead: look at the next epoch's, which stays to be drawn.
+            ahead: do not advance the generator, so that the next epoch has this order.
         """
         generator = self.order
         if self.order_seed is not None:
@@ -127,7 +129,7 @@ class Learner:
 
 
 def network_of(plan: Plan, states: Sequence[dict[str, Tensor]]) -> BPNetwork:
-    """The network of one state, on its tensors; of several, K side by side on copies."""
+    """The network of one state, which shares its tensors; for several states, K networks side by side on copies."""
     one = len(states) == 1
     networks = None if one else len(states)
     network = BPNetwork(
@@ -144,15 +146,16 @@ def fit_together(
     plan: Plan,
     on_epoch: Callable[[int, Sequence[Learner]], object] | None = None,
 ) -> None:
-    """Train networks side by side, in groups that fit memory; what becomes of each is left in its :class:`Learner`.
+    """Train networks side by side, in groups that fit into memory; the results are in their :class:`Learner`.
 
-    Each network descends as it would by itself. One that has learned enough, or whose cost is no longer finite, makes room.
+    Each network descends as it would alone. It leaves the group when it has learned enough or its cost is not finite.
 
     Args:
-        on_epoch: called after each epoch with its number, from 1, and the learners that it has trained; a true value ends all.
+        on_epoch: called after each epoch with its number, from 1, and the learners trained in it; a true result ends the group.
 
     Raises:
-        ValueError, FloatingPointError: a learning rate that is not to be found, as :func:`torchbp.curvature.lr_from_curvature`.
+        ValueError: only some learners have a ``target_scaling``.
+        ValueError, FloatingPointError: as for :func:`torchbp.curvature.lr_from_curvature`, if a learning rate must be found.
     """
     if any(learner.target_scaling for learner in learners) and not all(learner.target_scaling for learner in learners):
         raise ValueError("either all learners have a target_scaling or none")
@@ -163,7 +166,7 @@ def fit_together(
 
 
 class _Group:
-    """Networks that are in memory side by side."""
+    """Networks in memory side by side."""
 
     def __init__(self, learners: Sequence[Learner], table: Table, plan: Plan) -> None:
         self.table, self.plan = table, plan
@@ -237,7 +240,7 @@ class _Group:
         return {name: value.clone() for name, value in self._views(k).items()}
 
     def _give_back(self) -> None:
-        """Leave each network's parameters with its learner."""
+        """Copy each network's parameters to its learner."""
         for k, learner in enumerate(self.learners):
             if learner.best_state is not None and self.plan.decide:
                 learner.state = learner.best_state
@@ -245,7 +248,7 @@ class _Group:
                 learner.state = self._state(k)
 
     def _epoch(self, orders: Sequence[Tensor]) -> list[float]:
-        """One iteration on each batch of every network's rows; each one's mean cost."""
+        """One iteration on each batch of every network's rows; returns each network's mean cost."""
         batch, longest = self.plan.batch_size, max(self.counts)
         order, share = self._joined(orders, batch)
         costs = []
@@ -256,7 +259,7 @@ class _Group:
         return ((means * self.shares).sum(-1, dtype=torch.float64)).reshape(-1).tolist()
 
     def _count(self, counts: list[int]) -> None:
-        """What each batch's mean cost counts in its epoch's, (K, number of batches) or of one network (number of batches)."""
+        """Set each batch's share in its epoch's mean cost: (K, number of batches), or (number of batches) for one network."""
         self.counts, batch = counts, self.plan.batch_size
         n = torch.tensor(counts, device=self.device).unsqueeze(-1)
         rows = (n - torch.arange(0, max(counts), batch, device=self.device)).clamp(0, batch)
@@ -264,7 +267,7 @@ class _Group:
         self.shares = shares if len(counts) > 1 else shares[0]
 
     def _joined(self, orders: Sequence[Tensor], batch: int) -> tuple[Tensor, Tensor | None]:
-        """The numbers of all networks' rows, (K, N) or (N), and what makes up for those that are not there, (K, N)."""
+        """The indices of all networks' rows, (K, N) or (N), and their weights, 0 for rows that only fill up, or None."""
         if len(orders) == 1:
             return orders[0], None
         if len(set(self.counts)) == 1:
@@ -296,7 +299,7 @@ class _Group:
         return y if self.target_weight is None else y * self.target_weight
 
     def _first(self) -> Iterator[tuple[Tensor, ...]]:
-        """The batches that the first epoch will begin with, whose order stays to be drawn."""
+        """The first batches of the first epoch; its order can still be drawn."""
         orders = [learner.shuffled(ahead=True) for learner in self.learners]
         batch = self.plan.batch_size
         self._count([len(o) for o in orders])
@@ -307,7 +310,7 @@ class _Group:
 
     @torch.no_grad()
     def _scores(self) -> list[float]:
-        """Each network's score of its held-out rows."""
+        """Each network's score on its held-out rows."""
         held_out = [learner.held_out for learner in self.learners if learner.held_out is not None]
         assert self.plan.score is not None
         if self.plan.score == "cost":
@@ -322,7 +325,7 @@ class _Group:
         return scores
 
     def _held_out_costs(self, held_out: Sequence[Tensor]) -> list[float]:
-        """Each network's mean cost of its held-out rows, all side by side."""
+        """Each network's mean cost on its held-out rows, all side by side."""
         longest = max(map(len, held_out))
         rows = torch.stack([_filled(rows, longest) for rows in held_out])
         counts = torch.tensor([len(rows) for rows in held_out], device=self.device).unsqueeze(-1)
@@ -337,18 +340,18 @@ class _Group:
         return (total / counts.squeeze(-1)).tolist()
 
     def _views(self, k: int) -> dict[str, Tensor]:
-        """The parameters of one network, in the memory of all."""
+        """Views of the parameters of network k."""
         one = len(self.learners) == 1
         return {name: value.detach() if one else value.detach()[k] for name, value in self.values.items()}
 
 
 def _filled(rows: Tensor, length: int) -> Tensor:
-    """The numbers, and the first again for those that are not there."""
+    """The indices, filled up to ``length`` with the first one."""
     return torch.cat([rows, rows[:1].expand(length - len(rows))])
 
 
 def _at(values: Tensor, rows: Tensor) -> Tensor:
-    """values[rows], by the faster way."""
+    """values[rows]; index_select is faster."""
     return values.index_select(0, rows.reshape(-1)).view(*rows.shape, *values.shape[1:])
 
 

@@ -25,22 +25,22 @@ def cross_validate(
 ) -> dict[str, Any]:
     """Train a network for each split, all side by side, and score each on the split's other rows.
 
-    Every network has its own rows and its own scaling of columns and target, from its own training rows; it is the one that
-    ``clone(estimator).fit`` makes of them, but that it knows all classes of y.
+    Each network has its own training rows, and its own scaling of columns and target from these. It equals the network that
+    ``clone(estimator).fit`` trains on them, except that it has all classes of y.
 
     Args:
-        estimator: whose parameters are taken; it stays as it is.
+        estimator: the estimator with the parameters to use; it is not changed.
         X, y: rows (N, n0) and their targets.
         groups: (N), for a splitter that keeps groups together.
-        cv: a splitter of scikit-learn, or the number of folds; None for 5.
+        cv: a scikit-learn splitter, or the number of folds; None for 5.
         scoring: as for :func:`sklearn.model_selection.cross_validate`, one metric; None for the estimator's ``score``.
 
     Returns:
-        ``test_score`` (splits), NaN and a warning where a network diverged; ``estimator``, the fitted ones; ``indices``, the
-        numbers of each split's rows, ``train`` and ``test``.
+        ``test_score`` (splits), NaN with a warning for a network that diverged; ``estimator``, the fitted estimators; and
+        ``indices``, those of each split's rows, ``train`` and ``test``.
 
     Raises:
-        ValueError: an estimator that asks for what is done by one network at a time.
+        ValueError: the estimator has a setting that networks side by side cannot have.
     """
     whole = clone(estimator)
     X, y, t = encoded(whole, X, y)
@@ -56,21 +56,21 @@ def cross_validate(
 
 
 def encoded(whole: BPEstimator, X: Any, y: Any) -> tuple[Any, Any, np.ndarray]:
-    """X and y checked, and y as targets; the estimator knows of both then.
+    """Check X and y; return them, and y as targets. Sets the estimator's attributes for them.
 
     Raises:
         ValueError: one that asks for what is done by one network at a time.
     """
     for name, value in ALONE.items():
         if getattr(whole, name, value) != value:
-            raise ValueError(f"{name} is {getattr(whole, name)!r}; networks of folds side by side have none, take {value!r}")
+            raise ValueError(f"{name} is {getattr(whole, name)!r}; networks of folds side by side need {value!r}")
     whole._check_parameters()
     X, y = whole._checked(X, y, reset=True)
     return X, y, whole._encode(y, first=True)
 
 
 def fit_folds(wholes: Sequence[BPEstimator], X: Any, t: np.ndarray, splits: Sequence[Any]) -> list[list[BPEstimator]]:
-    """Each estimator's models of the splits, trained side by side: they have networks of one shape and one batch size.
+    """Train a model of each estimator for each split, all side by side; they must have one network shape and batch size.
 
     A model whose network diverged is not fitted.
     """
@@ -100,7 +100,7 @@ def fit_folds(wholes: Sequence[BPEstimator], X: Any, t: np.ndarray, splits: Sequ
 
 
 def scores_of(models: Sequence[BPEstimator], X: Any, y: Any, splits: Sequence[Any], scorer: Any) -> np.ndarray:
-    """Each model's score of its split's other rows, NaN for one that is not fitted."""
+    """Each model's score on its split's test rows; NaN for a model that is not fitted."""
     return np.array(
         [
             scorer(model, X[test], y[test]) if model.__sklearn_is_fitted__() else np.nan
@@ -111,7 +111,7 @@ def scores_of(models: Sequence[BPEstimator], X: Any, y: Any, splits: Sequence[An
 
 @torch.no_grad()
 def own_scores(models: Sequence[Sequence[BPEstimator]], X: Any, t: np.ndarray, splits: Sequence[Any]) -> list[np.ndarray]:
-    """The ``score`` of each estimator's models, as :func:`scores_of` gives it, by one prediction of a split at a time."""
+    """The same as :func:`scores_of` with the estimators' ``score``, from one joint prediction for each split."""
     scores = np.full((len(models), len(splits)), np.nan)
     for number, (_, test) in enumerate(splits):
         of_split = [of_splits[number] for of_splits in models]

@@ -17,38 +17,40 @@ from torchbp.sklearn._base import BPEstimator
 PARAMETERS = """
     Args:
         hidden_layer_sizes: the widths of the hidden layers.
-        activation: theirs, as :class:`torchbp.nn.BPNetwork` takes it.
-        cost: as for the task's outputs, None for its first.
-        batch_size: rows of a step; ``auto`` is 200, or all where there are fewer.
-        learning_rate_init: α; ``auto`` takes 1/λ, by :func:`torchbp.curvature.lr_from_curvature`.
-        max_iter: the most epochs.
-        shuffle: whether rows are taken in another order each epoch.
-        random_state: what initial weights, orders and splits are drawn from.
-        tol, n_iter_no_change: training ends after more than so many epochs that are no better by ``tol``.
-        verbose: whether each epoch is printed.
-        warm_start: whether ``fit`` goes on from the parameters that there are.
-        early_stopping: whether the score of held-out rows decides on the end, and on which epoch's parameters are kept.
-        validation_fraction: the share of rows held out for that, where ``fit`` has no ``eval_set``.
-        standardize: whether columns are centred and scaled by what ``fit`` sees, inside the model.
-        clip: so many deviations from the mean are the most that a standardised value counts as; None for no limit.
-        n_networks: so many networks of different seeds are trained side by side, and predict by their mean.
-        bootstrap: whether each of them is trained on rows drawn with replacement.
-        callbacks: each is called after an epoch, ``callback(estimator, epoch, losses)``; a true value ends training.
+        activation: the activation of the hidden layers, as for :class:`torchbp.nn.BPNetwork`.
+        cost: a cost for the task's outputs; None for the first that fits.
+        batch_size: the number of rows per step; ``auto`` is 200, or all rows if there are fewer.
+        learning_rate_init: α; ``auto`` takes 1/λ from :func:`torchbp.curvature.lr_from_curvature`.
+        max_iter: the maximum number of epochs.
+        shuffle: whether each epoch has a new order of the rows.
+        random_state: the seed of initial weights, orders and splits, or a generator.
+        tol, n_iter_no_change: training ends after more than ``n_iter_no_change`` epochs in which loss or score has not improved
+            by ``tol``.
+        verbose: whether to print each epoch.
+        warm_start: whether ``fit`` continues from the present parameters.
+        early_stopping: whether the score of held-out rows ends training, and chooses the epoch whose parameters are kept.
+        validation_fraction: the share of rows held out for that, if ``fit`` gets no ``eval_set``.
+        standardize: whether the model standardises columns by the mean and deviation of the rows in ``fit``.
+        clip: clips standardised values to this many standard deviations from the mean; None for no limit.
+        n_networks: the number of networks with different seeds that are trained side by side; the prediction is their mean.
+            None for one network.
+        bootstrap: whether each of these is trained on rows drawn with replacement.
+        callbacks: functions called after each epoch, ``callback(estimator, epoch, losses)``; a true result ends training.
         device: ``cpu``, ``cuda`` or ``auto``.
-        log_dir: where TensorBoard's files are written; None for none.
+        log_dir: the folder for TensorBoard's files; None to write none.
 """
 
 
 class BPClassifier(ClassifierMixin, BPEstimator):
     __doc__ = f"""A classifier: networks of sigmoid layers trained by plain gradient descent (equation 3.2g).
 
-    Two classes have one sigmoid output, more have softmax outputs, and labels, y (N, C) of 0 and 1, a sigmoid each.
+    Two classes have one sigmoid output, more have softmax outputs; labels, y (N, C) of 0 and 1, have a sigmoid each.
     {PARAMETERS}
-        class_weight: what multiplies the cost of each class's rows: by class, or ``balanced``.
+        class_weight: the factor of the cost of each class's rows: a dict by class, or ``balanced``.
 
     Attributes:
-        classes_, coefs_, intercepts_, loss_curve_, validation_scores_, n_iter_: as MLPClassifier's.
-        learning_rate_: α, as it was given or found.
+        classes_, coefs_, intercepts_, loss_curve_, validation_scores_, n_iter_: as for MLPClassifier.
+        learning_rate_: α, given or found; one for each if there are several networks.
     """
 
     def __init__(
@@ -111,20 +113,20 @@ class BPClassifier(ClassifierMixin, BPEstimator):
         """Train on rows X (N, n0) with classes y (N), or labels (N, C) of 0 and 1.
 
         Args:
-            sample_weight: (N), what multiplies each row's cost.
+            sample_weight: (N), the factor of each row's cost.
             eval_set: ``(X, y)`` to score each epoch.
 
         Raises:
-            ValueError: rows, classes or parameters that cannot be trained with.
+            ValueError: rows, classes or parameters do not allow training.
             FloatingPointError: the cost of every network is no longer finite.
         """
         return self._fit(X, y, sample_weight, eval_set)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> "BPClassifier":
-        """One epoch on these rows.
+        """Train one epoch on these rows.
 
         Args:
-            classes: all that there are; needed in the first call where y has not all of them.
+            classes: all classes; needed in the first call if y does not have all of them.
         """
         return self._partial_fit(X, y, sample_weight, classes)
 
@@ -155,7 +157,7 @@ class BPClassifier(ClassifierMixin, BPEstimator):
         return np.log(self.predict_proba(X))
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """For two classes the log odds of the second, (N); else each class's logit, (N, C); of several, of the mean."""
+        """For two classes the log odds of the second, (N), else each class's logit, (N, C); of the mean of several networks."""
         return self._decision(X)
 
     def _decision(self, X: Any) -> np.ndarray:
@@ -172,7 +174,7 @@ class BPClassifier(ClassifierMixin, BPEstimator):
 
     def _take_task(self, task: str, classes: np.ndarray) -> None:
         if task == "regression":
-            raise ValueError("the checkpoint is of task regression; take BPRegressor.from_checkpoint")
+            raise ValueError("the checkpoint is for regression; use BPRegressor.from_checkpoint")
         self._kind, self.classes_ = task, classes
 
     def _encode(self, y: Any, first: bool, classes: Any = None) -> np.ndarray:
@@ -215,7 +217,7 @@ class BPClassifier(ClassifierMixin, BPEstimator):
 class BPRegressor(RegressorMixin, BPEstimator):
     __doc__ = f"""A regressor: networks with linear outputs, trained by plain gradient descent (equation 3.2g).
 
-    The target, y (N) or (N, nL), is standardised inside the model: ``loss_curve_`` is of the standardised target.
+    The target, y (N) or (N, nL), is standardised inside the model: ``loss_curve_`` is for the standardised target.
     {PARAMETERS}
     """
 
@@ -228,17 +230,17 @@ class BPRegressor(RegressorMixin, BPEstimator):
         """Train on rows X (N, n0) with values y (N), or (N, nL).
 
         Args:
-            sample_weight: (N), what multiplies each row's cost.
+            sample_weight: (N), the factor of each row's cost.
             eval_set: ``(X, y)`` to score each epoch.
 
         Raises:
-            ValueError: rows, values or parameters that cannot be trained with.
+            ValueError: rows, values or parameters do not allow training.
             FloatingPointError: the cost of every network is no longer finite.
         """
         return self._fit(X, y, sample_weight, eval_set)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BPRegressor":
-        """One epoch on these rows."""
+        """Train one epoch on these rows."""
         return self._partial_fit(X, y, sample_weight, None)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
@@ -264,7 +266,7 @@ class BPRegressor(RegressorMixin, BPEstimator):
 
     def _take_task(self, task: str, classes: np.ndarray) -> None:
         if task != "regression":
-            raise ValueError(f"the checkpoint is of task {task}; take BPClassifier.from_checkpoint")
+            raise ValueError(f"the checkpoint is for {task}; use BPClassifier.from_checkpoint")
 
     def _encode(self, y: Any, first: bool, classes: Any = None) -> np.ndarray:
         if y.ndim == 2 and y.shape[1] == 1:

@@ -1,4 +1,4 @@
-"""Search with cross-validation, the networks of all folds of several candidates side by side."""
+"""Searches parameters by cross-validation, with the networks of all folds of several candidates side by side."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torchbp.sklearn._base import MAX_SEED
 from torchbp.sklearn._cross_validation import encoded, fit_folds, own_scores, scores_of
 
-OWN = ("learning_rate_init", "random_state")  # in which networks side by side may differ
+OWN = ("learning_rate_init", "random_state")  # networks side by side may differ in these
 SPACE: dict[str, Any] = {
     "hidden_layer_sizes": [(16,), (32,), (64,), (128,), (32, 32)],
     "activation": ["sigmoid", "tanh", "relu"],
@@ -34,25 +34,25 @@ def _of_best(name: str) -> Callable[[Any], bool]:
 
 
 class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
-    """Search for an estimator's parameters by Optuna, each candidate judged by cross-validation.
+    """Search an estimator's parameters with Optuna; cross-validation scores each candidate.
 
-    Candidates that differ in their learning rate alone are trained side by side, with all of their folds.
+    Candidates that differ only in learning rate or seed are trained side by side, with all their folds.
 
     Args:
         estimator: a :class:`BPClassifier` or a :class:`BPRegressor`.
-        param_distributions: of each parameter a list of choices, the two ends of a range that is drawn from on a logarithmic
-            scale, or a distribution of Optuna's; None for hidden layers, activation, batch size and learning rate.
-        n_trials: how many candidates.
-        side_by_side: how many candidates of each shape.
-        cv: a splitter of scikit-learn, or the number of folds; None for 5.
+        param_distributions: for each parameter a list of choices, a tuple with the two ends of a range that is searched on a
+            logarithmic scale, or an Optuna distribution; None for hidden layers, activation, batch size and learning rate.
+        n_trials: the number of candidates.
+        side_by_side: the number of candidates of one shape that are trained side by side.
+        cv: a scikit-learn splitter, or the number of folds; None for 5.
         scoring: one metric, as for :func:`sklearn.model_selection.cross_validate`; None for the estimator's ``score``.
-        refit: whether the best is fitted on all rows at the end.
-        random_state: of what is proposed.
-        storage, study_name: of Optuna's study, which several machines may share; in memory by default.
+        refit: whether to fit the best candidate on all rows at the end.
+        random_state: the seed of the proposals.
+        storage, study_name: those of Optuna's study, which several machines may share; in memory by default.
 
     Attributes:
-        best_params_, best_score_, best_index_, best_estimator_, cv_results_, n_splits_, scorer_: as GridSearchCV's.
-        study_: Optuna's.
+        best_params_, best_score_, best_index_, best_estimator_, cv_results_, n_splits_, scorer_: as for GridSearchCV.
+        study_: the Optuna study.
     """
 
     def __init__(
@@ -88,12 +88,13 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
 
         Raises:
             ModuleNotFoundError: Optuna is not installed.
-            ValueError: parameters or rows that cannot be trained with, or every candidate diverged.
+            ValueError: parameters or rows do not allow training, all candidates diverged, or the study proposes a value out
+                of range.
         """
         try:
             import optuna
         except ModuleNotFoundError:
-            raise ModuleNotFoundError("to search, optuna must be there: pip install 'torchbp[search]'") from None
+            raise ModuleNotFoundError("to search, install optuna: pip install 'torchbp[search]'") from None
         for name in ("n_trials", "side_by_side"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
@@ -137,7 +138,7 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
     ) -> list[tuple[dict[str, Any], np.ndarray, float]]:
         """Candidates of one shape: their parameters, the scores of their splits, and the seconds that each took.
 
-        ``known`` is what an estimator knows of X and y.
+        ``known`` is the estimator's attributes that come from X and y.
         """
         from optuna.trial import TrialState
 
@@ -174,7 +175,7 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
             self.study_.enqueue_trial(shared)
             trials.append(self.study_.ask())
             params = {name: space.suggest(trials[-1]) for name, space in spaces.items()}
-            if any(trials[-1].params[name] != value for name, value in shared.items()):  # what another process was to have
+            if any(trials[-1].params[name] != value for name, value in shared.items()):  # queued by another process
                 self.study_.tell(trials.pop(), state=TrialState.FAIL)
             else:
                 asked.append(params)
@@ -245,7 +246,7 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
 
 @contextmanager
 def _failing(study: Any, trials: Sequence[Any]) -> Iterator[None]:
-    """Tell a study that trials have failed where an error, or an interrupt, ends the block."""
+    """Mark trials as failed if an error or an interrupt ends the block."""
     from optuna.trial import TrialState
 
     try:
@@ -257,7 +258,7 @@ def _failing(study: Any, trials: Sequence[Any]) -> Iterator[None]:
 
 
 class _Space:
-    """What a parameter is drawn from."""
+    """The values of one parameter."""
 
     def __init__(self, name: str, space: Any) -> None:
         from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
@@ -284,6 +285,6 @@ class _Space:
             return chosen if self.values is None else self.values[chosen]
         suggest = trial.suggest_int if isinstance(of, IntDistribution) else trial.suggest_float
         value = suggest(self.name, of.low, of.high, step=of.step, log=of.log)
-        if not of.low <= value <= of.high:  # which Optuna allows where a storage proposes it
+        if not of.low <= value <= of.high:  # Optuna accepts such a value from a storage
             raise ValueError(f"the study proposes {self.name} {value!r}; it must be from {of.low} to {of.high}")
         return value
