@@ -164,7 +164,7 @@ def test_help_is_of_what_there_is(capfd):
         (["--order", "kind"], "order is 'kind', which holds texts such as"),
         (["--output", "p.xlsx"], "the output p.xlsx has the extension '.xlsx'"),
         (["--output", "t.csv"], "output is t.csv; it must be another file than the data's"),
-        (["--data.test_size", "0.1"], "test_size is for torchbp fit; here each fold is tested on in turn"),
+        (["--data.test_size", "0.1"], "test_size is for torchbp fit; here each fold is tested in turn"),
         (["--data.split", "kind"], "column 'kind' is the target"),
         (["--data.val_path", "t.csv"], "val_path is 't.csv'; here the rows are split anew"),
         (["--trainer.devices", "2"], "devices is for torchbp fit"),

@@ -29,8 +29,8 @@ from torchbp.training.arguments import (
 )
 
 GIB = 2**30
-LINKED = {"num_features", "num_outputs", "task"}  # as the data have them
-# How a run is trained by a Trainer, which there is none of: of a configuration they are passed over.
+LINKED = {"num_features", "num_outputs", "task"}  # from the data
+# Settings of training with a Trainer, which is not used here: ignored in a configuration.
 WITHOUT_USE = (
     "networks",
     "bootstrap",
@@ -45,10 +45,12 @@ WITHOUT_USE = (
 
 @dataclass
 class Job:
-    """A module to be trained by ``data``'s rows to train on, whose best epoch those to validate on decide.
+    """A module to train on the training rows of ``data``; the validation rows choose its best epoch.
 
     Args:
-        seed: of the order of its rows, which is that of ``torchbp fit``.
+        module: the module.
+        data: its data.
+        seed: the seed of the order of its rows, which is that of ``torchbp fit``.
     """
 
     module: BPModule
@@ -57,12 +59,12 @@ class Job:
 
     @property
     def bytes(self) -> int:
-        """What its features take at the most."""
+        """The maximum bytes of its features."""
         return 4 * len(self.data.rows) * self.data.num_features
 
 
 class _Held:
-    """The rows of all jobs, those of equal features once: a :class:`torchbp.fitting.Table`."""
+    """The rows of all jobs, with equal features only once: a :class:`torchbp.fitting.Table`."""
 
     weight: Tensor | None = None
 
@@ -99,21 +101,22 @@ def train_together(
 ) -> list[Learner]:
     """Train modules of one shape and batch size.
 
-    Each has the parameters of its best epoch then, or without rows to validate on those of the last.
-
-    Their inputs may differ in width, by the categories that each has seen: missing features are 0, with weights that stay 0.
+    Each then has the parameters of its best epoch, or of the last epoch if there are no validation rows. Inputs may differ in
+    width, because each has its own categories: missing features are 0, and their weights stay 0.
 
     Args:
-        patience: a network ends when its cost on the rows to validate on has not fallen for so many epochs.
+        jobs: the modules with their data.
+        epochs: the maximum number of epochs.
+        patience: a network ends when its cost on the validation rows has not fallen for this many epochs; None for never.
         on_epoch: as for :func:`torchbp.fitting.fit_together`.
-        batch_size: in place of the data's.
-        on_start: told of the learners before they are trained.
+        batch_size: replaces the data's.
+        on_start: called with the learners before training.
 
     Returns:
-        What became of each.
+        The learner of each job, with its results.
 
     Raises:
-        ValueError, FloatingPointError: as :func:`torchbp.fitting.fit_together`.
+        ValueError, FloatingPointError: as for :func:`torchbp.fitting.fit_together`.
     """
     table = _Held(jobs)
     learners = [_learner(job, start, table.width) for job, start in zip(jobs, table.starts, strict=True)]
@@ -141,7 +144,7 @@ def train_together(
 
 
 def take_learned(module: BPModule, learner: Learner, state: Mapping[str, Tensor]) -> None:
-    """Give a module a state of its learner, and the learning rate."""
+    """Load a state and the learning rate of a learner into its module."""
     assert learner.lr is not None
     width = module.hparams["num_features"]
     module.network.load_state_dict({**state, "layers.0.weight": state["layers.0.weight"][:, :width]})
@@ -170,7 +173,7 @@ def _learner(job: Job, start: int, width: int) -> Learner:
 
 
 def made_module(options: Namespace, data: RowsDataModule, seed: int, **changes: Any) -> BPModule:
-    """The module of the options for such data, drawn by a seed, with scaling and weights from the rows to train on."""
+    """A module for the data, with initial weights from ``seed``; scaling and balanced weights are from the training rows."""
     arguments = {name: value for name, value in vars(options.model).items() if name not in WITHOUT_USE}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -180,16 +183,16 @@ def made_module(options: Namespace, data: RowsDataModule, seed: int, **changes: 
 
 
 def parser_of(command: str, description: str) -> ConfigurationParser:
-    """A parser with fit's options of the data, the model and the length of training."""
+    """A parser with the options of ``fit`` for data, model and length of training."""
     set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_allowlist=[])
     parser = ConfigurationParser(prog=f"torchbp {command}", description=description)
     parser.add_argument("--config", "-c", action=ActionConfigFile, help="A file of options, such as a run's config.yaml.")
-    parser.add_argument("--seed_everything", type=NonNegativeInt, default=0, help="Of initial weights.")
+    parser.add_argument("--seed_everything", type=NonNegativeInt, default=0, help="The seed of the initial weights.")
     parser.add_class_arguments(BPModule, "model", fail_untyped=False, instantiate=False, sub_configs=True, skip=LINKED)
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
     parser.add_class_arguments(Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True)
     parser.set_defaults({"trainer.max_epochs": 100, "model.engine": "auto"})
-    help = "A network ends when its cost on the rows to validate on has not fallen for this many epochs."
+    help = "A network ends when its cost on the validation rows has not fallen for this many epochs."
     parser.add_argument("--patience", type=PositiveInt | None, help=help)
     for name in ("every_epoch", "ckpt_path"):  # a run's own config.yaml has them
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
@@ -203,10 +206,10 @@ def _is_of_a_trainer(option: str) -> bool:
 
 
 def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[str] = ()) -> Namespace:
-    """The options, tables' defaults among them, with the data made of theirs.
+    """The options, with the defaults for tables and with the data module made from its options.
 
     Raises:
-        ValueError: data that are none of torchbp.data's, or sequences.
+        ValueError: the data module is not one of torchbp.data, or its rows are sequences.
     """
     import_named_activations(args)
     said = given(args)
@@ -230,7 +233,7 @@ def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[
         parser.error("networks is for torchbp fit; here each fold or trial has one")
     named = options.data
     options = parser.instantiate_classes(options)
-    options.named = Namespace(data=named)  # as it was said
+    options.named = Namespace(data=named)  # as given
     if not isinstance(options.data, RowsDataModule):
         raise ValueError(f"data is {type(options.data).__name__}; it must be one of torchbp.data")
     if options.data.sequences:
@@ -239,13 +242,13 @@ def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[
 
 
 def refuse_other_splits(data: RowsDataModule, options: Sequence[str]) -> None:
-    """Refuse data that are split already.
+    """Refuse options that split the data: here they are split anew.
 
     Raises:
-        ValueError: they are; it names the option.
+        ValueError: such an option is given.
     """
     if isinstance(data, TabularDataModule):
         told = {"split": data.split, "val_path": data.other_paths["val"], "test_path": data.other_paths["test"]}
         for name in options:
             if told.get(name):
-                raise ValueError(f"{name} is {told[name]!r}; here the rows are split anew, so there can be none")
+                raise ValueError(f"{name} is {told[name]!r}; here the rows are split anew: leave {name} out")

@@ -1,4 +1,4 @@
-"""``torchbp cross-validate``: a network for each fold, all side by side."""
+"""``torchbp cross-validate``: trains a network for each fold, all side by side."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -40,20 +40,23 @@ from torchbp.training.prediction import output_names, prediction_columns, refuse
 
 DESCRIPTION = (
     "Train a network for each fold, all folds and repeats side by side, and test each on the rows that it has not seen. "
-    "Every network has its own scaling, medians and categories, of its own training rows. Classes keep their shares in every "
-    "fold. Of a fold's training rows --data.val_size (0.2) are held out to choose the epoch by, as torchbp fit does."
+    "Every network has its own scaling, medians and categories, from its own training rows. Every fold has the same share of "
+    "each class. Of a fold's training rows, the share --data.val_size (0.2) is held out to choose the epoch, as in torchbp fit."
 )
 
 
 @dataclass
 class Result:
-    """What came of a fold.
+    """The result of a fold.
 
     Attributes:
-        scores, baseline: of the test rows, by name; empty where the network diverged.
-        rows: how many to train, to validate and to test on.
-        epochs: how many it was trained for.
-        numbers, prediction, y: of the test rows, (n), (n, num_outputs) each.
+        fold: the fold.
+        rows: the numbers of training, validation and test rows.
+        epochs: the number of epochs of its training.
+        lr, threshold: the learning rate, and the threshold of ``binary``.
+        scores, baseline: the scores on the test rows, by name; empty if the network diverged.
+        numbers, prediction: the indices of the test rows, (n), and their predictions, (n, num_outputs); None if it diverged.
+        problem: why there are no scores, in words.
     """
 
     fold: Fold
@@ -94,11 +97,13 @@ def run(args: Sequence[str]) -> int:
 
 def _options(args: Sequence[str]) -> Namespace:
     parser = parser_of("cross-validate", DESCRIPTION)
-    parser.add_argument("--folds", type=PositiveInt, default=5, help="How many parts the rows are split into.")
-    parser.add_argument("--repeats", type=PositiveInt, default=1, help="How often, each time by another seed.")
-    parser.add_argument("--groups", type=str | None, help="A column whose equal values are never on both sides of a split.")
-    parser.add_argument("--order", type=str | None, help="A column, such as a date: test rows come after those to train on.")
-    help = "A file for the predictions of each row by networks that have not seen it: .csv, .tsv or .parquet; - is CSV here."
+    parser.add_argument("--folds", type=PositiveInt, default=5, help="The number of parts that the rows are split into.")
+    parser.add_argument(
+        "--repeats", type=PositiveInt, default=1, help="How often to split the rows, each time with another seed."
+    )
+    parser.add_argument("--groups", type=str | None, help="A column; rows with the same value stay in one part.")
+    parser.add_argument("--order", type=str | None, help="A column, such as a date: test rows come after training rows.")
+    help = "A file for predictions of rows that a network has not seen: .csv, .tsv or .parquet; - is standard output."
     parser.add_argument("--output", type=str | None, help=help)
     options = parsed(parser, args)
     data = options.data
@@ -113,10 +118,10 @@ def _options(args: Sequence[str]) -> Namespace:
 
 
 def cross_validate(options: Namespace, data: RowsDataModule, folds: Sequence[Fold]) -> list[Result]:
-    """Train and test the network of each fold, as many side by side as memory takes.
+    """Train and test the network of each fold, as many side by side as fit into memory.
 
     Raises:
-        ValueError: features of one fold that do not fit the data's memory.
+        ValueError: the features of one fold do not fit into the data's ``memory``.
     """
     results: list[Result] = []
     total = len(folds) * options.trainer.max_epochs
@@ -135,7 +140,7 @@ def cross_validate(options: Namespace, data: RowsDataModule, folds: Sequence[Fol
 
 
 def _groups(options: Namespace, data: RowsDataModule, folds: Sequence[Fold]) -> Iterator[tuple[list[Job], list[Fold]]]:
-    """Folds whose features are in memory together."""
+    """Groups of folds whose features fit into memory together."""
     most = GIB * getattr(data, "memory", 1.0)
     jobs: list[Job] = []
     some: list[Fold] = []
@@ -179,7 +184,7 @@ def _tested(job: Job, learner: Learner, fold: Fold) -> Result:
 
 
 def predictions(results: Sequence[Result], data: RowsDataModule) -> pl.DataFrame:
-    """Each row's prediction by each network that has not seen it, in the rows' order; ``row`` counts from 1."""
+    """Predictions of each row by each network that has not seen it, in the order of rows; ``row`` counts from 1."""
     task: Any = data.task
     names = output_names(task, data.num_outputs, data)
     offsets = getattr(data, "target_offsets", ())
@@ -196,7 +201,7 @@ def predictions(results: Sequence[Result], data: RowsDataModule) -> pl.DataFrame
 
 
 def summary(results: Sequence[Result], data: RowsDataModule, options: Namespace) -> Shown:
-    """Each fold's scores, and their mean and deviation beside the baseline's."""
+    """The scores of each fold, and their mean and deviation, beside the baseline's."""
     tested = [result for result in results if result.scores]
     metrics = list(dict.fromkeys(name for result in tested for name in result.scores))
     counts = ["train", "val", "test"]
