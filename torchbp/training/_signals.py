@@ -122,7 +122,7 @@ def _signal(layer: Any, gradients: Sequence[Tensor | None], lr: float) -> Signal
 class Signals(Callback):
     """Writes scalars of each layer to TensorBoard, at the start and after epochs; the names below are those of layer 1.
 
-    ``norm/dL_dZ/1`` is the norm of δ: if it falls from layer to layer, the error vanishes. ``update/1`` is the relative change
+    ``norm/dL_dZ/1`` is the norm of δ: if it falls towards layer 1, the error vanishes. ``update/1`` is the relative change
     of W in a step. ``saturated/1`` and ``dead/1`` are the shares of activations and of whole units with a slope near 0
     (:class:`Signal`). The custom scalars page shows them side by side. They are measured on the same 512 rows of the training
     split for the whole run, with any engine; or on the first batch, if the data module is not torchbp's.
@@ -207,7 +207,7 @@ def _chart(*tags: str) -> list[Any]:
 LAYOUT = {
     "training": {"cost": _chart("cost/.*"), "accuracy, or R²": _chart("accuracy/.*", "r2/.*")},
     "backpropagation, layer by layer": {
-        "norm of δ = ∂L/∂Z (it vanishes if it falls from layer to layer)": _chart("norm/dL_dZ/.*"),
+        "norm of δ = ∂L/∂Z (if it falls towards layer 1, the error vanishes)": _chart("norm/dL_dZ/.*"),
         "update of W in a step, as a share of W": _chart("update/.*"),
         "share of saturated activations": _chart("saturated/.*"),
         "share of dead units": _chart("dead/.*"),
