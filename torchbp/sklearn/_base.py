@@ -129,7 +129,8 @@ class BPEstimator(BaseEstimator, ABC):
         elif self.early_stopping:
             train, held_out = self._split(y, rng)
         if not again:
-            self._start(X[train], t[train], None if weight is None else weight[train], seeds)
+            seen = train if self.early_stopping and eval_set is None else slice(len(train))  # which is no copy
+            self._start(X[seen], t[seen], None if weight is None else weight[seen], seeds)
         learners = self._learners(len(train), train, held_out, seeds)
         self.validation_scores_ = self.best_validation_score_ = None
         self._train(learners, X, t, weight, self.max_iter, stops=True)
@@ -230,8 +231,8 @@ class BPEstimator(BaseEstimator, ABC):
         joined = sp.vstack([X, X_val], format="csr") if sp.issparse(X) else np.concatenate([X, X_val.astype(X.dtype)])
         return joined, np.concatenate([t, t_val]), weight, held_out
 
-    def _start(self, X: Any, t: np.ndarray, weight: np.ndarray | None, seeds: Sequence[int]) -> None:
-        """Scaling and networks at the start."""
+    def _start(self, X: Any, t: np.ndarray, weight: np.ndarray | None, seeds: Sequence[int], states: Any = None) -> None:
+        """Scaling and networks at the start: those of ``states`` where they are drawn already."""
         self._scaling = scaling_of(X, weight) if self.standardize else None
         entry = output_for(self._task(), self.cost)
         self._output, self._per_unit, self._threshold = (entry.name, entry.cost), False, 0.5
@@ -239,7 +240,7 @@ class BPEstimator(BaseEstimator, ABC):
         if self._target_scaling is None:
             entry.check_targets(torch.from_numpy(np.asarray(t)))
         self._sizes = (X.shape[1], *self._hidden(), t.shape[1])
-        self._states = [drawn(self._sizes, entry.name, self.activation, seed, X.dtype) for seed in seeds]
+        self._states = states or [drawn(self._sizes, entry.name, self.activation, seed, X.dtype) for seed in seeds]
         self._lrs = [None if self.learning_rate_init == "auto" else float(self.learning_rate_init)] * len(seeds)
         for name in ("_partial",):
             self.__dict__.pop(name, None)

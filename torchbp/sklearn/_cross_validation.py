@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from copy import copy, deepcopy
 from typing import Any
 
 import numpy as np
@@ -75,14 +76,15 @@ def fit_folds(wholes: Sequence[BPEstimator], X: Any, t: np.ndarray, splits: Sequ
     A model whose network diverged is not fitted.
     """
     models, learners = [], []
+    parts = [(X[train], t[train]) for train, _ in splits]
+    starts: list[tuple[Any, Any]] = []  # what networks are drawn by, and their states
     for whole in wholes:
-        parameters = whole.get_params()
-        known = {name: value for name, value in whole.__dict__.items() if name not in parameters}
-        for train, _ in splits:
-            model = clone(whole)
-            model.__dict__.update(known)
-            seed = int(check_random_state(model.random_state).randint(MAX_SEED))
-            model._start(X[train], t[train], None, [seed])
+        for (train, _), part in zip(splits, parts, strict=True):
+            model = copy(whole)
+            seed = int(check_random_state(deepcopy(model.random_state)).randint(MAX_SEED))
+            drawn_by = model._hidden(), model.activation, seed
+            model._start(*part, None, [seed], next((states for by, states in starts if by == drawn_by), None))
+            starts.append((drawn_by, model._states))
             [learner] = model._learners(len(train), train, None, [seed])
             learner.scaling = _tensors(model._scaling, X.dtype, model._device())
             learner.target_scaling = _tensors(model._target_scaling, X.dtype, model._device())
