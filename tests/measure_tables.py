@@ -2,6 +2,7 @@
 
     python tests/measure_tables.py              # all tables, about an hour on one core
     python tests/measure_tables.py Auto wine    # these alone; the printed rows can be added to the table
+    python tests/measure_tables.py --ensemble   # one network beside an ensemble of 8, for docs/many_networks.md
 
 It needs ``pip install '.[tables]'``. Scores are accuracy or R² on the test rows, mean of three seeds. Every model learns from
 the same training rows; torchbp also uses the validation rows, to stop. No run is kept.
@@ -13,6 +14,7 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,7 @@ from torchbp.training import BPModule
 
 SEEDS = (0, 1, 2)
 NAMES = ("torchbp", "MLP", "linear", "boosting", "majority or mean")
+ENSEMBLE = ("one network", "ensemble of 8")
 
 
 def peers(regression: bool, seed: int) -> list:
@@ -49,28 +52,34 @@ def score(prediction: np.ndarray, y: np.ndarray, regression: bool) -> float:
     return float(1 - ((prediction - y) ** 2).sum() / ((y - y.mean()) ** 2).sum() if regression else (prediction == y).mean())
 
 
-def measured(name: str, seed: int) -> list[float]:
-    """The scores of one table, in the order of NAMES."""
+def ours(name: str, seed: int, *options: str) -> tuple[TabularDataModule, np.ndarray]:
+    """A table's data, and the predictions of its test rows by a network that the options train."""
     target, read = TABLES[name]
     read().write_csv("table.csv")
     seeded = ["--seed_everything", str(seed), "--data.seed", str(seed)]
     quiet = ["--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--model.engine", "fused"]
     with contextlib.redirect_stdout(io.StringIO()):
-        if main(["fit", "--data.path", "table.csv", "--data.target", target, *seeded, *quiet]):
+        if main(["fit", "--data.path", "table.csv", "--data.target", target, *seeded, *quiet, *options]):
             raise SystemExit(f"{name}, seed {seed}: torchbp failed")
     data = TabularDataModule("table.csv", target, seed=seed)
+    predicted = BPModule.load_from_checkpoint("checkpoints/best.ckpt")(data.split_rows("test").all()[0]).detach().numpy()
+    Path("checkpoints/best.ckpt").unlink()
+    return data, predicted
+
+
+def label(values: np.ndarray, regression: bool) -> np.ndarray:
+    if regression:
+        return values[:, 0].astype(float)
+    return values.argmax(1) if values.shape[1] > 1 else (values[:, 0] > 0.5).astype(int)
+
+
+def measured(name: str, seed: int) -> list[float]:
+    """The scores of one table, in the order of NAMES."""
+    data, predicted = ours(name, seed)
     (x, y), (x_test, y_test) = (data.split_rows(part).all() for part in ("train", "test"))
     regression = data.task == "regression"
-    ours = BPModule.load_from_checkpoint("checkpoints/best.ckpt")(x_test).detach().numpy()
-    Path("checkpoints/best.ckpt").unlink()
-
-    def label(values: np.ndarray) -> np.ndarray:
-        if regression:
-            return values[:, 0].astype(float)
-        return values.argmax(1) if values.shape[1] > 1 else (values[:, 0] > 0.5).astype(int)
-
-    train, test = label(y.numpy()), label(y_test.numpy())
-    scores = [score(label(ours), test, regression)]
+    train, test = label(y.numpy(), regression), label(y_test.numpy(), regression)
+    scores = [score(label(predicted, regression), test, regression)]
     for model in peers(regression, seed):
         fitted = make_pipeline(StandardScaler(), model).fit(x.numpy(), train)
         scores.append(score(fitted.predict(x_test.numpy()), test, regression))
@@ -78,27 +87,41 @@ def measured(name: str, seed: int) -> list[float]:
     return [*scores, score(np.full_like(test, constant), test, regression)]
 
 
-def report(names: list[str]) -> None:
+def measured_ensemble(name: str, seed: int) -> list[float]:
+    """The scores of one table, in the order of ENSEMBLE."""
+    scores = []
+    for options in ([], ["--model.networks", "8"]):
+        data, predicted = ours(name, seed, *options)
+        regression = data.task == "regression"
+        y = label(data.split_rows("test").all()[1].numpy(), regression)
+        scores.append(score(label(predicted, regression), y, regression))
+    return scores
+
+
+def report(names: list[str], columns: tuple[str, ...], measure: Callable[[str, int], list[float]]) -> np.ndarray:
+    """Print a line for each table, and one for their mean; returns the scores, (tables, columns)."""
     if unknown := [name for name in names if name not in TABLES]:
         raise SystemExit(f"no table {unknown[0]!r}; there are {', '.join(TABLES)}")
     warnings.simplefilter("ignore")
     home, rows = Path.cwd(), []
-    print(f"| table | {' | '.join(NAMES)} |\n| --- |{' ---: |' * len(NAMES)}", flush=True)
+    print(f"| table | {' | '.join(columns)} |\n| --- |{' ---: |' * len(columns)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
             for name in track(names or [*TABLES], disable=not sys.stderr.isatty()):
-                rows.append(np.mean([measured(name, seed) for seed in SEEDS], 0))
+                rows.append(np.mean([measure(name, seed) for seed in SEEDS], 0))
                 print(f"| {name} | {' | '.join(f'{value:.3f}' for value in rows[-1])} |", flush=True)
         finally:
             os.chdir(home)
-    ours, mlp, linear, _, constant = np.array(rows).T
     print(f"| mean | {' | '.join(f'{value:.3f}' for value in np.mean(rows, 0))} |")
-    below = int((ours < mlp - 0.005).sum()), int((ours < np.maximum(linear, constant) - 0.01).sum())
-    print(
-        f"\nOf {len(rows)} tables {below[0]} are below MLP - 0.005, {below[1]} below the better of linear and constant - 0.01."
-    )
+    return np.array(rows)
 
 
 if __name__ == "__main__":
-    report(sys.argv[1:])
+    if sys.argv[1:2] == ["--ensemble"]:
+        one, several = report(sys.argv[2:], ENSEMBLE, measured_ensemble).T
+        print(f"\nOf {len(one)} tables the ensemble is better on {(several > one).sum()}, worse on {(several < one).sum()}.")
+    else:
+        own, mlp, linear, _, constant = report(sys.argv[1:], NAMES, measured).T
+        below = (own < mlp - 0.005).sum(), (own < np.maximum(linear, constant) - 0.01).sum()
+        print(f"\nOf {len(own)} tables {below[0]} are below MLP - 0.005, {below[1]} below max(linear, constant) - 0.01.")
