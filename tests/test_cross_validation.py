@@ -139,6 +139,19 @@ def test_a_configuration_of_a_run_is_taken(capfd):
     assert "2 folds: 2 networks" in capfd.readouterr().out
 
 
+def test_every_command_takes_a_runs_own_configuration(capfd):
+    assert main(["fit", "--config", str(CONFIGS / "moons.yaml"), "--trainer.max_epochs", "1", "--patience", "3"]) == 0
+    config = ["--config", "logs/moons/version_0/config.yaml"]
+    path = ["--ckpt_path", newest_checkpoint(None, "best")]
+    capfd.readouterr()
+    assert main(["trace", *config]) == 0
+    assert main(["cross-validate", *config, "--folds", "2"]) == 0
+    assert main(["search", *config, "--trials", "1"]) == 0
+    for command in ("validate", "test", "predict"):
+        assert main([command, *config, *path]) == 0
+    assert capfd.readouterr().err == ""
+
+
 def test_help_is_of_what_there_is(capfd):
     assert main(["cross-validate", "--help"]) == 0
     said = capfd.readouterr().out

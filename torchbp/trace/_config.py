@@ -1,5 +1,6 @@
 """Traces the network of a training configuration on the first samples of its data."""
 
+import argparse
 from typing import Any, Literal
 
 from jsonargparse.typing import PositiveInt
@@ -31,6 +32,8 @@ class TraceCLI(BPCLI):
         parser.add_argument("--html", type=str | None, default=None, help="Write a page here, to step through in a browser.")
         parser.add_argument("--lang", type=Literal["en", "zh"], default="en", help="The page's language.")
         parser.add_argument("--json", action="store_true", help="Print every equation with all digits, as JSON.")
+        for name in ("patience", "every_epoch", "ckpt_path"):  # a run's own config.yaml has them
+            parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         import_named_activations(args)
