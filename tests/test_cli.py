@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import STORE_EVERYTHING_SIZE_GUIDANCE, EventAccumulator
 from tensorboard.plugins.hparams import metadata
 from training_runs import CONFIGS
@@ -209,6 +210,17 @@ def test_gradcheck(capsys: pytest.CaptureFixture[str]) -> None:
 def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(xor("fit", "--print_config")) == 0
     assert "hidden_sizes:\n  - 4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["fit", "cross-validate"])
+@pytest.mark.parametrize("option", [["--data.null_values+=-99"], ["--data.null_values+", "-99"]])
+def test_a_null_value_is_added_to_the_known_ones(command: str, option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    for options in [], option:
+        assert main([command, "--data.path", "t.csv", "--data.target", "y", *options, "--print_config"]) == 0
+        found.append(yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["null_values"])
+    assert "NA" in found[0]
+    assert found[1] == [*found[0], "-99"]
 
 
 def test_a_whole_number_of_batches_is_no_share_of_them(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import inspect
 import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -111,6 +112,8 @@ def refuse_file_as_class(parser: ArgumentParser, data: str | None) -> None:
 def kind_by_default(args: Sequence[str]) -> list[str]:
     """The ``--data`` option for a file given without one: sequences if there is an option that only they have, else a table.
 
+    With ``--data.null_values+`` come the values that it adds to.
+
     Raises:
         ValueError: a file of arrays, which may hold rows, pictures or sequences.
     """
@@ -124,7 +127,11 @@ def kind_by_default(args: Sequence[str]) -> list[str]:
             f"{said.path} holds arrays; set --data ArrayDataModule for rows or pictures, "
             "--data SequenceDataModule for sequences"
         )
-    return ["--data", f"torchbp.data.{(SequenceDataModule if sequences else TabularDataModule).__name__}"]
+    kind = ["--data", f"torchbp.data.{(SequenceDataModule if sequences else TabularDataModule).__name__}"]
+    if any(re.match(r"--data\.(init_args\.)?null_values\+", argument) for argument in args):
+        known = inspect.signature(TabularDataModule).parameters["null_values"].default
+        kind += ["--data.null_values", json.dumps(known)]  # jsonargparse adds to what is said, not to the default
+    return kind
 
 
 def stand_ins(kind: type[RowsDataModule], saved: Mapping[str, Any]) -> list[str]:
