@@ -186,6 +186,8 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"] if command else ["--help"]) == 0
     output = capsys.readouterr().out
     assert ("--model.lr" in output) if command else ("torchbp COMMAND" in output)
+    descriptions = [line for line in output.split("\n\n")[1].splitlines() if line]
+    assert descriptions[-1].endswith((".", "PyTorch"))  # no sentence is cut
     assert ("--output" in output) == (command in ("", "predict"))
     assert ("--patience" in output) == (command == "fit")
     assert ("--data.max_categories" in output) == bool(command)  # the options of a table

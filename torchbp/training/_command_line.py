@@ -54,6 +54,12 @@ NETWORK = (
     "pooling",
     "bidirectional",
 )  # settings of the network and its cost, as opposed to its training
+DESCRIPTIONS = {
+    "fit": "Train a network, and keep its best and its last checkpoint.",
+    "validate": "Show the cost and the metrics of the validation rows.",
+    "test": "Show the cost and the metrics of the test rows.",
+    "predict": "Write the predictions for each row.",
+}
 CKPT_PATH = "A checkpoint: a path; or best or last, for the newest run's (with --config or --data, the newest with that data)."
 
 
@@ -121,6 +127,7 @@ class CommandLine(LightningCLI):
         return {self.command: LightningCLI.subcommands()[self.command] | {"weights_only", "return_predictions"}}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        kwargs["description"] = DESCRIPTIONS[subcommand]  # Lightning would cut a Trainer method's docstring in mid-sentence
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         # The other commands take it too, hidden: a run's own config.yaml has it.
         help = "Stop early, when cost/val has not fallen for this many epochs."
