@@ -206,7 +206,7 @@ class BPCLI(CommandLine):
             try:
                 self.trainer.fit(**kwargs)
             except SystemExit:  # Lightning ends an interrupted run with it
-                show(self.summary.parts, console())
+                self._show_outcome()
                 raise
 
     def test(self, **kwargs: Any) -> None:
@@ -265,6 +265,10 @@ class BPCLI(CommandLine):
         if self.trainer.global_step == (self.checkpoint or {}).get("global_step", 0):
             print("nothing was left to train")
             return
+        self._show_outcome()
+
+    def _show_outcome(self) -> None:
+        """Show the run's summary and where its files are."""
         show(self.summary.parts, console())
         logger = self.trainer.logger
         if self.best and os.path.exists(self.best.best_model_path):
