@@ -20,7 +20,7 @@ def warned(features: np.ndarray, target: np.ndarray, task: Any) -> bool:
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_of_leaks(torch.from_numpy(features.astype(np.float32)), y.float(), task, [Column("f", "numeric", "")])
+        warn_of_leaks(torch.from_numpy(features.astype(np.float32)), y.float(), task, [Column("f", "numeric", "")], ["t"])
     return bool(caught)
 
 
@@ -64,3 +64,10 @@ def test_a_column_that_is_proportional_to_a_quantity(noise: float, tells: bool) 
     random = np.random.default_rng(0)
     target = random.normal(size=1000)
     assert warned((3 - 2 * target + noise * random.normal(size=1000))[:, None], target, "regression") == tells
+
+
+def test_of_several_targets_the_warning_names_those_that_are_determined() -> None:
+    x, y = torch.rand(50, 1), torch.rand(50, 2)
+    y[:, 1] = x[:, 0] ** 3
+    with pytest.warns(UserWarning, match="column 'f' determines the target 'second' by itself"):
+        warn_of_leaks(x, y, "regression", [Column("f", "numeric", "")], ["first", "second"])

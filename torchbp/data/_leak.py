@@ -18,8 +18,8 @@ FEWEST_OTHERS = 5  # with fewer rows outside the most frequent class, a column m
 OF_OTHERS = 0.1  # maximum mistakes / rows outside the most frequent class
 
 
-def warn_of_leaks(x: Tensor, y: Tensor, task: Task, columns: Sequence[Column]) -> None:
-    """Warn of each column that determines the target by itself, such as a copy of it, or a value known only afterwards.
+def warn_of_leaks(x: Tensor, y: Tensor, task: Task, columns: Sequence[Column], names: Sequence[str]) -> None:
+    """Warn of each column that determines a target by itself, such as a copy of it, or a value known only afterwards.
 
     For classes: a decision tree on that column, with one leaf per class, makes almost no mistake, and far fewer than always
     predicting the most frequent class. For numbers: the column orders the rows as the target does.
@@ -28,6 +28,7 @@ def warn_of_leaks(x: Tensor, y: Tensor, task: Task, columns: Sequence[Column]) -
         x, y: training rows, encoded by ``columns``, and their targets.
         task: the task.
         columns: the columns of x.
+        names: the targets' names.
     """
     if len(x) < FEWEST:
         return
@@ -36,9 +37,12 @@ def warn_of_leaks(x: Tensor, y: Tensor, task: Task, columns: Sequence[Column]) -
     first = 0
     for column in columns:
         width = len(column.features)
-        if width and any(tells(x[:, first : first + width].numpy(), target.numpy()) for target in targets):
+        features = x[:, first : first + width].numpy()
+        told = [name for name, y in zip(names, targets, strict=True) if width and tells(features, y.numpy())]
+        if told:
+            which = f"the target {', '.join(map(repr, told))}" if len(targets) > 1 else "the target"
             warnings.warn(
-                f"column {column.name!r} determines the target by itself; if it is not known when you predict, leave it out: "
+                f"column {column.name!r} determines {which} by itself; if it is not known when you predict, leave it out: "
                 f"--data.ignore '{json.dumps([column.name], ensure_ascii=False)}'",
                 stacklevel=2,
             )

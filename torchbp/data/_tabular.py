@@ -326,7 +326,7 @@ class TabularDataModule(FileDataModule):
         self._schema.unseen.clear()  # held-out rows of the same file: no warning
         training = rows.part(train.arg_true().to_torch())
         x, y = training.take(training.order(torch.Generator().manual_seed(0))[:SAMPLE])
-        rank_zero_only(warn_of_leaks)(x, y, target.task, self._schema.columns)
+        rank_zero_only(warn_of_leaks)(x, y, target.task, self._schema.columns, self.targets)
         return rows
 
     def _fit(self, table: Table, train: pl.Series, decimals: dict[str, Mark], dropped: pl.Series | None) -> list[Column]:
