@@ -98,9 +98,9 @@ def test_a_forecast_continues_after_the_files_end(tmp_path: Path, said: Said) ->
     assert "sun.csv: regression, 45 windows of 4 steps, 1 channel: spots" in out
     longer = np.append(SUNNY, [1.0, 2, 3])
     found = predicted(said, "--data.path", str(series(tmp_path, longer)))
-    assert found["year"].to_list() == list(range(1903, 1963))
-    assert found["year"].dtype == pl.Int64  # 1903, in the file's format
-    assert found.columns == ["row", "year", "prediction_spots+1", "prediction_spots+2"]
+    assert found["last_year"].to_list() == list(range(1903, 1963))
+    assert found["last_year"].dtype == pl.Int64  # 1903, in the file's format
+    assert found.columns == ["row", "last_year", "prediction_spots+1", "prediction_spots+2"]
     status, out, err = said("test", "--ckpt_path", "best", "--data.path", "sun.csv")
     assert status == 0, err
     assert "58 test rows" in out
@@ -135,7 +135,7 @@ def test_one_long_series_is_cut_in_three(tmp_path: Path, said: Said) -> None:
     out, module = fitted(said, "--data.path", str(series(tmp_path)), *options)
     assert "sun.csv: regression, 3 sequences of 11 to 35 steps, 1 channel: spots" in out
     found = predicted(said, "--data.path", str(series(tmp_path)))
-    assert found["year"].to_list() == list(range(1900, 1960))
+    assert found["last_year"].to_list() == list(range(1900, 1960))
     np.testing.assert_allclose(found["prediction"], outputs(module, SUNNY[None, :, None])[0, :, 0], rtol=1e-4)
 
 

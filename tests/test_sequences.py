@@ -250,7 +250,7 @@ def test_to_predict_there_is_a_window_up_to_the_end(tmp_path: Path) -> None:
     data = SequenceDataModule(series(tmp_path), "spots", time="year", window=4, horizon=2)
     ((x, keys),) = data.predict_dataloader()
     np.testing.assert_allclose(x[..., 0], sliding_window_view(SUNNY, 4), rtol=1e-6)
-    assert keys["year"].to_list() == list(range(1903, 1960))
+    assert keys["last_year"].to_list() == list(range(1903, 1960))
 
 
 def test_what_is_predicted_is_named(tmp_path: Path) -> None:

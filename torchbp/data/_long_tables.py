@@ -212,7 +212,7 @@ class Forecast:
         series = Sequences(values[None], np.array([length]), names, {}, True, pl.DataFrame())
         series.fill(filling)
         x, y = series.x[0][:, : len(channels)], series.x[0][:, [names.index(name) for name in targets]]
-        at = pl.Series("last_row", order + 1) if time is None else column(time).gather(order)
+        at = pl.Series("last_row", order + 1) if time is None else column(time).gather(order).alias(f"last_{time}")
         ahead, seen = self.horizon if with_targets else 0, self.window or 1
         if length < seen + ahead:
             raise ValueError(f"the series has {length} steps; a window of {seen} and a horizon of {ahead} take {seen + ahead}")
