@@ -137,6 +137,8 @@ def test_one_long_series_is_cut_in_three(tmp_path: Path, said: Said) -> None:
     found = predicted(said, "--data.path", str(series(tmp_path)))
     assert found["last_year"].to_list() == list(range(1900, 1960))
     np.testing.assert_allclose(found["prediction"], outputs(module, SUNNY[None, :, None])[0, :, 0], rtol=1e-4)
+    (rows,) = (line for line in out.split("the best of")[1].splitlines() if line.startswith("│ rows "))
+    assert [int(cell) for cell in rows.split("│")[2:-1]] == [35, 11, 11, 11]  # forecasts
 
 
 def test_a_run_goes_on_where_it_ended(tmp_path: Path, said: Said) -> None:

@@ -209,7 +209,7 @@ class Summary(Callback):
             baseline = baseline_of(next(iter(rows.values())), module.task, names)
             on_judged = baseline.of(outcomes[judged])
             scores["baseline"] = module.scores(on_judged.prediction, on_judged.y, 0.5)
-            counts = {split: len(part) for split, part in sampled.items()} | {"baseline": len(on_judged)}
+            counts = {split: len(outcome) for split, outcome in outcomes.items()} | {"baseline": len(on_judged)}
             note = f"baseline: {baseline.name}, on {_words(judged)}"
             if len(sampled.get("train", ())) < len(rows.get("train", ())):
                 note += f"; train: {len(sampled['train']):,} of {len(rows['train']):,} rows"
