@@ -140,6 +140,7 @@ def test_a_trial_that_diverges_ends_none_of_the_others(capfd):
         (["--space.batch_size", "[16, 0]"], "space.batch_size has 0; it must be 1 or more"),
         (["--output", "best.onnx"], "output is best.onnx; it must be a .ckpt file in a folder that exists"),
         (["--storage", "nosql://x"], "storage is nosql://x; Optuna cannot open it"),
+        (["--storage", "study.db"], "for a file, say --storage sqlite:///study.db"),
         (["--model.threshold", "f1"], "threshold is f1"),
         (["--trials", "0"], "trials: Not of type PositiveInt: 0"),
         (["--space.activation", "[sigmod]"], "activation is 'sigmod'; it must be one of"),
@@ -171,6 +172,21 @@ def test_a_study_of_other_data_or_other_choices_is_not_gone_on_with(capfd):
         assert f"the study 'torchbp' in {STORAGE} {message}" in line
     assert len(study().trials) == 2
     assert main([*BASE, *one, "--data.target", "city", "--study", "city"]) == 0
+
+
+def test_a_search_that_goes_on_shows_the_best_trial_of_the_whole_study(capfd):
+    base = [*BASE, "--model.hidden_sizes", "[3]", "--model.activation", "tanh", "--data.batch_size", "16", "--trials", "1"]
+    assert main([*base, "--space.lr_factor", "[1, 1.01]"]) == 0
+    capfd.readouterr()
+    assert main([*base, "--space.lr_factor", "[1e-4, 1.01e-4]"]) == 0
+    said = capfd.readouterr().out
+    first, second = study().trials
+    assert first.value < second.value
+    assert "trial 0, the study's best, of another search; the best of 1 trials" in said
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines()]
+    rows = [row for row in rows if row and row[0] in ("0", "1") and "tanh" in row]
+    assert [row[0] for row in rows] == ["0", "1"]
+    assert rows[0][3] == rows[0][7] == "–"  # its epochs and learning rate are not in the study
 
 
 def test_candidates_side_by_side_are_those_of_cross_val_score():

@@ -249,7 +249,10 @@ def _opened(options: Namespace) -> "optuna.Study":
         trials = study.get_trials(deepcopy=False)
     except Exception as error:  # anything that the storage's library raises
         text = (str(error).splitlines() or [""])[0]
-        raise ValueError(f"storage is {options.storage}; Optuna cannot open it ({type(error).__name__}: {text})") from None
+        raise ValueError(
+            f"storage is {options.storage}; Optuna cannot open it ({type(error).__name__}: {text}); for a file, say "
+            "--storage sqlite:///study.db"
+        ) from None
     kind: Any = optuna.samplers.TPESampler if options.sampler == "tpe" else optuna.samplers.RandomSampler
     study.sampler = kind(seed=options.seed_everything + len(trials))  # so that processes propose different trials
     study.pruner = pruners[options.pruner]()

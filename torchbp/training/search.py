@@ -55,9 +55,10 @@ def run(args: Sequence[str]) -> int:
     path = Path(options.output) if options.output else folder / "checkpoints" / "best.ckpt"
     with terminable(), _saving_the_best(search, path, folder):
         search.run()
-        module, epochs = search.refit(min([*search.trials, *search.study.best_of_others()], key=lambda trial: trial.best))
+        best = min([*search.trials, *search.study.best_of_others()], key=lambda trial: trial.best)
+        module, epochs = search.refit(best)
         save_network(path, module, search.whole, search.whole.state_dict(), epochs)
-    show(_summary(search.trials, module, search.whole), console())
+    show(_summary(search.trials, best, module, search.whole), console())
     print(f"best checkpoint: {printable(str(path))}")
     print(f"to look at the trials: tensorboard --logdir {printable(str(folder))}")
     return 0
@@ -107,17 +108,21 @@ def _options(args: Sequence[str]) -> Namespace:
     return options
 
 
-def _summary(trials: Sequence[Trial], module: BPModule, data: RowsDataModule) -> Shown:
-    """The best trials, and the scores of the network that was trained again on rows that no trial has seen."""
+def _summary(trials: Sequence[Trial], best: Trial, module: BPModule, data: RowsDataModule) -> Shown:
+    """The best trials, the study's best first, and the scores of that network, trained again, on rows that no trial has seen."""
     pruned = sum(trial.pruned for trial in trials)
     diverged = sum(bool(trial.learner and trial.learner.diverged) for trial in trials)
     header = ["trial", "best cost/val", "epoch", "epochs", "hidden_sizes", "activation", "batch_size", "lr", "init_scale"]
-    grid = Grid(f"the best of {len(trials)} trials; {pruned} were pruned, {diverged} diverged", header)
-    for trial in sorted(trials, key=lambda trial: trial.best)[:BEST]:
+    title = f"the best of {len(trials)} trials; {pruned} were pruned, {diverged} diverged"
+    if best.of_other:
+        title = f"trial {best.trial.number}, the study's best, of another search; {title}"
+    grid = Grid(title, header)
+    others = [trial for trial in sorted(trials, key=lambda trial: trial.best) if trial is not best]
+    for trial in [best, *others][:BEST]:
         cost, epoch = trial.best
         values = [digits(v) if isinstance(v, float) else str(v).strip('"') for v in trial.values.values()]
-        ordered = [*values[:3], values[4], values[3]]
-        grid.rows.append([f"{trial.trial.number}", shown(cost), f"{epoch}", f"{len(trial.costs)}", *ordered])
+        epochs, lr = ("–", "–") if trial.of_other else (f"{len(trial.costs)}", values[4])  # the study does not have these
+        grid.rows.append([f"{trial.trial.number}", shown(cost), f"{epoch}", epochs, *values[:3], lr, values[3]])
     parts: list[Grid | str] = [grid]
     if len(test := data.split_rows("test")) and len(data.split_numbers("test")) < len(data.rows):
         outcome = evaluate(module, test)
