@@ -244,6 +244,8 @@ def test_trace_of_a_configuration_is_the_first_step_of_its_run(
     for symbol, key in (("W1", "0.weight"), ("b1", "0.bias"), ("W2", "1.weight"), ("b2", "1.bias")):
         assert not torch.equal(traced.given[symbol], after[symbol])
         assert_close(state[f"network.layers.{key}"].double(), after[symbol], rtol=1e-5, atol=1e-6)
+    of_run, *_ = from_config(["--config", "logs/xor/version_0/config.yaml", "--samples", "4"])
+    assert of_run.record() == traced.record()
 
 
 EVERY_ACTIVATION = ["--activation", f"[{', '.join(ACTIVATIONS)}]", "--hidden_sizes", f"[11{', 3' * (len(ACTIVATIONS) - 1)}]"]
@@ -317,6 +319,10 @@ def test_markdown_keeps_its_formulas(arguments: list[str], tmp_path: Path, capsy
         (["--x", "1,2", "--y", "1", "--markdown", "nowhere/trace.md"], "nowhere/trace.md"),
         (["--config", "none.yaml"], "File does not exist"),
         ([*XOR[1:], "--samples", "5"], "samples is 5; the first batch has 4"),
+        (
+            [*XOR[1:], "--model.networks", "3", "--model.engine", "fused"],
+            "networks is 3; only a single network can be traced: give --model.networks null",
+        ),
         ([*XOR[1:], "--x", "0,1"], "unrecognized arguments: --x 0,1"),
     ],
 )

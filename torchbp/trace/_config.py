@@ -61,6 +61,10 @@ def from_config(args: list[str]) -> tuple[Trace, str, Any]:
         raise ValueError(
             f"pos_weight is {cli.model.hparams['pos_weight']}; the text's iteration has none: give --model.pos_weight null"
         )
+    if cli.model.hparams["networks"] is not None:
+        raise ValueError(
+            f"networks is {cli.model.hparams['networks']}; only a single network can be traced: give --model.networks null"
+        )
     module, data, samples = cli.model, cli.datamodule, int(cli.config["samples"])
     data.prepare_data()
     data.setup("fit")
