@@ -109,7 +109,7 @@ def _options(args: Sequence[str]) -> Namespace:
 
 
 def _summary(trials: Sequence[Trial], best: Trial, module: BPModule, data: RowsDataModule) -> Shown:
-    """The best trials, the study's best first, and the scores of that network, trained again, on rows that no trial has seen."""
+    """The best trials, the study's best first, and the scores of that network, trained again, on rows no trial has seen."""
     pruned = sum(trial.pruned for trial in trials)
     diverged = sum(bool(trial.learner and trial.learner.diverged) for trial in trials)
     header = ["trial", "best cost/val", "epoch", "epochs", "hidden_sizes", "activation", "batch_size", "lr", "init_scale"]
