@@ -8,8 +8,8 @@ from training_runs import CONFIGS
 # The call, its exit status, and a part of its line.
 CASES = [
     # the model
-    ("XOR --model.lr 0", 1, "lr is 0.0; it must be 'auto', or a finite number above 0"),
-    ("XOR --model.lr 1e39", 1, "lr is 1e+39; it must be 'auto', or a finite number above 0 and below 3.4e38"),
+    ("XOR --model.lr 0", 1, "lr is 0.0; it must be 'auto', or a number above 0"),
+    ("XOR --model.lr 1e39", 1, "lr is 1e+39; it must be 'auto', or a number above 0 and at most 3.4e38"),
     ("XOR --model.lr ''", 2, "model.lr is empty; it must be float"),
     ("XOR --model.lr fast", 2, "model.lr is fast; it must be float"),
     ("XOR --model.lrr 1", 2, "unrecognized arguments: --model.lrr 1"),
