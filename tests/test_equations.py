@@ -143,6 +143,16 @@ def test_weighted_input(bias: bool, device: str) -> None:
 
 
 @each_device
+def test_weighted_input_of_several_networks_under_transforms(device: str) -> None:
+    x, Wt, b = random(3, 4, 5, device=device), random(3, 5, 2, device=device), random(7, 3, 1, 2, device=device)
+    expected = torch.stack([torch.baddbmm(each, x, Wt) for each in b])
+    torch.testing.assert_close(torch.vmap(lambda each: eq.weighted_input(x, Wt, each))(b), expected)
+    with torch.autocast(device, torch.bfloat16):
+        arguments = x.float(), Wt.float(), b[0].float()
+        assert eq.weighted_input(*arguments).dtype == torch.baddbmm(arguments[2], *arguments[:2]).dtype
+
+
+@each_device
 def test_error_carried_back(device: str) -> None:
     dz, W, a = random(B, N_OUT, device=device), random(N_OUT, N_IN, device=device), in_unit_interval(B, N_IN, device=device)
     da = [[0.0] * N_IN for _ in range(B)]

@@ -46,7 +46,10 @@ def weighted_input(x: Tensor, Wt: Tensor, b: Tensor | None = None, *, out: Tenso
     """Weighted input of a layer, Z = X Wᵀ + b: (B, n_in), (n_in, n_out), (n_out) -> (B, n_out). Equations 2.1, 2.3, 5.1."""
     if b is None:
         return torch.matmul(x, Wt, out=out)
-    return torch.addmm(b, x, Wt, out=out) if Wt.dim() == 2 else torch.bmm(x, Wt, out=out).add_(b)  # faster than baddbmm
+    if Wt.dim() == 2:
+        return torch.addmm(b, x, Wt, out=out)
+    z = torch.bmm(x, Wt, out=out)  # faster with the bias apart than baddbmm
+    return torch.add(z, b.to(z.dtype), out=out)  # to: autocast may have made z of another type
 
 
 def sigmoid(z: Tensor, *, out: Tensor | None = None) -> Tensor:
