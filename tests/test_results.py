@@ -128,7 +128,7 @@ def test_the_chosen_threshold_is_the_best_of_all(rule: str) -> None:
     def worth(threshold: float) -> float:
         taken = p > threshold
         if rule == "f1":
-            return float(f1_score(y, taken, zero_division=0))
+            return float(f1_score(y.numpy(), taken.numpy(), zero_division=0))
         return -(5 * (y.bool() & ~taken).sum() + (~y.bool() & taken).sum()).item()
 
     chosen = best_threshold(p, y, rule)
