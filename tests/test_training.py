@@ -257,7 +257,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
             {"task": "regression", "cost": "cross_entropy"},
             "'cross_entropy' is not for task regression; it must be cost 'squared_error'",
         ),
-        ({"lr": 0.0}, "lr is 0.0; it must be 'auto', or a finite number above 0"),
+        ({"lr": 0.0}, "lr is 0.0; it must be 'auto', or a number above 0"),
         ({"lr": math.nan}, "lr is nan"),
         ({"hidden_sizes": [4, 0]}, r"layer_sizes is \[3, 4, 0, 1\]"),
         ({"init": "zero"}, "init is 'zero'"),
