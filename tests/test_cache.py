@@ -42,7 +42,7 @@ def folders(table: Path) -> list[Path]:
     return sorted(path for path in (table.parent / "cache").glob("*") if path.is_dir())
 
 
-def teardown(data: TabularDataModule) -> None:
+def train_and_tear_down(data: TabularDataModule) -> None:
     quiet_trainer(max_epochs=1).fit(BPModule(data.num_features, data.num_outputs, task=data.task), datamodule=data)
 
 
@@ -107,14 +107,14 @@ def test_what_another_run_uses_is_not_removed(table: Path) -> None:
     kept, not_kept, last = large(table), large(table, keep_cache=False), large(table, keep_cache=False)
     rows = x_of(kept), x_of(not_kept), x_of(last)
     made = cached(table.parent)
-    teardown(not_kept)
+    train_and_tear_down(not_kept)
     assert cached(table.parent) == made
     assert torch.equal(x_of(last), rows[2])
     del kept  # a run that keeps the cache
     assert cached(table.parent) == made
     for path in folders(table):
         (path / "killed.lock").touch()  # as left by a killed process
-    teardown(last)
+    train_and_tear_down(last)
     assert os.listdir(table.parent / "cache") == []
     assert torch.equal(x_of(last), rows[2])  # made again
 
