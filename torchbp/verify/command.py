@@ -16,10 +16,11 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from torchbp._imports import imported_module
 from torchbp.cli import OneLineParser, console
 from torchbp.verify._explain import explain
 from torchbp.verify._outcome import STATUSES
-from torchbp.verify._own import available_devices, gradcheck, imported_module, own_functionals
+from torchbp.verify._own import available_devices, gradcheck, own_functionals
 from torchbp.verify._report import junit, markdown, summary
 from torchbp.verify._result import Result
 from torchbp.verify._scan import scan
