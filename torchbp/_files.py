@@ -60,7 +60,7 @@ def write(path: Path, content: io.BytesIO) -> None:
 
 
 @contextmanager
-def asking_why(partial: Path, kind: type[Exception]) -> Iterator[None]:
+def raising_os_error(partial: Path, kind: type[Exception]) -> Iterator[None]:
     """If a library cannot write ``partial``, append bytes to it to learn the system's error, such as a full disk.
 
     Args:

@@ -101,7 +101,7 @@ class OneLine:
     """Makes a parser of argparse or jsonargparse report an error in one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        sys.exit(refuse(message, 2))
+        sys.exit(print_error(message, 2))
 
 
 class OneLineParser(OneLine, ArgumentParser):
@@ -117,26 +117,26 @@ def main(args: Sequence[str] | None = None) -> int:
     alone = args is None
     args = list(sys.argv[1:] if args is None else args)
     if sys.stdout is None:
-        return refuse("standard output is closed", 1)
+        return print_error("standard output is closed", 1)
     try:
         return _run(args, alone)
     except Terminated:
-        return refuse("terminated", 143)
+        return print_error("terminated", 143)
     except KeyboardInterrupt:
-        return refuse("interrupted", 130)
+        return print_error("interrupted", 130)
     except BrokenPipeError:  # the reader of the output has ended
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (open until the process ends)
-        return refuse("standard output was closed, which has ended the run", 1) if args[:1] == ["fit"] else 0
+        return print_error("standard output was closed, which has ended the run", 1) if args[:1] == ["fit"] else 0
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # this is how Lightning ends an interrupted run
-            return refuse("interrupted", 130)
+            return print_error("interrupted", 130)
         if type(stop).__name__ == "SIGTERMException":  # Lightning's
-            return refuse("terminated", 143)
+            return print_error("terminated", 143)
         return stop.code if isinstance(stop.code, int) else 1
     except Exception as error:
         if os.environ.get("TORCHBP_TRACEBACK"):
             raise
-        return refuse(_one_line(error), 1)
+        return print_error(_one_line(error), 1)
 
 
 def _run(args: list[str], alone: bool) -> int:
@@ -150,9 +150,9 @@ def _run(args: list[str], alone: bool) -> int:
         print(f"torchbp {__version__}", flush=True)
         return 0
     if command not in MODULES:
-        return refuse(f"{command!r} is no command; the commands are {', '.join(MODULES)}", 2)
+        return print_error(f"{command!r} is no command; the commands are {', '.join(MODULES)}", 2)
     if unknown := _unknown_option(args):
-        return refuse(f"unrecognized arguments: {unknown}; torchbp {command} --help lists the options", 2)
+        return print_error(f"unrecognized arguments: {unknown}; torchbp {command} --help lists the options", 2)
     with _importing(alone), deferred() if command in TRAINING else nullcontext():
         run = import_module(MODULES[command]).run
     return run(args if command in TRAINING else args[1:])
@@ -179,7 +179,7 @@ def _importing(alone: bool) -> Iterator[None]:
     usual = signal.default_int_handler
     mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is usual
     if mine:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(refuse("interrupted", 130)))
+        signal.signal(signal.SIGINT, lambda *_: os._exit(print_error("interrupted", 130)))
     if alone:
         gc.disable()
     try:
@@ -192,7 +192,7 @@ def _importing(alone: bool) -> Iterator[None]:
             signal.signal(signal.SIGINT, usual)
 
 
-def refuse(message: str, status: int) -> int:
+def print_error(message: str, status: int) -> int:
     """Print an error in one line on standard error; returns ``status``."""
     print(f"torchbp: error: {in_short(printable(message, keep=WHITESPACE))}", file=sys.stderr)
     return status

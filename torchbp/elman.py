@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchbp import equations as eq
 from torchbp.activations import Activation
-from torchbp.recurrence import errors, from_states, lengths_of, padding, pooled, reverse, spread, states
+from torchbp.recurrence import errors, from_states, lengths_of, padding, pooled, pooled_gradient, reverse, states
 
 __all__ = ["Bidirectional", "Elman", "Padding"]
 
@@ -160,7 +160,7 @@ class Elman:
         """The gradient from above for each A_t, (T, B, m), in the order of reading."""
         lengths, ended, steps = self.padding.lengths, self.padding.ended, len(self.a)
         if self.pooling in ("last", "mean"):
-            da = spread(da, steps, lengths, self.pooling, out=self.dz_memory)
+            da = pooled_gradient(da, steps, lengths, self.pooling, out=self.dz_memory)
         else:
             if self.pooling == "each":
                 da = da.view(-1, steps, da.shape[-1]).transpose(0, 1)

@@ -11,8 +11,22 @@ from torch import Tensor
 from torchbp import _pytorch
 from torchbp import equations as eq
 
-__all__ = ["errors", "from_states", "last_states", "lengths_of", "missing", "padding", "pooled", "reverse", "scanned"]
-__all__ += ["spread", "states", "target_rows", "told", "without_padding"]
+__all__ = [
+    "errors",
+    "from_states",
+    "last_states",
+    "lengths_of",
+    "missing",
+    "padding",
+    "pooled",
+    "pooled_gradient",
+    "reverse",
+    "rows_with_target",
+    "scanned",
+    "states",
+    "target_rows",
+    "without_padding",
+]
 
 
 def states(
@@ -156,7 +170,7 @@ def pooled(a: Tensor, lengths: Tensor | None, how: str) -> Tensor:
     return a.mean(0) if lengths is None else a.sum(0) / lengths.clamp(min=1).unsqueeze(-1)
 
 
-def spread(da: Tensor, steps: int, lengths: Tensor | None, how: str, out: Tensor | None = None) -> Tensor:
+def pooled_gradient(da: Tensor, steps: int, lengths: Tensor | None, how: str, out: Tensor | None = None) -> Tensor:
     """The backward of :func:`pooled`: (B, m) -> the gradient of each state, (T, B, m). For ``mean`` it is not 0 after the end.
 
     ``out`` is memory for the result.
@@ -187,7 +201,7 @@ def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
     return x.gather(0, source.unsqueeze(-1).expand_as(x))
 
 
-def told(prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def rows_with_target(prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Predictions and targets as rows, (N, n) each: for targets at each step, only the steps that have one."""
     if y.dim() < 3:
         return prediction, y

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from filelock import FileLock, Timeout
 
-from torchbp._files import NotWrittenError, asking_why, replacing
+from torchbp._files import NotWrittenError, raising_os_error, replacing
 from torchbp.data._memory import GIB
 from torchbp.data.content import content_of
 from torchbp.data.progress import progress
@@ -158,7 +158,7 @@ class Cache:
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file of a cache atomically."""
-    with replacing(path) as partial, asking_why(partial, pl.exceptions.ComputeError):
+    with replacing(path) as partial, raising_os_error(partial, pl.exceptions.ComputeError):
         write(partial)
 
 

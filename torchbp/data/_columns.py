@@ -21,12 +21,12 @@ from torchbp.data.values import (
     by_frequency,
     codes,
     counted,
-    far,
     is_date,
     label,
     listed,
     natural,
-    no_numbers,
+    needs_float64,
+    not_numeric,
     numbers,
     refuse,
     refuse_unsupported,
@@ -203,10 +203,10 @@ def _fit_quantities(column: Column, known: pl.Series) -> None:
     """Fit a column of numbers to the training rows' values."""
     # In float32, as the features are, so that all file formats give the same median.
     quantities = known.cast(pl.Float32)
-    if far(quantities):
+    if needs_float64(quantities):
         if known.dtype == pl.Float32:
             raise CoarseError([column.name])
-        if far(known):
+        if needs_float64(known):
             quantities = known
     # quantile instead of median, which two threads cannot run at once. In chunks it would take ten times as long.
     column.fill = median = quantities.rechunk().quantile(0.5, "linear")
@@ -220,7 +220,7 @@ def _fit_quantities(column: Column, known: pl.Series) -> None:
 def _fit_dates(column: Column, known: pl.Series, cyclic: bool) -> None:
     """Fit a column of dates to the training rows' days."""
     column.fill = median = known.rechunk().quantile(0.5, "linear")
-    column.offset = median if far(known) else 0.0
+    column.offset = median if needs_float64(known) else 0.0
     whole = bool((known == known.floor()).all())
     if cyclic:
         column.cycles = [cycle for cycle in CYCLES if cycle != "day" or not whole]
@@ -290,7 +290,7 @@ def refuse_texts(values: pl.Series) -> None:
     Raises:
         ValueError: there is such a text; the message has the options for it.
     """
-    if values.dtype == pl.String and not begin_with_zero(values) and (bad := no_numbers(values)).any():
+    if values.dtype == pl.String and not begin_with_zero(values) and (bad := not_numeric(values)).any():
         row = bad.arg_true()[0]
         raise ValueError(
             f"column {values.name!r} holds {shown(values[row])} in row {row + 1}, and numbers elsewhere; "
@@ -303,7 +303,7 @@ def warn_of_texts(values: pl.Series) -> None:
 
     Many different texts are names, and some may look like numbers: no warning, unless they are bounds such as ``<0.01``.
     """
-    texts = values.filter(no_numbers(values))
+    texts = values.filter(not_numeric(values))
     bounds = bool(texts.str.contains("^[<>~\u2264\u2265]").any())
     if not bounds and texts.n_unique() > min(FEW_TEXTS, len(texts) / 2):
         return

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from polars.selectors import by_name
 
 from torchbp.data._written import MARKS, Mark, decimal_of
-from torchbp.data.values import begin_with_zero, counted, far, is_number
+from torchbp.data.values import begin_with_zero, counted, is_number, needs_float64
 
 ROWS = 2**14  # rows per part: the allocator returns memory only after a number of parts
 INFERRED = 2_000  # rows that types are inferred from
@@ -135,8 +135,10 @@ class CsvFile:
             numbers = values.cast(number, strict=False)
             if values.name in texts or numbers.count() < values.count() or not values.count() or begin_with_zero(values):
                 result[values.name] = pl.String
+            elif number == pl.Int64 or values.name in exact or needs_float64(numbers):
+                result[values.name] = number
             else:
-                result[values.name] = number if number == pl.Int64 or values.name in exact or far(numbers) else pl.Float32
+                result[values.name] = pl.Float32
         return result
 
     def parts(self, types: Types | None = None, start: int = 0) -> Iterator[pl.DataFrame]:

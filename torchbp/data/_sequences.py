@@ -22,7 +22,7 @@ from torchbp.data._target import Target, fit_target
 from torchbp.data._written import Mark
 from torchbp.data.base import EVALUATION_ROWS, BatchSize, Places, Split
 from torchbp.data.rows import Rows
-from torchbp.data.values import counted, far, listed
+from torchbp.data.values import counted, listed, needs_float64
 from torchbp.tasks import Task
 
 MAX_STEPS = 10**5  # of a window or a horizon: a stranger's checkpoint may contain any number
@@ -240,7 +240,7 @@ class SequenceDataModule(FileDataModule):
         target = fit_target(found.targets, [*found.targets], task, pl.Series([True] * count), self._positive)
         steps = found.x[found.steps]
         values = [pl.Series(steps[:, number]) for number in range(steps.shape[1])]
-        offsets = [float(np.median(each.to_numpy())) if far(each) else 0.0 for each in values]
+        offsets = [float(np.median(each.to_numpy())) if needs_float64(each) else 0.0 for each in values]
         return Layout(target, "each" if found.each else "last", found.channels, offsets)
 
     def _draw(self, found: Sequences) -> Tensor | None:

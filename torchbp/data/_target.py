@@ -20,11 +20,11 @@ from torchbp.data.values import (
     codes,
     counted,
     counted_values,
-    far,
     is_boolean,
     label,
     listed,
-    no_numbers,
+    needs_float64,
+    not_numeric,
     numbers,
     refuse_unsupported,
     shown,
@@ -175,7 +175,7 @@ def fit_target(
             target.classes = positive_last(target, counts, positive)
     elif target.task == "regression":
         exact = [numbers(values, f"the target {name!r}") for name, values in known.items()]
-        offsets = [float(values.mean()) if far(values) else 0.0 for values in exact]  # type: ignore[arg-type]
+        offsets = [float(values.mean()) if needs_float64(values) else 0.0 for values in exact]  # type: ignore[arg-type]
         target.offsets = offsets if any(offsets) else ()
     if positive is not None and target.task != "binary":
         raise ValueError(f"positive is {positive!r}; it is for task binary, and the task is {target.task}")
@@ -229,7 +229,7 @@ def infer_task(values: pl.Series, of_all_rows: pl.Series) -> Task:
     if whole and len(distinct) <= min(FEW_TEXTS if text else FEW_INTEGERS, len(values) / 2):
         return "multiclass"
     if text:
-        bad = no_numbers(values)
+        bad = not_numeric(values)
         some = values.filter(bad)[0] if bad.any() else values[0]
         row = (as_text(of_all_rows) == some).arg_true()[0]
         raise ValueError(

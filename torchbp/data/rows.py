@@ -79,7 +79,7 @@ class Rows:
         """The rows of a single source."""
         return Rows(self._sources[number], subset=self._subset, device=self._device)
 
-    def beside(self, values: Tensor) -> "Rows":
+    def with_source(self, values: Tensor) -> "Rows":
         """The same rows with one more source, ``values`` (N, ...)."""
         of_all = values
         if self._subset is not None:

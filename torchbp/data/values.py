@@ -49,7 +49,7 @@ def is_date(dtype: pl.DataType) -> bool:
     return dtype == pl.Date or dtype == pl.Datetime
 
 
-def far(values: pl.Series) -> bool:
+def needs_float64(values: pl.Series) -> bool:
     """Whether numbers are so far from 0 that float32 loses their differences."""
     ends: tuple[Any, Any] = values.min(), values.max()
     deviation: Any = values.std()
@@ -64,7 +64,7 @@ def all_finite(values: pl.Series) -> bool:
 AnyValues = TypeVar("AnyValues", pl.Series, pl.Expr)
 
 
-def no_numbers(values: AnyValues) -> AnyValues:
+def not_numeric(values: AnyValues) -> AnyValues:
     """Whether each value is there and is not a number."""
     return values.is_not_null() & values.cast(pl.Float64, strict=False).is_null()
 
@@ -104,7 +104,7 @@ def numbers(values: pl.Series, what: str, first: int = 0) -> pl.Series:
         return values
     result = values.cast(pl.Float64, strict=False)
     for bad, allowed in (
-        (no_numbers(values), "only numbers are allowed"),
+        (not_numeric(values), "only numbers are allowed"),
         (result.abs() > FLOAT32_MAX, "numbers must be finite and below 3.4e38 in size"),
     ):
         refuse(values, bad, what, allowed, first)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchbp.activations import ACTIVATIONS, Activation
 from torchbp.data import ArrayDataModule, TabularDataModule
-from torchbp.data.values import far
+from torchbp.data.values import needs_float64
 from torchbp.training import BPModule
 from torchbp.training.checkpoint import load_checkpoint, load_data, load_module, save_network
 
@@ -113,7 +113,7 @@ def _split_off(scaling: Any, width: int, far_ones: bool) -> tuple[tuple[Tensor, 
     if scaling is None:
         return (torch.zeros(width), torch.ones(width)), [0.0] * width
     offsets = [
-        float(mean) if far_ones and far(pl.Series([mean - WIDTH * scale, mean, mean + WIDTH * scale])) else 0.0
+        float(mean) if far_ones and needs_float64(pl.Series([mean - WIDTH * scale, mean, mean + WIDTH * scale])) else 0.0
         for mean, scale in zip(*scaling, strict=True)
     ]
     mean, scale = map(torch.from_numpy, scaling)

@@ -11,7 +11,7 @@ from torchbp.curvature import lr_from_curvature
 from torchbp.trace._iteration import trace
 from torchbp.trace._steps import Trace
 from torchbp.training import BPModule
-from torchbp.training.arguments import ConfigurationParser, import_named_activations, kind_by_default
+from torchbp.training.arguments import ConfigurationParser, default_data_option, import_named_activations
 from torchbp.training.command import BPCLI, be_quiet
 
 
@@ -37,7 +37,7 @@ class TraceCLI(BPCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         import_named_activations(args)
-        self.config = parser.parse_args([*kind_by_default(args), *args])
+        self.config = parser.parse_args([*default_data_option(args), *args])
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         return None

@@ -18,15 +18,15 @@ from torchbp.training._jsonargparse import set_help
 from torchbp.training._lightning import instantiator
 from torchbp.training._module import BPModule
 from torchbp.training.arguments import (
-    STAND_IN,
-    asked,
-    configured,
-    given,
+    PLACEHOLDER,
+    config_options,
+    data_help,
+    default_data_option,
+    early_options,
     import_named_activations,
-    kind_by_default,
+    placeholder_options,
     refuse_file_as_class,
-    stand_ins,
-    table_help,
+    section_options,
 )
 from torchbp.training.checkpoint import (
     DATA,
@@ -144,32 +144,32 @@ class CommandLine(LightningCLI):
             parser.add_argument("--quote_formulas", type=bool, default=False, help=help)
         set_help(parser, "ckpt_path", CKPT_PATH)
         if {"-h", "--help"} & {*self.arguments}:
-            parser.more_help = table_help()  # type: ignore[attr-defined]
+            parser.more_help = data_help()  # type: ignore[attr-defined]
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments; take other data settings from the checkpoint. Without a checkpoint, a file is a table."""
         import_named_activations(args)
-        said = given(args)
-        refuse_file_as_class(parser, said.data)
+        early = early_options(args)
+        refuse_file_as_class(parser, early.data)
         untrained = f"{args[0]} needs a trained network; set --ckpt_path PATH, or best or last for a run's in {LOGS}"
-        if args[0] == "fit" and not (said.path or said.data or said.ckpt_path or said.config or said.help):
+        if args[0] == "fit" and not (early.path or early.data or early.ckpt_path or early.config or early.help):
             parser.error("fit needs data; set --data.path FILE --data.target COLUMN, or --config FILE")
-        if not (args[0] == "fit" or said.ckpt_path or said.config or said.help):
+        if not (args[0] == "fit" or early.ckpt_path or early.config or early.help):
             parser.error(untrained)
-        if said.ckpt_path in ("best", "last"):
+        if early.ckpt_path in ("best", "last"):
             name = None
-            if said.config or said.data:
+            if early.config or early.data:
                 config = parser.parse_args(args)
                 name = run_name(config[config.subcommand])
-            elif args[0] == "fit" and said.path:  # continue a run of this table, not of another
-                name = folder_name(said.path)
-            said.ckpt_path = newest_checkpoint(name, said.ckpt_path)
+            elif args[0] == "fit" and early.path:  # continue a run of this table, not of another
+                name = folder_name(early.path)
+            early.ckpt_path = newest_checkpoint(name, early.ckpt_path)
             if name is None:
-                self.notes.append(f"the newest run's checkpoint is {said.ckpt_path}")
-        if not said.ckpt_path:
-            defaults = kind_by_default(args)
-            if defaults and args[0] == "fit" and not said.config:
+                self.notes.append(f"the newest run's checkpoint is {early.ckpt_path}")
+        if not early.ckpt_path:
+            defaults = default_data_option(args)
+            if defaults and args[0] == "fit" and not early.config:
                 defaults += table_options()
                 self.uses_table_defaults = True
             self.config = parser.parse_args([args[0], *defaults, *args[1:]])
@@ -178,39 +178,39 @@ class CommandLine(LightningCLI):
             elif args[0] != "fit":
                 parser.error(untrained)
             return
-        self.checkpoint = load_checkpoint(said.ckpt_path)
-        args = [*args, "--ckpt_path", said.ckpt_path]  # at the end, where it replaces best or last
+        self.checkpoint = load_checkpoint(early.ckpt_path)
+        args = [*args, "--ckpt_path", early.ckpt_path]  # at the end, where it replaces best or last
         kind, saved = saved_data(self.checkpoint)
-        defaults = stand_ins(kind, saved) if kind else kind_by_default(args)
-        own = None if said.config else own_config(said.ckpt_path)
+        defaults = placeholder_options(kind, saved) if kind else default_data_option(args)
+        own = None if early.config else own_config(early.ckpt_path)
         begun = run_options(own, args[0]) if own else defaults
         if own:
             self.notes.append(f"the {'settings' if args[0] == 'fit' else 'data settings'} are those of {own}")
-        elif not (defaults or said.data or said.config or said.help):
-            parser.error(f"{said.ckpt_path} does not name the data it was trained on; set --data.path FILE, or --data")
+        elif not (defaults or early.data or early.config or early.help):
+            parser.error(f"{early.ckpt_path} does not name the data it was trained on; set --data.path FILE, or --data")
         self.config = parser.parse_args([args[0], *begun, *args[1:]])
-        if kind and not said.help:
+        if kind and not early.help:
             self._take_from_checkpoint(parser.parse_args([args[0], *defaults, *args[1:]], defaults=False)[args[0]].data)
         arguments = self.config[self.command].data.get("init_args", Namespace())
-        if any(value == STAND_IN and name not in self.trained_arguments for name, value in arguments.items()):
-            parser.error(f"{said.ckpt_path} does not hold the path of its data; set --data.path FILE")
+        if any(value == PLACEHOLDER and name not in self.trained_arguments for name, value in arguments.items()):
+            parser.error(f"{early.ckpt_path} does not hold the path of its data; set --data.path FILE")
         self.another_file = another_file(self.checkpoint, arguments.get("path"))
-        if self.another_file and args[0] != "predict" and not WHOLE.keys() & asked(self.arguments, "data"):
+        if self.another_file and args[0] != "predict" and not WHOLE.keys() & section_options(self.arguments, "data"):
             self._use_whole_file(arguments)
 
-    def _take_from_checkpoint(self, said: Namespace) -> None:
+    def _take_from_checkpoint(self, given: Namespace) -> None:
         """If the data module is the checkpoint's, take its arguments from training where the user gives no others.
 
         Args:
-            said: the data settings of the command line and the user's configurations, without defaults.
+            given: the data settings of the command line and the user's configurations, without defaults.
         """
         assert self.checkpoint is not None
         kind, saved = saved_data(self.checkpoint)
         if DATA.get(self.config[self.command].data.class_path) is kind:
-            given = {name for name, value in said.get("init_args", Namespace()).items() if value != STAND_IN}
-            given |= {name.replace("_path", "_size") for name in given & {"val_path", "test_path"}}  # a file replaces the size
+            names = {name for name, value in given.get("init_args", Namespace()).items() if value != PLACEHOLDER}
+            names |= {name.replace("_path", "_size") for name in names & {"val_path", "test_path"}}  # a file replaces the size
             self.trained_data = kind
-            self.trained_arguments = {name: value for name, value in saved.items() if name not in given}
+            self.trained_arguments = {name: value for name, value in saved.items() if name not in names}
 
     def _use_whole_file(self, arguments: Namespace) -> None:
         """Validate or test all rows of a file that was not trained on; for ``fit``, split them anew."""
@@ -226,18 +226,18 @@ class CommandLine(LightningCLI):
     def _refuse_settled(self) -> None:
         """Refuse data options that were fixed in training and differ on the command line."""
         saved = (self.checkpoint or {}).get("datamodule_hyper_parameters") or {}
-        for name in asked(self.arguments, "data") & saved.keys():
+        for name in section_options(self.arguments, "data") & saved.keys():
             arguments = self.config[self.command].data.init_args
             settled = name in SETTLED or (name in HELD_OUT and not self.another_file)
             if settled:
                 refuse_other(name, arguments.get(name), saved[name])
 
-    def _threshold(self, said: float | str | None, saved: float | str | None) -> float | str | None:
+    def _threshold(self, given: float | str | None, saved: float | str | None) -> float | str | None:
         """The given threshold, else the checkpoint's; a rule that chooses one is allowed in ``fit`` only."""
-        if self.command == "fit" or not isinstance(said, str):
-            return saved if said is None else said
-        if "threshold" in asked(self.arguments, "model"):
-            raise ValueError(f"threshold is {said}; a rule is for fit only, for {self.command} it must be a number")
+        if self.command == "fit" or not isinstance(given, str):
+            return saved if given is None else given
+        if "threshold" in section_options(self.arguments, "model"):
+            raise ValueError(f"threshold is {given}; a rule is for fit only, for {self.command} it must be a number")
         return saved
 
     def _note_settings_not_used(self, checkpoint: dict[str, Any]) -> None:
@@ -246,13 +246,15 @@ class CommandLine(LightningCLI):
         if self.trained_data:
             _, saved = saved_data(checkpoint)
             settled = SETTLED | (set() if self.another_file else HELD_OUT)
-            for name in sorted(configured(self.arguments, "data") & settled & saved.keys() - asked(self.arguments, "data")):
+            in_config = config_options(self.arguments, "data") - section_options(self.arguments, "data")
+            for name in sorted(in_config & settled & saved.keys()):
                 self.trained_arguments[name] = saved[name]
                 value, config.data.init_args[name] = config.data.init_args.get(name), saved[name]
                 if value not in (None, saved[name]):
                     other.append(f"{name} {value} (the checkpoint's is {saved[name]})")
         trained = model_arguments(checkpoint)
-        for name in sorted(configured(self.arguments, "model") & trained.keys() - asked(self.arguments, "model") - FREE):
+        in_config = config_options(self.arguments, "model") - section_options(self.arguments, "model")
+        for name in sorted(in_config & trained.keys() - FREE):
             # Settings of training matter only to fit.
             value = config.model.get(name)
             if value not in (None, trained[name]) and (self.command == "fit" or name in NETWORK):
@@ -268,7 +270,7 @@ class CommandLine(LightningCLI):
         self._refuse_settled()
         self._note_settings_not_used(self.checkpoint)
         saved = model_arguments(self.checkpoint)
-        for name in asked(self.arguments, "model") & saved.keys() - FREE:
+        for name in section_options(self.arguments, "model") & saved.keys() - FREE:
             refuse_other(name, self.config[self.command].model.get(name), saved[name])
 
 

@@ -70,4 +70,4 @@ def bootstrap(loader: Any, networks: int) -> None:
         raise ValueError(f"bootstrap is True; it needs a data module of {package}, without weights of rows")
     generator = torch.Generator().manual_seed(loader.seed or 0)
     drawn = [torch.randint(len(rows), (len(rows),), generator=generator) for _ in range(networks)]
-    loader.rows = rows.beside(torch.stack([torch.bincount(one, minlength=len(rows)) for one in drawn], 1).float())
+    loader.rows = rows.with_source(torch.stack([torch.bincount(one, minlength=len(rows)) for one in drawn], 1).float())

@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from torchbp.recurrence import told
+from torchbp.recurrence import rows_with_target
 
 ROWS_AT_ONCE = 8192  # rows per update of the metrics: an update takes longer than a step
 
@@ -42,7 +42,7 @@ class EpochRows:
 
     def add(self, cost: float, prediction: Tensor, y: Tensor) -> None:
         """Add the rows of one or several steps, with their mean cost; in sequences each step with a target counts as a row."""
-        prediction, y = told(prediction, y)
+        prediction, y = rows_with_target(prediction, y)
         self.cost_sum += cost * len(y)
         self.rows += len(y)
         if self.with_metrics:

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from torchbp.data.rows import Rows, targets
-from torchbp.recurrence import told
+from torchbp.recurrence import rows_with_target
 
 if TYPE_CHECKING:
     from torchbp.training._module import BPModule
@@ -40,7 +40,7 @@ class Collected(Metric):
 
     def update(self, prediction: Tensor, y: Tensor) -> None:
         """Add a batch, (B, num_outputs) each; in sequences each step with a target counts as a row."""
-        prediction, y = told(prediction.detach(), y)
+        prediction, y = rows_with_target(prediction.detach(), y)
         self.prediction.append(prediction)  # type: ignore[operator, union-attr]
         self.y.append(y)  # type: ignore[operator, union-attr]
 
@@ -61,7 +61,7 @@ def evaluate(module: "BPModule", rows: Rows) -> Outcome:
     predictions, ys, total = [], [], 0.0
     for x, y in rows.chunks():
         cost, prediction = module.cost_and_prediction(x.to(like), y.to(like))
-        prediction, y = told(prediction.float().cpu(), y.cpu())
+        prediction, y = rows_with_target(prediction.float().cpu(), y.cpu())
         total += cost.item() * len(y)
         predictions.append(prediction)
         ys.append(y)

@@ -18,7 +18,7 @@ from torchbp.blocks import automatic_steps
 from torchbp.data.rows import targets
 from torchbp.nn import Standardize
 from torchbp.outputs import output_for
-from torchbp.recurrence import told
+from torchbp.recurrence import rows_with_target
 from torchbp.tasks import Task, check_task
 from torchbp.training._budget import Budget, sees_costs_alone
 from torchbp.training._class_weights import balanced_classes, balanced_positives, refuse_class_weight, weight_of_each
@@ -489,7 +489,7 @@ class BPModule(LightningModule):
         return "the last checkpoint before that is kept; a smaller lr may help" if saved else "a smaller lr may help"
 
     def _log(self, split: str, cost: Tensor, prediction: Tensor, y: Tensor) -> None:
-        prediction, y = told(prediction, y)
+        prediction, y = rows_with_target(prediction, y)
         rows: Any = float(len(y))  # with an integer, Lightning would round the mean over processes to an integer
         self.log(f"cost/{split}", cost, on_step=False, on_epoch=True, prog_bar=True, batch_size=rows, sync_dist=True)
         self.split_metrics(split).update(*for_metrics(self.task, prediction, y))

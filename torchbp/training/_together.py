@@ -20,12 +20,12 @@ from torchbp.training._jsonargparse import hide
 from torchbp.training._module import BPModule
 from torchbp.training.arguments import (
     ConfigurationParser,
-    asked,
-    given,
+    data_help,
+    default_data_option,
+    early_options,
     import_named_activations,
-    kind_by_default,
     refuse_file_as_class,
-    table_help,
+    section_options,
 )
 
 GIB = 2**30
@@ -212,17 +212,17 @@ def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[
         ValueError: the data module is not one of torchbp.data, or its rows are sequences.
     """
     import_named_activations(args)
-    said = given(args)
-    refuse_file_as_class(parser, said.data)
-    if said.help:
-        parser.more_help = table_help()
-    elif not (said.path or said.data or said.config):
+    early = early_options(args)
+    refuse_file_as_class(parser, early.data)
+    if early.help:
+        parser.more_help = data_help()
+    elif not (early.path or early.data or early.config):
         parser.error("there are no data; set --data.path FILE --data.target COLUMN, or --config FILE")
-    kind = kind_by_default(args)
-    if kind and not said.config:
+    kind = default_data_option(args)
+    if kind and not early.config:
         kind += [part for name, value in TABLE_DEFAULTS.items() for part in (f"--{name}", value)]
     options = parser.parse_args([*kind, *defaults, *args])
-    for name in (*asked(args, "trainer") - {"max_epochs"}, *asked(args, "model") & {*WITHOUT_USE}):
+    for name in (*section_options(args, "trainer") - {"max_epochs"}, *section_options(args, "model") & {*WITHOUT_USE}):
         parser.error(f"{name} is for torchbp fit; networks side by side are trained without a Trainer, by the fused engine")
     epochs = options.trainer.max_epochs
     if epochs is None or epochs < 1:

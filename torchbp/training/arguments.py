@@ -17,14 +17,14 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torchbp.activations import import_activation
 from torchbp.cli import CLASSES, OneLine, in_short
 from torchbp.data import ArrayDataModule, RowsDataModule, SequenceDataModule, TabularDataModule
-from torchbp.training.checkpoint import required
+from torchbp.training.checkpoint import required_arguments
 
-STAND_IN = "\0"  # a value that no command line can contain
+PLACEHOLDER = "\0"  # a value that no command line can contain
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".ts", ".xlsx")
-OF_ARRAYS = (".npy", ".npz")
+DATA_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".ts", ".xlsx")
+ARRAY_SUFFIXES = (".npy", ".npz")
 # The options that only sequences have.
-OF_SEQUENCES = {*inspect.signature(SequenceDataModule).parameters} - {
+SEQUENCE_OPTIONS = {*inspect.signature(SequenceDataModule).parameters} - {
     *inspect.signature(TabularDataModule).parameters,
     *inspect.signature(ArrayDataModule).parameters,
 }
@@ -54,7 +54,7 @@ class ConfigurationParser(OneLine, LightningArgumentParser):
             self._reading = None
 
 
-def given(args: Sequence[str]) -> argparse.Namespace:
+def early_options(args: Sequence[str]) -> argparse.Namespace:
     """The options that name the configuration, the checkpoint and the data."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", "-c", nargs="?")
@@ -76,12 +76,12 @@ def import_named_activations(args: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", "-c", action="append", default=[])
     parser.add_argument("--model.activation", dest="named", action="append", default=[])
-    said = parser.parse_known_args(args)[0]
+    options = parser.parse_known_args(args)[0]
     named: list[Any] = []
-    for text in said.named:
+    for text in options.named:
         with contextlib.suppress(yaml.YAMLError):
             named.append(yaml.safe_load(text))
-    for path in said.config:
+    for path in options.config:
         with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):  # the parser reports them
             named.append(yaml.safe_load(Path(path).read_text(encoding="utf-8"))["model"]["activation"])
     for name in itertools.chain.from_iterable(names if isinstance(names, list) else [names] for names in named):
@@ -89,7 +89,7 @@ def import_named_activations(args: Sequence[str]) -> None:
             import_activation(name)
 
 
-def configured(args: Sequence[str], part: str) -> set[str]:
+def config_options(args: Sequence[str], section: str) -> set[str]:
     """The names of the options of a section, ``data`` or ``model``, that the ``--config`` files set."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", "-c", action="append", default=[])
@@ -97,19 +97,19 @@ def configured(args: Sequence[str], part: str) -> set[str]:
     for path in parser.parse_known_args(args)[0].config:
         with contextlib.suppress(OSError, yaml.YAMLError, UnicodeDecodeError):  # the parser reports them
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-            of_part = content.get(part) if isinstance(content, dict) else None
-            if isinstance(of_part, dict):
-                names |= {*of_part.get("init_args", of_part)}
+            of_section = content.get(section) if isinstance(content, dict) else None
+            if isinstance(of_section, dict):
+                names |= {*of_section.get("init_args", of_section)}
     return names
 
 
 def refuse_file_as_class(parser: ArgumentParser, data: str | None) -> None:
     """Refuse a data file as the value of ``--data``: jsonargparse would read it as a configuration."""
-    if data is not None and Path(data).suffix.lower() in SUFFIXES:
+    if data is not None and Path(data).suffix.lower() in DATA_SUFFIXES:
         parser.error(f"data is {data}; it must be {CLASSES['data']}; for a file of rows set --data.path {data}")
 
 
-def kind_by_default(args: Sequence[str]) -> list[str]:
+def default_data_option(args: Sequence[str]) -> list[str]:
     """The ``--data`` option for a file given without one: sequences if there is an option that only they have, else a table.
 
     With ``--data.null_values+`` come the values that it adds to.
@@ -117,48 +117,48 @@ def kind_by_default(args: Sequence[str]) -> list[str]:
     Raises:
         ValueError: a file of arrays, which may hold rows, pictures or sequences.
     """
-    said = given(args)
-    if not said.path or said.data:
+    options = early_options(args)
+    if not options.path or options.data:
         return []
-    suffix = Path(said.path).suffix.lower()
-    sequences = suffix == ".ts" or asked(args, "data") & OF_SEQUENCES
-    if suffix in OF_ARRAYS and not sequences:
+    suffix = Path(options.path).suffix.lower()
+    sequences = suffix == ".ts" or section_options(args, "data") & SEQUENCE_OPTIONS
+    if suffix in ARRAY_SUFFIXES and not sequences:
         raise ValueError(
-            f"{said.path} holds arrays; set --data ArrayDataModule for rows or pictures, "
+            f"{options.path} holds arrays; set --data ArrayDataModule for rows or pictures, "
             "--data SequenceDataModule for sequences"
         )
     kind = ["--data", f"torchbp.data.{(SequenceDataModule if sequences else TabularDataModule).__name__}"]
     if any(re.match(r"--data\.(init_args\.)?null_values\+", argument) for argument in args):
         known = inspect.signature(TabularDataModule).parameters["null_values"].default
-        kind += ["--data.null_values", json.dumps(known)]  # jsonargparse adds to what is said, not to the default
+        kind += ["--data.null_values", json.dumps(known)]  # jsonargparse adds to what is given, not to the default
     return kind
 
 
-def stand_ins(kind: type[RowsDataModule], saved: Mapping[str, Any]) -> list[str]:
+def placeholder_options(kind: type[RowsDataModule], saved: Mapping[str, Any]) -> list[str]:
     """Options that make a parser accept a checkpoint's data module, without passing values of the checkpoint to it."""
     options = ["--data", f"torchbp.data.{kind.__name__}"]
-    for name in required(kind):
+    for name in required_arguments(kind):
         choices = get_args(get_type_hints(kind.__init__)[name])
         known = [one for one in choices if isinstance(one, str) and one == saved.get(name)]  # a choice of a Literal is safe
-        options += [f"--data.{name}", known[0] if known else STAND_IN]
+        options += [f"--data.{name}", known[0] if known else PLACEHOLDER]
     return options
 
 
-def asked(args: Sequence[str], part: str) -> set[str]:
+def section_options(args: Sequence[str], section: str) -> set[str]:
     """The names of the options of a section, ``data`` or ``model``, that are among the arguments."""
-    option = re.compile(rf"--{part}\.(?:init_args\.)?(\w+)")
+    option = re.compile(rf"--{section}\.(?:init_args\.)?(\w+)")
     return {found[1] for argument in args if (found := option.match(argument))}
 
 
-def table_help() -> str:
+def data_help() -> str:
     """The help of a file's options, which a parser has only after it knows the kind of file."""
-    of_table, said = {*inspect.signature(TabularDataModule).parameters}, []
+    of_table, sections = {*inspect.signature(TabularDataModule).parameters}, []
     for kind, known in ((TabularDataModule, set()), (SequenceDataModule, of_table)):
         parser = ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
         parser.add_class_arguments(kind, "data", skip=known)
         _, option, options = parser.format_help().partition("  --data.")
-        said.append(option + options)
-    table, sequences = said
+        sections.append(option + options)
+    table, sequences = sections
     others = ", ".join(sorted(of_table & {*inspect.signature(SequenceDataModule).parameters}))
     return (
         f"\nFor a table, unless --data is another class:\n{table}\nFor sequences and forecasts of a series (with a .ts file, "

@@ -217,13 +217,13 @@ def load_data(checkpoint: dict[str, Any]) -> RowsDataModule | None:
     kind, arguments = saved_data(checkpoint)
     if kind is None or (checkpoint.get(kind.__qualname__) is None and "path" in inspect.signature(kind).parameters):
         return None
-    arguments = dict.fromkeys(required(kind), "unknown.npz") | arguments  # a file's name, which is never opened
+    arguments = dict.fromkeys(required_arguments(kind), "unknown.npz") | arguments  # a file's name, which is never opened
     data = kind(**arguments)
     restore(data, checkpoint)
     return data
 
 
-def required(kind: type[RowsDataModule]) -> list[str]:
+def required_arguments(kind: type[RowsDataModule]) -> list[str]:
     """The names of the arguments that have no default."""
     return [name for name, known in inspect.signature(kind).parameters.items() if known.default is known.empty]
 

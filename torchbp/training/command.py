@@ -39,7 +39,7 @@ from torchbp.training._summary import Summary, announced, show
 from torchbp.training._threshold import DEFAULT
 from torchbp.training.arguments import (
     ConfigurationParser,
-    asked,
+    section_options,
 )
 from torchbp.training.checkpoint import (
     model_arguments,
@@ -178,7 +178,7 @@ class BPCLI(CommandLine):
         if module.task != "binary" or module.threshold == DEFAULT:
             return
         name = output_names("binary", 1, self.datamodule)[1]
-        whose = "as given" if "threshold" in asked(self.arguments, "model") else "the checkpoint's threshold"
+        whose = "as given" if "threshold" in section_options(self.arguments, "model") else "the checkpoint's threshold"
         self.notes.append(f"class {name} is predicted above a probability of {module.threshold:g}, {whose}")
 
     def before_fit(self) -> None:

@@ -35,7 +35,7 @@ from torchbp.training._together import (
     refuse_other_splits,
     train_together,
 )
-from torchbp.training.arguments import asked
+from torchbp.training.arguments import section_options
 from torchbp.training.prediction import output_names, prediction_columns, refuse_own_file, table_file
 
 DESCRIPTION = (
@@ -110,7 +110,7 @@ def _options(args: Sequence[str]) -> Namespace:
     if options.output not in (None, "-"):
         refuse_own_file(options.output, data)
     refuse_other_splits(data, ("split", "val_path", "test_path"))
-    if "test_size" in asked(args, "data"):
+    if "test_size" in section_options(args, "data"):
         parser.error("test_size is for torchbp fit; here each fold is tested in turn, set --folds")
     if options.groups and isinstance(data, TabularDataModule) and options.groups not in data.targets:
         data.types.setdefault(options.groups, "ignored")

@@ -16,10 +16,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from torchbp._files import NotWrittenError, asking_why, replacing
+from torchbp._files import NotWrittenError, raising_os_error, replacing
 from torchbp._text import printable
 from torchbp.data.base import refuse_not_finite
-from torchbp.data.values import no_numbers
+from torchbp.data.values import not_numeric
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 PART = 100_000  # rows per part of a Parquet file
@@ -86,7 +86,7 @@ def _csv(file: TextIO, separator: str, quote_formulas: bool) -> WriteRows:
 def without_formulas(rows: pl.DataFrame) -> pl.DataFrame:
     """The rows, with ``'`` before each text and column name that a spreadsheet would take for a formula; not before numbers."""
     texts = pl.col(pl.String)
-    bad = texts.str.contains(FORMULA) & no_numbers(texts)
+    bad = texts.str.contains(FORMULA) & not_numeric(texts)
     rows = rows.with_columns(pl.when(bad).then("'" + texts).otherwise(texts).name.keep())
     names: list[str] = []
     for name in rows.columns:
@@ -101,7 +101,7 @@ def without_formulas(rows: pl.DataFrame) -> pl.DataFrame:
 def _parquet(path: Path) -> Iterator[WriteRows]:
     """Write parts beside the file, and join them at the end: Parquet cannot be appended to, and rows may not fit memory."""
     folders = TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent)
-    with folders as folder, asking_why(path, pl.exceptions.ComputeError):
+    with folders as folder, raising_os_error(path, pl.exceptions.ComputeError):
         waiting: list[pl.DataFrame] = []
         number = 0
 

@@ -22,7 +22,7 @@ from torchbp.training._study import Trial
 from torchbp.training._summary import Shown, show
 from torchbp.training._together import parsed, parser_of, refuse_other_splits
 from torchbp.training._trials import Search
-from torchbp.training.arguments import asked
+from torchbp.training.arguments import section_options
 from torchbp.training.checkpoint import LOGS, refuse_lost, save_network
 from torchbp.training.prediction import output_names
 
@@ -49,7 +49,7 @@ def run(args: Sequence[str]) -> int:
         raise ValueError("no row is held out for validation, which compares the trials; set --data.val_size 0.2")
     if isinstance(data, TabularDataModule):
         console().print(data.schema_table())
-    search = Search(options, data, asked(args, "model") | asked(args, "data"))
+    search = Search(options, data, section_options(args, "model") | section_options(args, "data"))
     folder = LOGS / run_name(options.named)
     search.folder = folder = folder / claimed(folder)
     path = Path(options.output) if options.output else folder / "checkpoints" / "best.ckpt"
