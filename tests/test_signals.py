@@ -17,7 +17,7 @@ from torchbp.activations import ACTIVATIONS
 from torchbp.cli import main
 from torchbp.data import BuiltinDataModule
 from torchbp.nn import BPNetwork
-from torchbp.training import BoardLogger, BPModule, Signals
+from torchbp.training import BoardLogger, BPModule, Histograms, Signals
 from torchbp.training._signals import signals_of
 
 ALMOST = {"rtol": 1e-4, "atol": 1e-7}
@@ -122,10 +122,28 @@ def test_a_run_has_them_at_the_start_and_after_epochs_whatever_the_engine(engine
         assert [event.step for event in events] == [0, 9, 18]
         np.testing.assert_allclose([event.value for event in events], [norms[number - 1] for norms in found], **ALMOST)
     assert len(board.Scalars("saturated/2")) == len(board.Scalars("update/3")) == 3
-    content = board.SummaryMetadata("custom_scalars__config__") and board.Tensors("custom_scalars__config__")[0]
-    layout = layout_pb2.Layout.FromString(content.tensor_proto.string_val[0])
-    tags = {tag for category in layout.category for chart in category.chart for tag in chart.multiline.tag}
-    assert {"cost/.*", "norm/dL_dZ/.*", "saturated/.*", "dead/.*", "update/.*"} <= tags
+
+
+@pytest.mark.parametrize("bidirectional", [None, False, True])
+def test_custom_scalars_has_a_chart_for_each_signal_and_no_empty_one(bidirectional: bool | None, tmp_path: Path) -> None:
+    """``bidirectional`` is None for a network without recurrent layers."""
+    recurrent = bidirectional is not None
+    data, logger = BuiltinDataModule("adding" if recurrent else "diabetes"), BoardLogger(tmp_path)
+    options: Any = {"sequences": "last", "bidirectional": bidirectional} if recurrent else {}
+    module = BPModule(2 if recurrent else 10, 1, (4,), task="regression", lr=0.01, **options)
+    quiet_trainer(max_epochs=1, logger=logger, callbacks=[Signals(), Histograms()]).fit(module, datamodule=data)
+    board = EventAccumulator(logger.log_dir).Reload()
+    layout = layout_pb2.Layout.FromString(board.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    scalars = board.Tags()["scalars"]
+    shown = {
+        chart.title: {name for name in scalars for tag in chart.multiline.tag if re.match(tag, name)}
+        for category in layout.category
+        for chart in category.chart
+    }
+    assert all(shown.values())
+    signals = {name for name in scalars if re.match("norm/dL_d[ZW]|update|saturated|dead|reach", name)}
+    assert signals <= set().union(*shown.values())
+    assert ("reach/1" in signals) == recurrent
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")

@@ -169,11 +169,12 @@ class Signals(Callback):
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             arguments = module.input_scaling(x), module.network_target(y), lr
             cost, signals = signals_of(module.network, *arguments, module.cost, module.pos_weight, *weight)
-            if isinstance(module.network, RecurrentNetwork):
+            recurrent = isinstance(module.network, RecurrentNetwork)
+            if recurrent:
                 signals = self._in_time(trainer, signals, errors_back(module.network, *arguments[:2], module.cost))
             if isinstance(trainer.logger, TensorBoardLogger):
                 if not trainer.global_step:
-                    trainer.logger.experiment.add_custom_scalars(LAYOUT)
+                    trainer.logger.experiment.add_custom_scalars(_layout(recurrent))
                 trainer.logger.log_metrics(_scalars(signals), trainer.global_step)
             if self._diagnosis is not None and (line := self._diagnosis.of(cost, signals, lr, trainer)):
                 self._diagnosis = None
@@ -203,15 +204,18 @@ def _chart(*tags: str) -> list[Any]:
     return ["Multiline", list(tags)]
 
 
-# TensorBoard's custom scalars page: charts by title, with tags as regular expressions.
-LAYOUT = {
-    "training": {"cost": _chart("cost/.*"), "accuracy, or R²": _chart("accuracy/.*", "r2/.*")},
-    "backpropagation, layer by layer": {
+def _layout(recurrent: bool) -> dict[str, Any]:
+    """TensorBoard's custom scalars page: charts by title, with tags as regular expressions."""
+    layers = {
         "norm of δ = ∂L/∂Z (if it falls towards layer 1, the error vanishes)": _chart("norm/dL_dZ/.*"),
         "update of W in a step, as a share of W": _chart("update/.*"),
         "share of saturated activations": _chart("saturated/.*"),
         "share of dead units": _chart("dead/.*"),
-        "steps that an error reaches back in time": _chart("reach/.*"),
-        "norm of ∂L/∂W": _chart("norm/dL_dW/.*"),
-    },
-}
+        "norm of ∂L/∂W": _chart("norm/dL_dW[ih]?(_reverse)?/.*"),
+    }
+    if recurrent:
+        layers["steps that an error reaches back in time"] = _chart("reach/.*")
+    return {
+        "training": {"cost": _chart("cost/.*"), "accuracy, or R²": _chart("accuracy/.*", "r2/.*")},
+        "backpropagation, layer by layer": layers,
+    }
