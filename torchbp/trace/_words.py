@@ -19,18 +19,18 @@ WORDS = {
         "unit": "Unit {} of layer {}", "input": "Input {}", "connection": "From unit {} of layer {} to unit {} of layer {}",
         "proof": "This page computes every number with the equations shown. "
         "When the page was made, the first iteration was compared with PyTorch: the largest difference was {}.",
-        "row": "row", "rows": "rows", "from": "from", "if": "if", "else": "else",
+        "row": "row", "rows": "rows", "from": "computed from", "if": "if", "else": "else",
     },
     "zh": {
         "forward": "前向传播", "cost": "损失", "backward": "反向传播", "descent": "梯度下降",
         "step": "步骤", "iteration": "迭代", "sample": "样本", "previous": "上一步", "next": "下一步",
-        "given": "修改输入、目标值和权重", "reset": "恢复原值", "lr": "学习率 α",
+        "given": "修改输入、目标值和权重", "reset": "重置", "lr": "学习率 α",
         "curve": "损失 L 随迭代的变化", "shape": "{} × {}，范数 {}", "nowhere": "对这些目标值没有定义",
-        "keys": "按键：← → 切换步骤，↑ ↓ 切换迭代。指向一个数、一个神经元或一条连接，与它有关的数会亮起。δ 即 ∂L/∂z。",
+        "keys": "按键：← → 切换步骤，↑ ↓ 切换迭代。指向一个数、一个神经元或一条连接，与它有关的数会高亮显示。δ 即 ∂L/∂z。",
         "unit": "第 {1} 层第 {0} 个神经元", "input": "第 {} 个输入",
         "connection": "从第 {1} 层第 {0} 个神经元到第 {3} 层第 {2} 个神经元",
-        "proof": "页面中的每个数都由所示公式在本页中算出。生成本页时，第一次迭代的数与 PyTorch 的结果作过比较：最大差为 {}。",
-        "row": "行", "rows": "各行", "from": "由以下各量算出", "if": "若", "else": "否则",
+        "proof": "页面中的每个数都由页面按所示公式算出。生成本页时，第一次迭代的结果与 PyTorch 的结果作了比较：最大差为 {}。",
+        "row": "行", "rows": "各行", "from": "所用的量", "if": "若", "else": "否则",
     },
 }  # fmt: skip
 
