@@ -140,5 +140,5 @@ def test_a_checkpoint_for_sequences_is_no_estimator():
     np.savez("s.npz", x=x, y=x[:, :, 0].mean(1) > 0)
     run = ["fit", "--data", "SequenceDataModule", "--data.path", "s.npz", "--model.hidden_sizes", "[3]"]
     assert main([*run, "--trainer.max_epochs", "1"]) == 0
-    with pytest.raises(ValueError, match=r"the network in .*best.ckpt takes sequences, an estimator rows"):
+    with pytest.raises(ValueError, match=r"the network in .*best.ckpt takes sequences, and an estimator rows"):
         BPClassifier.from_checkpoint(newest_checkpoint(None, "best"))

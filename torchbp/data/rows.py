@@ -10,8 +10,8 @@ from torch import Tensor
 
 from torchbp.recurrence import without_padding
 
-CHUNK = 1024  # consecutive rows of a file that stay near each other when shuffled: systems map a MiB at a time
-WINDOW = 2**16  # rows that are shuffled with each other, from chunks anywhere in the file
+CHUNK = 1024  # consecutive rows of a file that stay together: the system reads about a MiB at a time
+WINDOW = 2**16  # rows that are shuffled with each other, in chunks from anywhere in the file
 FEW, SPARSE = 64, 64  # read FEW rows at a time if less than one of SPARSE rows is wanted
 
 
@@ -33,8 +33,8 @@ class Mapped:
 
     def take(self, index: Tensor) -> Tensor:
         """The rows of an index (n), as float32 (n, width)."""
-        # Open the file anew each time: its pages stay in memory as long as it is mapped. If rows are far apart, the system
-        # reads much of the file: take a few rows at a time.
+        # Open the file again each time: its pages stay in memory as long as it is mapped. For rows that are far apart, the
+        # system reads much of the file, so take a few rows at a time.
         wanted = index.numpy()
         far = len(wanted) > FEW and int(wanted.max()) - int(wanted.min()) > SPARSE * len(wanted)
         parts = np.array_split(wanted, len(wanted) // FEW) if far else [wanted]

@@ -1,4 +1,4 @@
-"""An estimator's curves on TensorBoard: one network's, or the mean of several and their band."""
+"""An estimator's curves in TensorBoard: one network's, or the mean of several networks, between the lowest and the highest."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ class Board:
 
     Args:
         log_dir: the run's folder.
-        networks: how many there are; of several the margins are shown too.
+        networks: the number of networks; for several, charts show the lowest and the highest value too.
     """
 
     def __init__(self, log_dir: str, networks: int) -> None:

@@ -15,11 +15,11 @@ from torchbp.data.values import needs_float64
 from torchbp.training import BPModule
 from torchbp.training.checkpoint import load_checkpoint, load_data, load_module, save_network
 
-WIDTH = 2  # deviations that a column is taken to reach from its mean, to tell whether float32 would lose what differs
+WIDTH = 2  # a column's values are assumed to lie within so many deviations of its mean: would float32 lose their differences?
 
 
 def write(estimator: Any, path: str | Path, target: str | Sequence[str]) -> None:
-    """Write what ``torchbp predict``, ``test`` and ``export`` take."""
+    """Write a checkpoint for ``torchbp predict``, ``test`` and ``export``."""
     task, nL, states = estimator._task(), estimator._sizes[-1], estimator._states
     several = len(states) > 1
     output, cost = estimator._output
@@ -53,16 +53,16 @@ def write(estimator: Any, path: str | Path, target: str | Sequence[str]) -> None
 
 
 def read(estimator: Any, path: str | Path) -> Any:
-    """Give the estimator what a checkpoint has.
+    """Load a checkpoint into the estimator; returns the estimator.
 
     Raises:
-        ValueError: a checkpoint of another task than the estimator's, or no checkpoint.
+        ValueError: the file is not a checkpoint, or its task is not the estimator's, or its network takes sequences.
     """
     checkpoint = load_checkpoint(path)
     module, data = load_module(checkpoint), load_data(checkpoint)
     hparams, names = module.hparams, getattr(data, "feature_names", None)
     if hparams["sequences"] is not None:
-        raise ValueError(f"the network in {path} takes sequences, an estimator rows; torchbp predict takes sequences")
+        raise ValueError(f"the network in {path} takes sequences, and an estimator rows; use torchbp predict")
     estimator._take_task(module.task, _classes(data, module))
     estimator.set_params(
         hidden_layer_sizes=tuple(hparams["hidden_sizes"]),
@@ -94,10 +94,10 @@ def read(estimator: Any, path: str | Path) -> Any:
 
 
 def _names(activation: Any) -> Any:
-    """Activations as a checkpoint names them.
+    """The names of activations, for a checkpoint.
 
     Raises:
-        ValueError: one that has no name there.
+        ValueError: an activation is a record of the user's own, without an import path.
     """
     if not isinstance(activation, Activation | str):
         return [_names(one) for one in activation]
@@ -109,7 +109,7 @@ def _names(activation: Any) -> Any:
 
 
 def _split_off(scaling: Any, width: int, far_ones: bool) -> tuple[tuple[Tensor, Tensor], list[float]]:
-    """Mean and scale in float32's digits, and what is taken off before, where these would not do."""
+    """Mean and scale, and each column's offset: subtracted in float64 if float32 would lose the differences, else 0."""
     if scaling is None:
         return (torch.zeros(width), torch.ones(width)), [0.0] * width
     offsets = [
@@ -128,7 +128,7 @@ def _joined(layer: Any, offsets: Sequence[float]) -> tuple[np.ndarray, np.ndarra
 def _data(
     estimator: Any, task: Any, target: str | Sequence[str], offsets: list[float], target_offsets: list[float]
 ) -> tuple[Any, dict[str, Any]]:
-    """The data module that takes the estimator's columns, and its state."""
+    """A data module for the estimator's columns, and its state."""
     whole: dict[str, Any] = {"val_size": 0.0, "test_size": 0.0}
     outputs, n0 = estimator._sizes[-1], estimator._sizes[0]
     classes = [_plain(value) for value in estimator.classes_] if task in ("binary", "multiclass") else []
@@ -140,11 +140,11 @@ def _data(
     if isinstance(target, str) and wanted > 1:
         targets = [f"{target}_{number}" for number in range(outputs)]
     if len(targets) != wanted:
-        raise ValueError(f"target is {target!r}; the estimator has {wanted} targets to be named")
+        raise ValueError(f"target is {target!r}; it must name each of the estimator's {wanted} targets")
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in classes):
         classes = [str(value).lower() if isinstance(value, bool) else str(value) for value in classes]
     columns = [
-        {"name": str(name), "type": "numeric", "seen": "as the estimator was given it", "offset": offset}
+        {"name": str(name), "type": "numeric", "seen": "a column of an estimator's X", "offset": offset}
         for name, offset in zip(estimator.feature_names_in_, offsets, strict=True)
     ]
     table = TabularDataModule("unknown.csv", targets, task, **whole)
@@ -155,7 +155,7 @@ def _data(
         "null_values": list(table.hparams["null_values"]),
         "decimals": {},
     }
-    table.load_state_dict(state)  # which checks it
+    table.load_state_dict(state)  # checks it
     return table, state
 
 
@@ -168,7 +168,7 @@ def _number(value: Any) -> Any:
 
 
 def _classes(data: Any, module: Any) -> np.ndarray:
-    """The classes of a checkpoint, whole numbers as integers; numbers from 0 where it does not say."""
+    """The classes of a checkpoint, whole numbers as integers; 0, 1, ... if it does not name them."""
     if isinstance(data, TabularDataModule):
         known: Any = data.schema.target.classes
     elif isinstance(data, ArrayDataModule):

@@ -14,10 +14,10 @@ class Rows:
     Args:
         X: (N, n0), an array or a sparse matrix in CSR form, which is made dense batch by batch.
         y: (N, nL).
-        weight: (N), None for all alike.
+        weight: (N); None for equal weights.
         scaling: mean and scale of X, (n0) each, float64; None to take X as it is.
-        device: where the rows are to be.
-        clip: so many scales from the mean are the most that a value counts as; None for no limit.
+        device: the device for the rows.
+        clip: scaled values are clamped to ±clip; None for no limit.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Rows:
         self._X: Any = X if self._sparse else torch.from_numpy(scaled(X, scaling, clip)).to(device)
 
     def x(self, rows: Tensor) -> Tensor:
-        """The rows of these numbers, (*, n0)."""
+        """The x of the rows with indices (*), (*, n0)."""
         if self._sparse:
             dense = scaled(self._X[rows.reshape(-1).cpu().numpy()].toarray(), self._scaling, self._clip)
             return torch.from_numpy(dense).to(self.device).view(*rows.shape, -1)
@@ -47,7 +47,7 @@ class Rows:
 
 
 def scaled(X: np.ndarray, scaling: Any, clip: float | None = None) -> np.ndarray:
-    """(X - mean) / scale, no farther from 0 than ``clip``, of X's type and writable."""
+    """(X - mean) / scale, clamped to ±clip; writable, with X's dtype."""
     if scaling is None:
         return X if X.flags.writeable and X.flags.c_contiguous else np.array(X, order="C")
     mean, scale = scaling
@@ -58,7 +58,7 @@ def scaled(X: np.ndarray, scaling: Any, clip: float | None = None) -> np.ndarray
 
 
 def scaling_of(X: Any, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column, float64, rows counted by their weights; a constant column keeps scale 1."""
+    """Weighted mean and standard deviation of each column, float64; the scale of a constant column is 1."""
     w = np.full(X.shape[0], 1 / X.shape[0]) if weight is None else weight / weight.sum()
     if sp.issparse(X):
         mean = np.asarray(X.T @ w, dtype=np.float64).ravel()

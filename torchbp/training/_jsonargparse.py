@@ -12,7 +12,7 @@ def set_help(parser: ArgumentParser, option: str, text: str) -> None:
 
 
 def hide(parser: ArgumentParser, hidden: Callable[[str], bool]) -> None:
-    """Hide the options from the help for which ``hidden`` is true: jsonargparse adds all options of a class at once."""
+    """Hide from the help all options for which ``hidden`` is true: jsonargparse adds all options of a class at once."""
     for action in parser._actions:
         if hidden(action.dest):
             action.help = argparse.SUPPRESS

@@ -1,6 +1,6 @@
 """The private parts of Lightning that this package uses, each with its reason.
 
-A test calls each, and so names the part that a new version of Lightning has changed.
+A test calls each, so it names the part that a new version of Lightning has changed.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 
 def every_n_train_steps(checkpoint: ModelCheckpoint) -> int:
-    """After how many steps it saves, 0 for never: a block of steps must not cross a step that it saves after."""
+    """Steps between two saves, 0 for none: a block of steps must end where it saves."""
     return checkpoint._every_n_train_steps
 
 
@@ -23,7 +23,7 @@ def count_stepped_batches(trainer: Trainer, batches: int) -> None:
 
 
 def copies_this_process(trainer: Trainer) -> bool:
-    """Whether the run is in copies of this process, which return nothing to it."""
+    """Whether training runs in copies of this process: then nothing that it changes comes back."""
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 

@@ -90,7 +90,7 @@ def disagreement(c: Comparison, entries: int = 3) -> str:
 
 
 def errors(c: Comparison) -> tuple[float, float]:
-    """The largest |got - expected|, and its quotient by the largest |expected|."""
+    """The largest |got - expected|, and the same / the largest |expected|."""
     if c.got.shape != c.expected.shape:
         return torch.inf, torch.inf
     if not c.expected.numel():
@@ -101,7 +101,7 @@ def errors(c: Comparison) -> tuple[float, float]:
 
 
 def _excess(c: Comparison) -> Tensor:
-    """By how much each entry exceeds the tolerance; infinite where only one of the two is NaN or infinite."""
+    """How far each entry exceeds the tolerance; infinite if only one of the two is NaN or infinite."""
     return _difference(c) - (c.tolerance.absolute + c.tolerance.relative * _wide(c.expected).abs().nan_to_num())
 
 
