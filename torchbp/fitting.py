@@ -125,7 +125,7 @@ class Learner:
             generator = torch.Generator().set_state(generator.get_state())
         if generator is None:
             return self.rows
-        return self.rows[torch.randperm(len(self.rows), generator=generator).to(self.rows.device)]
+        return self.rows.index_select(0, torch.randperm(len(self.rows), generator=generator).to(self.rows.device))
 
 
 def network_of(plan: Plan, states: Sequence[dict[str, Tensor]]) -> BPNetwork:
@@ -250,41 +250,43 @@ class _Group:
     def _epoch(self, orders: Sequence[Tensor]) -> list[float]:
         """One iteration on each batch of every network's rows; returns each network's mean cost."""
         batch, longest = self.plan.batch_size, max(self.counts)
-        order, share = self._joined(orders, batch)
+        order = self._joined(orders)
         costs = []
         for begin in range(0, longest, self.block):
-            x, y, weight = self._rows(order, share, slice(begin, begin + self.block))
+            x, y, weight = self._rows(order, slice(begin, begin + self.block))
             costs.append(self.descent.steps(x, y, batch, weight=weight))
         means = costs[0] if len(costs) == 1 else torch.cat(costs, -1)
         return ((means * self.shares).sum(-1, dtype=torch.float64)).reshape(-1).tolist()
 
     def _count(self, counts: list[int]) -> None:
-        """Set each batch's share in its epoch's mean cost: (K, number of batches), or (number of batches) for one network."""
-        self.counts, batch = counts, self.plan.batch_size
+        """Set what follows from the networks' numbers of rows.
+
+        ``shares`` has each batch's share in its epoch's mean cost, (K, number of batches), or (number of batches) for one
+        network. ``filling`` has each row's weight, (K, N): 0 for rows that only fill up; None if the numbers are the same.
+        """
+        self.counts, batch, longest, dtype = counts, self.plan.batch_size, max(counts), self.table.y.dtype
         n = torch.tensor(counts, device=self.device).unsqueeze(-1)
-        rows = (n - torch.arange(0, max(counts), batch, device=self.device)).clamp(0, batch)
-        shares = rows.to(self.table.y.dtype) / n
+        starts = torch.arange(0, longest, batch, device=self.device)
+        rows = (n - starts).clamp(0, batch)
+        shares = rows.to(dtype) / n
         self.shares = shares if len(counts) > 1 else shares[0]
+        self.filling = None
+        if len(set(counts)) > 1:
+            sizes = (longest - starts).clamp(max=batch)  # of the batches with their filling
+            factors = sizes.to(dtype) / rows.clamp(min=1)
+            own = torch.arange(longest, device=self.device) < n
+            self.filling = torch.where(own, factors.repeat_interleave(sizes, -1), 0.0)
 
-    def _joined(self, orders: Sequence[Tensor], batch: int) -> tuple[Tensor, Tensor | None]:
-        """The indices of all networks' rows, (K, N) or (N), and their weights, 0 for rows that only fill up, or None."""
+    def _joined(self, orders: Sequence[Tensor]) -> Tensor:
+        """The indices of all networks' rows, (K, N), or (N) for one network."""
         if len(orders) == 1:
-            return orders[0], None
-        if len(set(self.counts)) == 1:
-            return torch.stack(list(orders)), None
-        longest = max(map(len, orders))
-        order = torch.stack([_filled(o, longest) for o in orders])
-        position = torch.arange(longest, device=self.device)
-        starts = position // batch * batch
-        sizes = (longest - starts).clamp(max=batch)
-        counts = torch.tensor(self.counts, device=self.device).unsqueeze(-1)
-        there = (counts - starts).clamp(min=0).minimum(sizes)
-        share = torch.where(position < counts, sizes.to(self.table.y.dtype) / there.clamp(min=1), 0.0)
-        return order, share
+            return orders[0]
+        longest = max(self.counts)
+        return torch.stack([order if len(order) == longest else _filled(order, longest) for order in orders])
 
-    def _rows(self, order: Tensor, share: Tensor | None, part: slice) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _rows(self, order: Tensor, part: slice) -> tuple[Tensor, Tensor, Tensor | None]:
         rows = order[..., part]
-        weight = None if share is None else share[..., part]
+        weight = None if self.filling is None else self.filling[..., part]
         if self.table.weight is not None:
             own = self.table.weight[rows]
             weight = own if weight is None else own * weight
@@ -303,9 +305,9 @@ class _Group:
         orders = [learner.shuffled(ahead=True) for learner in self.learners]
         batch = self.plan.batch_size
         self._count([len(o) for o in orders])
-        order, share = self._joined(orders, batch)
+        order = self._joined(orders)
         for number in range(min(BATCHES, -(-max(self.counts) // batch))):
-            x, y, weight = self._rows(order, share, slice(number * batch, (number + 1) * batch))
+            x, y, weight = self._rows(order, slice(number * batch, (number + 1) * batch))
             yield (x, y) if weight is None else (x, y, weight)
 
     @torch.no_grad()
