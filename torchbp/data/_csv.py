@@ -158,7 +158,9 @@ class CsvFile:
         try:
             gaps = False  # in the last column: a row that is too short has one
             with self._naming_encoding():
-                for part in without_blank_end(rows.collect_batches(chunk_size=ROWS), blank_lines_at_end(self._text)):
+                # Polars 2 streams by itself; Polars 1 would read the whole file before the first batch.
+                batches = rows.collect_batches(chunk_size=ROWS, engine="streaming")
+                for part in without_blank_end(batches, blank_lines_at_end(self._text)):
                     gaps = gaps or part.get_column(self.names[-1]).null_count() > 0
                     yield part.rechunk()  # it has a dozen chunks, which slow down each reader
             if gaps:
