@@ -1,6 +1,6 @@
 """Audit the published Functions of the study: ``python tests/published/audit_functions.py [WORD ...]``.
 
-Each in a process of its own, for what is stopped in the midst of a transform leaves PyTorch's state behind.
+Each has its own process: a check that is stopped inside a transform leaves PyTorch's state changed.
 """
 
 import importlib.metadata

@@ -1,6 +1,6 @@
 """The published autograd Functions of the study: how to call each, and what its derivative is meant to be.
 
-Most are elementwise or take a few tensors; those in solvers.py need more to be set up.
+Most are elementwise or take a few tensors; those in solvers.py need more setup.
 """
 
 from collections.abc import Callable, Collection
@@ -14,9 +14,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Case:
-    """``build`` imports the package and gives the function and its inputs; ImportError where the package is absent.
+    """``build`` imports the package and returns the function and its inputs; ImportError if the package is missing.
 
-    ``surrogate``: its backward is meant not to be forward's derivative. ``only``: the checks to make, all by default.
+    ``surrogate``: whether its backward is not meant to be forward's derivative. ``only``: the checks to run, all by default.
     """
 
     distribution: str
@@ -45,7 +45,7 @@ def named(path: str) -> Any:
 
 
 def elementwise(path: str, *arguments: Any, scale: float = 1.0) -> Callable[[], tuple[Any, tuple[Any, ...]]]:
-    """The Function of that path with one matrix as input, and ``arguments`` after it."""
+    """The Function with this import path, with one matrix as input, followed by ``arguments``."""
     return lambda: (named(path), (leaf(normal(4, 3) * scale), *arguments))
 
 

@@ -1,4 +1,4 @@
-"""What the tests of published packages share: which version a test speaks of, and measures that know nothing of the audit."""
+"""What the tests of published packages share: the version that a test is about, and measures without the audit."""
 
 import importlib
 import importlib.metadata
@@ -14,15 +14,15 @@ from torch import Tensor
 LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
 Scalar = Callable[[Tensor], Tensor]
 
-# Relative errors: what finite differences in float64 leave of a right derivative, and a thousand times that.
+# Relative errors: that of finite differences in float64 for a right derivative, and a thousand times that.
 RIGHT = 1e-5
 WRONG = 1e-2
 
 
 def published(distribution: str, version: str, module: str, file: str | None = None) -> ModuleType:
-    """The module of that version; skips the calling file where the package is absent or of another version.
+    """The module of this version; skips the calling file if the package is missing or has another version.
 
-    ``file`` names a module within the package that is loaded alone, for packages whose ``__init__`` needs what is not there.
+    ``file`` names a module of the package that is loaded alone, for packages whose ``__init__`` needs missing packages.
     """
     try:
         found = importlib.metadata.version(distribution)
@@ -43,7 +43,7 @@ def published(distribution: str, version: str, module: str, file: str | None = N
 
 
 def declare_torchvision_operators() -> None:
-    """Torchvision's wheel is for CUDA: beside a CPU build of torch it lacks its operators, and its import fails over two."""
+    """Declare two operators that torchvision's import needs: its wheel, for CUDA, lacks them with a CPU build of torch."""
     if importlib.util.find_spec("torchvision") is not None and not hasattr(torch.ops.torchvision, "nms"):
         for operator in ("nms", "qnms"):
             LIBRARY.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -55,7 +55,7 @@ def normal(*shape: int) -> Tensor:
 
 
 def gradient(function: Scalar, x: Tensor) -> Tensor:
-    """The derivative of a scalar function, as autograd has it."""
+    """The derivative of a scalar function, by autograd."""
     x = x.detach().clone().requires_grad_()
     return torch.autograd.grad(function(x), x)[0]
 
@@ -82,7 +82,7 @@ def penalty(function: Scalar, x: Tensor) -> Scalar:
 
 
 def penalty_error(function: Scalar, x: Tensor, step: float = 1e-6) -> float:
-    """How far autograd's derivative of the gradient penalty by the weight is off, relative to the true one."""
+    """The relative error of autograd's derivative of the gradient penalty by the weight."""
     p, one = penalty(function, x), torch.ones((), dtype=x.dtype)
     return error(gradient(p, one), finite_differences(p, one, step))
 

@@ -1,4 +1,4 @@
-"""The published autograd Functions of the study that stand behind a solver, an adjoint or a reversible block."""
+"""The published autograd Functions of the study that belong to a solver, an adjoint or a reversible block."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def positive(a: Tensor) -> Tensor:
 
 
 def operator(name: str, **options: Any) -> Any:
-    """A method of linear_operator on ``a a^T + 2`` and a right side."""
+    """A method of linear_operator on ``a a^T + 2`` and a right-hand side."""
 
     def build() -> Setup:
         to_linear_operator = named("linear_operator:to_linear_operator")
@@ -142,7 +142,7 @@ def natural() -> Setup:
     return function, (x(3), leaf(-(a @ a.mT + torch.eye(3, dtype=torch.float64)) / 2))
 
 
-# In lower precision zuko's adaptive solver never reaches its tolerance, and does not end.
+# In lower precision zuko's adaptive solver never reaches its tolerance and does not end.
 FLOAT64 = {"backward", "repeated backward", "tensors unchanged", "double backward", "gradient penalty", "checkpoint"}
 
 SOLVERS = {

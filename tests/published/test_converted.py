@@ -1,4 +1,4 @@
-"""``torchbp.convert`` on models of published packages: the same outputs and gradients, and put back as they were."""
+"""``torchbp.convert`` on models of published packages: outputs and gradients do not change, and ``revert`` undoes it."""
 
 import copy
 from collections.abc import Callable

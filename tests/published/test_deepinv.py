@@ -1,4 +1,4 @@
-"""deepinv 0.5.0: the MMSE denoiser's backward takes its posterior weights for constants."""
+"""deepinv 0.5.0: the MMSE denoiser's backward treats its posterior weights as constants."""
 
 import torch
 from published import (

@@ -1,4 +1,4 @@
-"""entmax 1.3: losses without second derivatives, NaN beside the support, and an alpha that is not saved."""
+"""entmax 1.3: losses without second derivatives, NaN where a probability is 0, and an alpha that is not saved."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_second_derivative_is_nan(name: str) -> None:
 
 
 def test_alpha_that_changes_before_backward() -> None:
-    """PyTorch raises where a saved tensor has changed; this one is kept on ctx."""
+    """PyTorch raises an error if a saved tensor has changed; this one is an attribute of ctx."""
     x, upstream = normal(2, 3).requires_grad_(), normal(2, 3)
 
     def slope(factor):

@@ -31,10 +31,10 @@ def test_log_normal_cdf() -> None:
     z = torch.tensor([-1.01], dtype=torch.float64)
     assert abs(log_normal_cdf(z) - torch.special.log_ndtr(z)) > 1e-3
     assert abs(log_normal_cdf(z + 0.1) - torch.special.log_ndtr(z + 0.1)) < 1e-9
-    # What backward returns is neither the derivative of that value nor the true one.
+    # backward returns neither the derivative of that value nor the true one.
     got = gradient(lambda v: log_normal_cdf(v).sum(), z)
     assert error(got, finite_differences(lambda v: log_normal_cdf(v).sum(), z)) > 0.005
     assert error(got, gradient(lambda v: torch.special.log_ndtr(v).sum(), z)) > 0.001
-    # Below -1 the first derivative is a constant to autograd: the second is 0, where the true one is -0.8.
+    # Below -1 the first derivative is a constant to autograd: the second is 0, and the true one -0.8.
     assert penalty_error(lambda v: log_normal_cdf(v).sum(), z) > WRONG
     assert penalty_error(lambda v: torch.special.log_ndtr(v).sum(), z) < RIGHT

@@ -1,4 +1,4 @@
-"""kornia 0.9.0: the null space's backward takes the singular vectors for constants."""
+"""kornia 0.9.0: the null space's backward treats the singular vectors as constants."""
 
 from published import RIGHT, WRONG, error, finite_differences, gradient, normal, penalty_error, published
 
@@ -10,7 +10,7 @@ def test_second_derivatives_of_the_null_space() -> None:
 
     def value(x):
         basis = essential._NullSpaceBasis.apply(x)[0]
-        return (basis @ basis.mT * weights).sum()  # does not depend on which basis of the subspace it is
+        return (basis @ basis.mT * weights).sum()  # the same for every basis of the subspace
 
     x = normal(1, 6, 9)
     assert error(gradient(value, x), finite_differences(value, x)) < RIGHT

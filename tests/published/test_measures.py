@@ -1,4 +1,4 @@
-"""The measures find nothing wrong with what PyTorch differentiates itself, and find a gradient that is lost."""
+"""The measures find no error in PyTorch's own derivatives, and find a lost gradient."""
 
 import torch
 from published import RIGHT, WRONG, error, finite_differences, gradient, normal, penalty_error

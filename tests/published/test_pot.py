@@ -1,4 +1,4 @@
-"""POT 0.9.7.post1: with grad="envelope" a regularised value has no second derivative, and nothing says so."""
+"""POT 0.9.7.post1: with grad="envelope" the second derivative of a regularised value is silently wrong."""
 
 import pytest
 import torch

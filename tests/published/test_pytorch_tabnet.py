@@ -1,4 +1,4 @@
-"""pytorch_tabnet 4.1.0: its sparsemax overwrites its input, and squeezes more dimensions than it means to."""
+"""pytorch_tabnet 4.1.0: its sparsemax overwrites its input, and removes more dimensions than meant."""
 
 import torch
 from published import RIGHT, WRONG, error, finite_differences, gradient, normal, published

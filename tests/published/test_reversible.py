@@ -1,7 +1,7 @@
 """Reversible blocks of reformer_pytorch 1.4.4, performer_pytorch 1.1.4 and revtorch 0.2.4: backward calls backward.
 
-``torch.autograd.backward`` within a Function's backward adds to the ``.grad`` of the parameters also where
-``torch.autograd.grad`` was asked for another gradient, and leaves no graph for a second derivative.
+``torch.autograd.backward`` inside a Function's backward adds to the ``.grad`` of all parameters even if ``torch.autograd.grad``
+is called for another gradient, and leaves no graph for a second derivative.
 """
 
 import importlib.metadata

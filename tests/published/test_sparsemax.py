@@ -1,4 +1,4 @@
-"""sparsemax 0.1.9: of a matrix, dim=0 is taken for the last dimension."""
+"""sparsemax 0.1.9: for a matrix, dim=0 means the last dimension."""
 
 import torch
 from published import normal, published

@@ -1,4 +1,4 @@
-"""speechbrain 1.1.2: the quaternion layers leave out a bias that is frozen; the custom backward detaches the weights."""
+"""speechbrain 1.1.2: the quaternion layers leave out a frozen bias; the custom backward detaches the weights."""
 
 import torch
 from published import RIGHT, WRONG, error, finite_differences, gradient, normal, published

@@ -1,4 +1,4 @@
-"""Spikes of snntorch 1.0.0 and sinabs 3.1.3 are float32 whatever the dtype of the membrane potential."""
+"""snntorch 1.0.0 and sinabs 3.1.3: spikes are float32 for a membrane potential of any dtype."""
 
 import pytest
 import torch

@@ -1,6 +1,6 @@
-"""spikingjelly 2.0.0, and any surrogate: torch.func.grad inside torch.compile and torch.export leave the surrogate out.
+"""spikingjelly 2.0.0, and any surrogate: torch.func.grad inside torch.compile, and torch.export, leave the surrogate out.
 
-It is PyTorch's doing (pytorch issue 193279): there it differentiates forward itself, whose derivative is 0.
+The cause is PyTorch (issue 193279): there it differentiates forward itself, whose derivative is 0.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""PyTorch 2.13.0: reverse mode over forward mode of torch.linalg.solve takes the LU factors for constants."""
+"""PyTorch 2.13.0: reverse mode over forward mode of torch.linalg.solve treats the LU factors as constants."""
 
 import pytest
 import torch

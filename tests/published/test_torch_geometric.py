@@ -1,4 +1,4 @@
-"""torch_geometric 2.8.1: sparse_cross_entropy subtracts one label's gradient where that label is given several times."""
+"""torch_geometric 2.8.1: sparse_cross_entropy subtracts a label's gradient once if the label is given several times."""
 
 import torch
 from published import RIGHT, WRONG, error, finite_differences, gradient, normal, penalty_error, published

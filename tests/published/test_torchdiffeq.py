@@ -1,4 +1,4 @@
-"""torchdiffeq 0.2.5: what the adjoint returns has no graph, and create_graph=True says nothing of it."""
+"""torchdiffeq 0.2.5: the adjoint's gradients have no graph, silently even with create_graph=True."""
 
 import torch
 from published import RIGHT, WRONG, error, finite_differences, gradient, published
@@ -31,7 +31,7 @@ def test_gradient_penalty() -> None:
     true = gradient(penalty(torchdiffeq.odeint), w)
     assert error(true, finite_differences(penalty(torchdiffeq.odeint), w, 1e-4)) < RIGHT
     assert error(gradient(penalty(torchdiffeq.odeint_adjoint), w), true) > WRONG
-    # By the field's own weight nothing is left at all.
+    # The derivative by the field's own weight is lost completely.
     (by_field,) = torch.autograd.grad(penalty(torchdiffeq.odeint)(w), field.weight)
     assert by_field.norm() > 100
     lost = torch.autograd.grad(penalty(torchdiffeq.odeint_adjoint)(w.requires_grad_()), field.weight, allow_unused=True)

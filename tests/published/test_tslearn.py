@@ -1,4 +1,4 @@
-"""tslearn 0.10.0: SoftDTWLossPyTorch has no second derivatives, and is in float32 whatever its input."""
+"""tslearn 0.10.0: SoftDTWLossPyTorch has no second derivatives, and computes in float32 for any input."""
 
 import torch
 from published import WRONG, normal, penalty_error, published

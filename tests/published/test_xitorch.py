@@ -1,4 +1,4 @@
-"""xitorch 0.5.1: solve_ivp keeps its output on ctx, a cycle that only the garbage collector frees."""
+"""xitorch 0.5.1: solve_ivp keeps its output as an attribute of ctx, a cycle that only the garbage collector frees."""
 
 import gc
 import weakref
