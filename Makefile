@@ -15,8 +15,8 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Finds what the package lacks: its own environment has the wheel alone, and sees .venv's other packages by PYTHONPATH.
-wheel: .venv/ready  ## build the package, install it apart, train with it
+# Finds files that the package lacks: the environment has only the wheel, and PYTHONPATH adds .venv's other packages.
+wheel: .venv/ready  ## build the package, install it in its own environment, train with it
 	rm -rf build/dist build/wheel
 	$(BIN)/python -m build --outdir build/dist
 	$(BIN)/python -m venv --without-pip build/wheel

@@ -1,4 +1,4 @@
-"""Sphinx's settings. Formulas become MathML, so that neither making nor reading the pages needs a network."""
+"""Sphinx's settings. Formulas become MathML, so the pages need no internet, neither to build nor to read."""
 
 from contextlib import chdir
 from pathlib import Path
@@ -21,7 +21,7 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_inherit_docstrings = False  # Lightning's and PyTorch's refer to pages of theirs
+autodoc_inherit_docstrings = False  # Lightning's and PyTorch's link to their own pages
 autodoc_default_options = {"members": True, "show-inheritance": True}
 python_use_unqualified_type_names = True
 napoleon_use_rtype = False
@@ -58,17 +58,17 @@ def block(translator: Any, node: nodes.math_block) -> None:
 
 
 def skip(app: Sphinx, what: str, name: str, thing: object, skipped: bool, options: object) -> bool | None:
-    """Leaves out what scikit-learn adds to estimators."""
+    """Leaves out the methods that scikit-learn adds to estimators."""
     return True if name.startswith("set_") and name.endswith("_request") else None
 
 
 def as_text(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """The asterisk of a shape such as (*, n) begins no emphasis."""
+    """Escapes the asterisk of a shape such as (*, n), which would begin emphasis."""
     lines[:] = [line.replace("(*", r"(\*") for line in lines]
 
 
 def interactive(app: Sphinx, exception: Exception | None) -> None:
-    """The page that text.md shows: the iteration that it works by hand, in English and Chinese."""
+    """Writes the page that text.md shows, with the iteration that it works by hand, in English and Chinese."""
     given = ["--weights", "configs/weights/by_hand.yaml", "--x", "1,0.5", "--y", "1", "--lr", "0.5"]
     with chdir(Path(__file__).parents[1]):
         for lang in ("en", "zh"):
