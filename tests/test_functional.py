@@ -1,5 +1,6 @@
 """torchbp.functional compared with torch.nn.functional: values, gradients, saturation, empty batches, and bad input."""
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -200,10 +201,16 @@ BAD_LAYERS = {
     ),
 }
 BAD_COSTS = {
-    "shapes": ((t(3, 1), t(3)), ValueError, "target has shape (3,); it must be that of input, (3, 1)"),
-    "reduction": ((t(3), t(3), "average"), ValueError, "reduction is 'average'; it must be 'mean', 'sum' or 'none'"),
+    "shapes": ((t(3, 1), t(3)), {}, ValueError, "target has shape (3,); it must be that of input, (3, 1)"),
+    "reduction": (
+        (t(3), t(3)),
+        {"reduction": "average"},
+        ValueError,
+        "reduction is 'average'; it must be 'mean', 'sum' or 'none'",
+    ),
     "integer input": (
         (t(3, dtype=torch.int32), t(3)),
+        {},
         TypeError,
         "input is torch.int32; it must be of a real floating-point type",
     ),
@@ -219,9 +226,9 @@ BAD_CLASSES = {
 }
 
 
-def message_of(error: type[Exception], call: Any, *args: Any) -> str:
+def message_of(error: type[Exception], call: Any, *args: Any, **options: Any) -> str:
     with pytest.raises(error) as raised:
-        call(*args)
+        call(*args, **options)
     return str(raised.value)
 
 
@@ -231,13 +238,13 @@ def test_bad_layer(layer: Any, args: tuple[Any, ...], error: type[Exception], me
     assert message_of(error, layer, *args) == message
 
 
-@pytest.mark.parametrize(("args", "error", "message"), BAD_COSTS.values(), ids=BAD_COSTS)
+@pytest.mark.parametrize(("args", "options", "error", "message"), BAD_COSTS.values(), ids=BAD_COSTS)
 @pytest.mark.parametrize("cost", COSTS, ids=lambda cost: cost.__name__)
-def test_bad_cost(cost: Any, args: tuple[Any, ...], error: type[Exception], message: str) -> None:
+def test_bad_cost(cost: Any, args: tuple[Any, ...], options: Any, error: type[Exception], message: str) -> None:
     if cost is F.cross_entropy and args[0].shape == (3, 1):
         args = (t(3, 1, 1)[0], t(3))
         message = "target has shape (3,); it must be that of input, (1, 1)"
-    assert message_of(error, cost, *args) == message
+    assert message_of(error, cost, *args, **options) == message
 
 
 @pytest.mark.parametrize("cost", [cost for cost in COSTS if cost is not F.cross_entropy], ids=lambda cost: cost.__name__)
@@ -253,11 +260,37 @@ def test_bad_classes(args: tuple[Any, ...], message: str) -> None:
 
 def test_bad_weights_of_classes() -> None:
     z, y = t(2, 3), t(2, dtype=torch.int64)
-    assert (
-        message_of(ValueError, F.cross_entropy, z, y, "mean", t(2))
-        == "weight has shape (2,); it must be one for each class, (3,)"
-    )
-    assert message_of(ValueError, F.cross_entropy, z, y, "mean", None, 1.5) == "label_smoothing is 1.5; it must be from 0 to 1"
+    assert message_of(ValueError, F.cross_entropy, z, y, t(2)) == "weight has shape (2,); it must be one for each class, (3,)"
+    message = "label_smoothing is 1.5; it must be from 0 to 1"
+    assert message_of(ValueError, F.cross_entropy, z, y, label_smoothing=1.5) == message
+
+
+@pytest.mark.parametrize("cost", [F.binary_cross_entropy, F.binary_cross_entropy_with_logits])
+@pytest.mark.parametrize("shape", [(2,), (2, 4, 3)])
+def test_bad_weights_of_costs(cost: Any, shape: tuple[int, ...]) -> None:
+    assert message_of(ValueError, cost, t(4, 3), t(4, 3), t(*shape)) == f"weight has shape {shape}; it must broadcast to (4, 3)"
+
+
+@each_reduction
+@pytest.mark.parametrize("shape", [(3,), (4, 1), (4, 3)])
+@pytest.mark.parametrize("cost", [F.binary_cross_entropy, F.binary_cross_entropy_with_logits])
+def test_weight_of_each_cost(cost: Any, shape: tuple[int, ...], reduction: str) -> None:
+    """``weight`` is PyTorch's third argument too."""
+    weight = torch.rand(shape)
+
+    def ours(a: Tensor, y: Tensor) -> Tensor:
+        return cost(a, y, weight, reduction=reduction)
+
+    def theirs(a: Tensor, y: Tensor) -> Tensor:
+        return COSTS[cost](a, y, weight.double(), reduction=reduction)
+
+    assert_same(ours, theirs, torch.rand(4, 3), torch.rand(4, 3))
+
+
+@pytest.mark.parametrize("name", [cost.__name__ for cost in COSTS])
+def test_arguments_are_in_the_order_of_torch(name: str) -> None:
+    ours, theirs = ([*inspect.signature(getattr(package, name)).parameters] for package in (F, TF))
+    assert ours == [argument for argument in theirs if argument in ours]
 
 
 def test_bad_parameters_of_an_activation() -> None:

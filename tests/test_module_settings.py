@@ -17,10 +17,10 @@ MODULES = [
     nn.Linear(4, 3),
     nn.SigmoidLinear(4, 3, bias=False),
     nn.BPNetwork([4, 5, 3]),
-    nn.MSELoss("sum"),
-    nn.BCELoss("none"),
+    nn.MSELoss(reduction="sum"),
+    nn.BCELoss(torch.tensor([1.0, 2.0, 3.0, 4.0]), reduction="none"),
     nn.BCEWithLogitsLoss(),
-    nn.CrossEntropyLoss("sum"),
+    nn.CrossEntropyLoss(reduction="sum"),
 ]
 each_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: type(module).__name__)
 

@@ -69,7 +69,7 @@ def reference(sizes: list[int], cost: str, output: str, reduction: str = "mean")
 
 def ours(sizes: list[int], cost: str, output: str, reduction: str = "mean") -> Callable[..., Tensor]:
     hidden = activations(sizes)
-    return lambda x, y, *parameters: F.network_cost(x, y, parameters, cost, output, reduction, activation=hidden)[0]
+    return lambda x, y, *parameters: F.network_cost(x, y, parameters, cost, output, reduction=reduction, activation=hidden)[0]
 
 
 @each_device
@@ -238,7 +238,7 @@ def test_rows_of_any_shape_and_their_weights(cost: str, output: Any, reduction: 
     for rows in ((4,), (), (2, 3)):
         x, y = torch.randn(*rows, 3, dtype=torch.float64), targets(OUTPUTS[cost, output], *rows, 2)
         for weight in (None, torch.rand(rows, dtype=torch.float64)):
-            value, prediction = network.cost(x, y, cost, reduction, weight=weight)
+            value, prediction = network.cost(x, y, cost, weight, reduction=reduction)
             assert not prediction.requires_grad
             right = expected.cost(x, y, cost, reduction, weight)
             assert_close([prediction, value], [expected(x), right], rtol=0, atol=1e-12)

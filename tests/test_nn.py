@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import inspect
 import math
 import pickle
 from itertools import pairwise
@@ -205,12 +206,15 @@ def test_functional_call() -> None:
 @pytest.mark.parametrize("name", ["MSELoss", "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss"])
 def test_loss_equals_that_of_torch(name: str, reduction: str, device: str) -> None:
     a, y = (torch.rand(5, 3, device=device, requires_grad=True) for _ in range(2))
+    weight = () if name == "MSELoss" else (torch.rand(3, device=device),)
     results = []
     for package in (nn, torch.nn):
-        L = getattr(package, name)(reduction=reduction)(a, y)
+        L = getattr(package, name)(*weight, reduction=reduction)(a, y)
         results.append((L, *torch.autograd.grad(L.sum(), (a, y))))
     assert_close(*results)
     assert_close(getattr(nn, name)()(a, y), getattr(torch.nn, name)()(a, y))
+    ours, theirs = (list(inspect.signature(getattr(package, name)).parameters) for package in (nn, torch.nn))
+    assert ours == [argument for argument in theirs if argument in ours]
 
 
 def test_cross_entropy_with_weights_of_classes_and_smoothing() -> None:

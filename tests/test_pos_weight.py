@@ -75,7 +75,7 @@ def test_it_passes_the_audit_by_weight_too(device: str) -> None:
     z, y, w = (torch.randn(3, 2, dtype=torch.float64).requires_grad_(), double(3, 2).requires_grad_(), double(2) + 0.5)
 
     def cost(z: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, ...]:
-        return tuple(F.binary_cross_entropy_with_logits(z, y, how, w) for how in ("mean", "sum", "none"))
+        return tuple(F.binary_cross_entropy_with_logits(z, y, reduction=how, pos_weight=w) for how in ("mean", "sum", "none"))
 
     def reference(z: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, ...]:
         costs = w * y * TF.softplus(-z) + (1 - y) * TF.softplus(z)
@@ -117,7 +117,7 @@ def test_the_network_equals_the_layers(rows: tuple[int, ...], reduction: Any) ->
     network, w = BPNetwork([3, 5, 2], dtype=torch.float64), torch.tensor([0.3, 7.0])  # float32, which is converted
     x, y = torch.randn(*rows, 3, dtype=torch.float64), double(*rows, 2)
     cost, _ = network.cost(x, y, reduction=reduction, pos_weight=w)
-    expected = BCEWithLogitsLoss(reduction, w)(network.logits(x), y)
+    expected = BCEWithLogitsLoss(reduction=reduction, pos_weight=w)(network.logits(x), y)
     assert_close(cost, expected, rtol=0, atol=1e-14)
     assert_close(cost, TF.binary_cross_entropy_with_logits(network.logits(x), y, pos_weight=w.double(), reduction=reduction))
     with torch.no_grad():

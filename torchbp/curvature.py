@@ -101,9 +101,10 @@ def _power_iteration(
     """Each network's largest eigenvalue, (K) or (1), and its eigenvector of length 1."""
     parameters, k = _trained(network), network.networks or 1
     if network.networks is None:
-        value, _ = network.cost(x, y, cost, pos_weight=pos_weight, weight=weight)
+        value, _ = network.cost(x, y, cost, weight, pos_weight=pos_weight)
     else:  # each cost depends only on its network's parameters, so the Hessian of the sum has one block per network
-        value = network.cost(x, y, cost, "none", pos_weight, weight)[0].mean((-2, -1)).sum()
+        costs, _ = network.cost(x, y, cost, weight, reduction="none", pos_weight=pos_weight)
+        value = costs.mean((-2, -1)).sum()
     gradients = torch.autograd.grad(value, parameters, create_graph=True)
     eigenvalue = x.new_zeros(k, dtype=torch.float64)
     going = torch.ones_like(eigenvalue, dtype=torch.bool)

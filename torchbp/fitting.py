@@ -336,7 +336,8 @@ class _Group:
         for begin in range(0, longest, self.block):
             part = rows[..., begin : begin + self.block]
             x = _scaled(self.table.x(part), self.scaling, self.plan.clip)
-            costs = self.network.cost(x, self._targets(part), self.plan.cost, "none", self.pos_weight)[0].mean(-1)
+            y = self._targets(part)
+            costs = self.network.cost(x, y, self.plan.cost, reduction="none", pos_weight=self.pos_weight)[0].mean(-1)
             there = begin + torch.arange(part.shape[-1], device=self.device) < counts
             total = total + (costs * there).sum(-1, dtype=torch.float64)
         return (total / counts.squeeze(-1)).tolist()

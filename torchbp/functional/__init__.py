@@ -1,7 +1,4 @@
-"""Functions like those of ``torch.nn.functional``: the same names, shapes and meaning of arguments.
-
-Pass options by keyword: their order differs from PyTorch's.
-"""
+"""Functions like those of ``torch.nn.functional``: the same names, shapes, and order and meaning of arguments."""
 
 from torchbp.functional._costs import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy, mse_loss
 from torchbp.functional._layers import activate, activated_linear, linear, sigmoid_linear

@@ -6,7 +6,7 @@ from torch import Tensor
 from torchbp import equations as eq
 from torchbp.functional._calls import cost_call
 from torchbp.functional._checks import checked_cost
-from torchbp.functions import positives_weighted, reduce
+from torchbp.functions import check_broadcast, positives_weighted, reduce
 from torchbp.outputs import CROSS_ENTROPY_OF_ACTIVATION, OUTPUTS, Output
 
 _SQUARED_ERROR = OUTPUTS["squared_error", "linear"]
@@ -14,7 +14,7 @@ _SIGMOID = OUTPUTS["cross_entropy", "sigmoid"]
 _SOFTMAX = OUTPUTS["cross_entropy", "softmax"]
 
 
-def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """Squared-error cost (a - y)² (equation 3.1a), like ``torch.nn.functional.mse_loss``.
 
     Args:
@@ -35,51 +35,57 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     return cost_call(_SQUARED_ERROR)(*checked_cost(input, target, reduction))
 
 
-def binary_cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean") -> Tensor:
     """Cross-entropy cost of activations (equation 3.1c), like ``torch.nn.functional.binary_cross_entropy``.
 
-    ``input`` and ``target`` are in [0, 1]; shapes, ``reduction`` and errors are those of :func:`mse_loss`. For activations of a
-    sigmoid, use :func:`binary_cross_entropy_with_logits`: it stays exact at saturation, and its gradient does not vanish.
+    ``input`` and ``target`` are in [0, 1]; shapes, ``reduction`` and errors are those of :func:`mse_loss`. ``weight``
+    multiplies each cost; it is broadcast to ``input``. For activations of a sigmoid, use
+    :func:`binary_cross_entropy_with_logits`: it stays exact at saturation, and its gradient does not vanish.
 
     >>> binary_cross_entropy(torch.tensor([0.5]), torch.tensor([1.0]))
     tensor(0.6931)
     """
-    return cost_call(CROSS_ENTROPY_OF_ACTIVATION)(*checked_cost(input, target, reduction))
+    input, target, reduction = checked_cost(input, target, reduction)
+    return _weighted_cost(CROSS_ENTROPY_OF_ACTIVATION, input, target, weight, reduction)
 
 
 def binary_cross_entropy_with_logits(
-    input: Tensor, target: Tensor, reduction: str = "mean", pos_weight: Tensor | None = None, weight: Tensor | None = None
+    input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean", pos_weight: Tensor | None = None
 ) -> Tensor:
     """Cross-entropy cost of g(z) from the weighted input z (equations 2.4 and 3.1c); its backward is a - y (3.2c).
 
     Like ``torch.nn.functional.binary_cross_entropy_with_logits``; finite for every finite ``input``. ``target`` is in [0, 1];
-    shapes, ``reduction`` and errors are those of :func:`mse_loss`. ``pos_weight``, 0 or above, multiplies the cost's term of
-    the positive class, y ln a; ``weight`` multiplies each cost. Both are broadcast to ``input`` and may have gradients.
+    shapes, ``reduction`` and errors are those of :func:`mse_loss`. ``weight`` multiplies each cost; ``pos_weight``, 0 or above,
+    the cost's term of the positive class, y ln a. Both are broadcast to ``input`` and may have gradients.
 
     >>> binary_cross_entropy_with_logits(torch.tensor([0.0]), torch.tensor([1.0]))
     tensor(0.6931)
     """
     input, target, reduction = checked_cost(input, target, reduction)
-    if pos_weight is None and weight is None:
-        return cost_call(_SIGMOID)(input, target, reduction)
-    costs_weight = 1 if weight is None else weight
     if pos_weight is not None:
         u, target = positives_weighted(target.to(input.dtype), pos_weight)
-        costs_weight = costs_weight * u
-    return reduce(costs_weight * cost_call(_SIGMOID)(input, target, "none"), reduction)
+        weight = u if weight is None else weight * u
+    return _weighted_cost(_SIGMOID, input, target, weight, reduction)
+
+
+def _weighted_cost(output: Output, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+    if weight is None:
+        return cost_call(output)(input, target, reduction)
+    check_broadcast("weight", weight, input.shape)
+    return reduce(weight * cost_call(output)(input, target, "none"), reduction)
 
 
 def cross_entropy(
-    input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None, label_smoothing: float = 0.0
+    input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean", label_smoothing: float = 0.0
 ) -> Tensor:
     """Cross-entropy cost of softmax outputs (equation 4.2), like ``torch.nn.functional.cross_entropy``; its backward is a - y.
 
     Args:
         input: weighted inputs, finite, (C) or (B, C).
         target: class indices, () or (B), or probabilities with the shape of ``input``.
+        weight: (C), the factor of each class's term.
         reduction: ``'mean'`` divides by the number of rows, or for class indices by the sum of their weights; ``'sum'`` adds
             the rows' costs, ``'none'`` returns one cost per row.
-        weight: (C), the factor of each class's term.
         label_smoothing: the share of the target, in [0, 1], that is spread evenly over all classes.
 
     Returns:
@@ -127,8 +133,8 @@ def output_cost(
     output: Output,
     z: Tensor,
     target: Tensor,
-    reduction: str,
     weight: Tensor | None,
+    reduction: str,
     pos_weight: Tensor | None = None,
     of_networks: bool = False,
 ) -> tuple[Tensor, Tensor]:

@@ -24,10 +24,11 @@ def network_cost(
     parameters: Sequence[Tensor],
     cost: str = "cross_entropy",
     output: str = "sigmoid",
+    weight: Tensor | None = None,
+    *,
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
     activation: str | Activation | Sequence[str | Activation] = "sigmoid",
-    weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cost of a network, and its prediction, with one node in the graph (equations 2.1 to 3.1).
 
@@ -41,10 +42,10 @@ def network_cost(
             with a leading K.
         cost: ``'cross_entropy'`` (3.1c, 4.2), ``'squared_error'`` (3.1a), or another cost for the output.
         output: the activation of the last layer, as named in :mod:`torchbp.outputs`; ``'linear'`` for none.
+        weight: (*), the factor of each row's costs; it gets no gradient.
         reduction: as in :func:`mse_loss`, for softmax as in :func:`cross_entropy`; for K networks, of each network.
         pos_weight: as in :func:`binary_cross_entropy_with_logits`, for sigmoid outputs with cross-entropy.
         activation: of the hidden layers, one for all or one for each.
-        weight: (*), the factor of each row's costs; it gets no gradient.
 
     Returns:
         The cost: a scalar, (K) for K networks; for ``'none'`` the single costs, (*, nL), or (*, 1) for softmax. And the
@@ -58,7 +59,7 @@ def network_cost(
     (tensor(0.6931), tensor([[0.5000]]))
     """
     network = _network(cost, output, activation if isinstance(activation, str | Activation) else tuple(activation), parameters)
-    return cost_of(network, input, target, parameters, reduction, pos_weight, weight)
+    return cost_of(network, input, target, parameters, weight, reduction, pos_weight)
 
 
 def cost_of(
@@ -66,9 +67,9 @@ def cost_of(
     input: Tensor,
     target: Tensor,
     parameters: Sequence[Tensor],
+    weight: Tensor | None = None,
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
-    weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`network_cost` for a :class:`torchbp.iteration.Network`.
 
@@ -82,7 +83,7 @@ def cost_of(
         check_floating("target", target)
         target = target.to(input.dtype)
     if network.pooling is not None:
-        return cost_of_sequences(network, input, target, parameters, reduction, pos_weight, weight)
+        return cost_of_sequences(network, input, target, parameters, weight, reduction, pos_weight)
     weight_has_gradient = False
     if pos_weight is not None:
         network.output.check_pos_weight()
@@ -97,7 +98,7 @@ def cost_of(
         or _pytorch.more_than_gradients()
         or (parameters and parameters[0].dim() == 3)
     ):
-        return _by_single_layers(network, input, target, parameters, reduction, pos_weight, weight)
+        return _by_single_layers(network, input, target, parameters, weight, reduction, pos_weight)
     if pos_weight is not None:
         u, target = positives_weighted(target, pos_weight)
         weight = u if weight is None else weight * u
@@ -131,9 +132,9 @@ def _by_single_layers(
     input: Tensor,
     target: Tensor,
     parameters: Sequence[Tensor],
+    weight: Tensor | None,
     reduction: str,
     pos_weight: Tensor | None,
-    weight: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     check_network(network, input, target, parameters)
     z = input
@@ -141,4 +142,4 @@ def _by_single_layers(
     for layer in hidden:
         z = activated_linear(z, layer.W, layer.b, layer.g, *layer.theta)
     z = linear(z, last.W, last.b)
-    return output_cost(network.output, z, target.expand_as(z), reduction, weight, pos_weight, last.W.dim() == 3)
+    return output_cost(network.output, z, target.expand_as(z), weight, reduction, pos_weight, last.W.dim() == 3)

@@ -22,14 +22,14 @@ def cost_of_sequences(
     input: Tensor,
     target: Tensor,
     parameters: Sequence[Tensor],
+    weight: Tensor | None,
     reduction: str,
     pos_weight: Tensor | None,
-    weight: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     if reduction == "none" or _pytorch.more_than_gradients():
-        cost, prediction, _ = cost_in_time(network, input, target, parameters, None, pos_weight, weight, reduction)
+        cost, prediction, _ = cost_in_time(network, input, target, parameters, None, weight, reduction, pos_weight)
         return cost.reshape(*target.shape[:-1], -1) if reduction == "none" else cost, prediction
-    y, w = _sequence_rows(network, input, target, parameters, pos_weight, weight, reduction)
+    y, w = _sequence_rows(network, input, target, parameters, weight, reduction, pos_weight)
     call = network_cost_call if torch.is_grad_enabled() else functions.network_forward
     cost, prediction = call(input, y, w, network, reduction == "mean", *parameters)
     return cost, _where_asked(prediction, target)
@@ -41,15 +41,15 @@ def cost_in_time(
     target: Tensor,
     parameters: Sequence[Tensor],
     hx: Sequence[Tensor] | None,
-    pos_weight: Tensor | None = None,
     weight: Tensor | None = None,
     reduction: str = "mean",
+    pos_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """:func:`cost_of` for a recurrent network from states ``hx``, layer by layer; also returns its last states, detached."""
-    y, w = _sequence_rows(network, input, target, parameters, pos_weight, weight, reduction)
+    y, w = _sequence_rows(network, input, target, parameters, weight, reduction, pos_weight)
     rows, last = states_of(network, input, parameters, hx)
     top = layers_of(network, parameters)[-1]
-    cost, prediction = output_cost(network.output, linear(rows, top.W, top.b), y, reduction, w)
+    cost, prediction = output_cost(network.output, linear(rows, top.W, top.b), y, w, reduction)
     return cost, _where_asked(prediction, target), [h.detach() for h in last]
 
 
@@ -58,9 +58,9 @@ def _sequence_rows(
     input: Tensor,
     target: Tensor,
     parameters: Sequence[Tensor],
-    pos_weight: Tensor | None,
     weight: Tensor | None,
     reduction: str,
+    pos_weight: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Targets as rows, and the weight of each row's cost."""
     check_network_of_sequences(network, input, target, parameters)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torchbp import equations as eq
@@ -63,7 +64,16 @@ def positives_weighted(target: Tensor, pos_weight: Tensor) -> tuple[Tensor, Tens
     Raises:
         ValueError: ``pos_weight`` cannot be broadcast to the target.
     """
-    shape = pos_weight.shape
-    if len(shape) > target.dim() or any(n not in (1, m) for n, m in zip(shape[::-1], target.shape[::-1], strict=False)):
-        raise ValueError(f"pos_weight has shape {tuple(shape)}; it must broadcast to {tuple(target.shape)}")
+    check_broadcast("pos_weight", pos_weight, target.shape)
     return eq.positives_weighted(target, pos_weight.to(target.dtype))
+
+
+def check_broadcast(name: str, weight: Tensor, to: torch.Size) -> None:
+    """Check that a weight is broadcast to this shape.
+
+    Raises:
+        ValueError: it cannot be, or only to a larger one.
+    """
+    shape = weight.shape
+    if len(shape) > len(to) or any(n not in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False)):
+        raise ValueError(f"{name} has shape {tuple(shape)}; it must broadcast to {tuple(to)}")

@@ -177,15 +177,16 @@ class BPNetwork(nn.Module):
         input: Tensor,
         target: Tensor,
         cost: str | None = None,
+        weight: Tensor | None = None,
+        *,
         reduction: Literal["mean", "sum", "none"] = "mean",
         pos_weight: Tensor | None = None,
-        weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The cost, and the prediction without a gradient, with one node in the graph.
 
         See :func:`torchbp.functional.network_cost`. Hooks of single layers are not called.
         """
-        return F.cost_of(self._iteration(cost), input, target, self.ordered_parameters(), reduction, pos_weight, weight)
+        return F.cost_of(self._iteration(cost), input, target, self.ordered_parameters(), weight, reduction, pos_weight)
 
     def _iteration(self, cost: str | None) -> Network:
         """:meth:`iteration`, made once for each cost."""

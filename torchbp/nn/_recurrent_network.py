@@ -134,14 +134,15 @@ class RecurrentNetwork(BPNetwork):
         input: Tensor,
         target: Tensor,
         cost: str | None = None,
-        pos_weight: Tensor | None = None,
         weight: Tensor | None = None,
+        *,
+        pos_weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Train on long sequences in parts: the mean cost of some steps, the predictions, and the states for the next part.
 
         Args:
             states: the states before these steps, (B, m) for every layer; they get no gradient.
-            input, target, cost, pos_weight, weight: as for :meth:`cost`.
+            input, target, cost, weight, pos_weight: as for :meth:`cost`.
 
         Raises:
             ValueError: as there, or the network is bidirectional.
@@ -149,7 +150,7 @@ class RecurrentNetwork(BPNetwork):
         if self.bidirectional:
             raise ValueError("the network is bidirectional; cost_from needs one that reads in one direction")
         network = self._iteration(cost)
-        return F.cost_in_time(network, input, target, self.ordered_parameters(), states, pos_weight, weight)
+        return F.cost_in_time(network, input, target, self.ordered_parameters(), states, weight, pos_weight=pos_weight)
 
     def _checked(self, input: Tensor) -> Tensor:
         n = self.layers[0].input_size

@@ -37,14 +37,15 @@ def cost_of_mean(
     x: Tensor,
     y: Tensor,
     cost: str | None = None,
-    pos_weight: Tensor | None = None,
     weight: Tensor | None = None,
+    *,
+    pos_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The mean cost of the networks' mean prediction, a scalar, and that prediction, (B, nL).
 
     Args:
         kept: which networks count, (K) of bool.
-        network, x, y, cost, pos_weight, weight: as for :meth:`BPNetwork.cost`.
+        network, x, y, cost, weight, pos_weight: as for :meth:`BPNetwork.cost`.
     """
     output = network.output_with(cost)
     z = output.pooled(network.logits(x)[kept])

@@ -182,7 +182,7 @@ class FusedEngine:
             network.zero_grad()
             if network.networks is not None:  # each network's own gradients, as if it were alone
                 a, t = (rows.expand(network.networks, *rows.shape) for rows in (a, t))
-            cost = network.cost(a, t, module.cost, pos_weight=module.pos_weight, weight=weight)[0]
+            cost = network.cost(a, t, module.cost, weight, pos_weight=module.pos_weight)[0]
             cost.sum().backward()
 
     def _learning_rates(self, batches: int, batch_idx: int) -> Sequence[float]:

@@ -117,8 +117,8 @@ def step_by_parts(module: "BPModule", x: Tensor, y: Tensor, weight: Tensor | Non
             costs[-1].backward()
             module.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
             optimizer.step()
-        given = module.input_scaling(px), module.network_target(py), module.cost, module.pos_weight, weight
-        cost, prediction, states = network.cost_from(states, *given)
+        batch = module.input_scaling(px), module.network_target(py), module.cost, weight
+        cost, prediction, states = network.cost_from(states, *batch, pos_weight=module.pos_weight)
         if not isfinite(value := cost.item()):
             raise module.not_finite(value, module.global_step + number, px)
         costs.append(cost)

@@ -286,7 +286,7 @@ class BPModule(LightningModule):
         """
         x, y = self.input_scaling(x), self.network_target(y)
         cost_of = self.network.cost if self.kept is None else partial(cost_of_mean, self.network, self.kept > 0)
-        cost, prediction = cost_of(x, y, self.cost, pos_weight=self.pos_weight, weight=weight)
+        cost, prediction = cost_of(x, y, self.cost, weight, pos_weight=self.pos_weight)
         return cost, prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
     def on_train_start(self) -> None:

@@ -215,9 +215,9 @@ def _network_cost(
     parameters: Sequence[Tensor],
     cost: str,
     output: str,
+    *,
     reduction: str,
     pos_weight: Tensor | None = None,
-    *,
     activation: Activation,
 ) -> tuple[Tensor, Tensor]:
     W, b, *theta, W2, b2 = parameters
@@ -288,7 +288,8 @@ def _with_output(cost: str, output: str, reduction: str) -> Callable[..., Callab
     def of(network_cost: Callable[..., Any]) -> Callable[..., Tensor]:
         def call(input: Tensor, target: Tensor, w: Tensor, *parameters: Tensor) -> Tensor:
             pos_weight = w if (cost, output) == ("cross_entropy", "sigmoid") else None
-            return network_cost(input, target, parameters, cost, output, reduction, pos_weight, activation=HIDDEN)[0]
+            how: dict[str, Any] = {"reduction": reduction, "pos_weight": pos_weight, "activation": HIDDEN}
+            return network_cost(input, target, parameters, cost, output, **how)[0]
 
         return call
 
