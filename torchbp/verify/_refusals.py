@@ -24,7 +24,7 @@ REFUSALS = [
     ),
     Refusal(
         "vmap",
-        "does not have vmap support|not possible to use vmap|[Bb]atching rule not implemented",
+        "does not have vmap support|[Bb]atching rule not implemented",
         "set generate_vmap_rule = True, or add a vmap staticmethod",
     ),
     Refusal(
@@ -35,7 +35,7 @@ REFUSALS = [
     ),
     Refusal(
         "forward mode of an operation",
-        "forward AD with .* that does not support it|does not support forward mode",
+        "forward AD with .* that does not support it",
         "use operations that have a forward-mode derivative",
     ),
     Refusal(
@@ -52,7 +52,9 @@ REFUSALS = [
     ),
 ]
 
-BY_MISSING = {refusal.missing: refusal for refusal in REFUSALS}
+NOT_IMPLEMENTED = Refusal("what raises NotImplementedError", "", "implement it")  # the Function's author says so
+
+BY_MISSING = {refusal.missing: refusal for refusal in (*REFUSALS, NOT_IMPLEMENTED)}
 
 
 def refusal_of(error: BaseException) -> Refusal | None:
@@ -61,6 +63,4 @@ def refusal_of(error: BaseException) -> Refusal | None:
     for refusal in REFUSALS:
         if re.search(refusal.words, text):
             return refusal
-    if isinstance(error, NotImplementedError):  # the Function's author says so
-        return Refusal("what raises NotImplementedError", "", "implement it")
-    return None
+    return NOT_IMPLEMENTED if isinstance(error, NotImplementedError) else None
