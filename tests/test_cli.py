@@ -214,15 +214,25 @@ def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert "hidden_sizes:\n  - 4" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", [None, "TabularDataModule", "torchbp.data.SequenceDataModule"])
 @pytest.mark.parametrize("command", ["fit", "cross-validate"])
-@pytest.mark.parametrize("option", [["--data.null_values+=-99"], ["--data.null_values+", "-99"]])
-def test_a_null_value_is_added_to_the_known_ones(command: str, option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    found = []
-    for options in [], option:
-        assert main([command, "--data.path", "t.csv", "--data.target", "y", *options, "--print_config"]) == 0
-        found.append(yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["null_values"])
-    assert "NA" in found[0]
-    assert found[1] == [*found[0], "-99"]
+@pytest.mark.parametrize("option", [["--data.null_values+=-99"], ["--data.init_args.null_values+", "-99"]])
+def test_a_null_value_is_added_to_the_known_ones(
+    command: str, option: list[str], kind: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def printed(*options: str) -> list[str]:
+        assert main([command, *data, *options, "--print_config"]) == 0
+        return yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["null_values"]
+
+    data = [*(["--data", kind] if kind else []), "--data.path", "t.csv", "--data.target", "y"]
+    known = printed()
+    assert "NA" in known
+    assert printed(*option, "--data.null_values+=~", "--data.null_values+=[NA, 01]") == [*known, "-99", "~", "01"]
+    assert printed("--data.null_values", "[x]", *option) == ["x", "-99"]
+    config = tmp_path / "data.yaml"
+    config.write_text("data:\n  class_path: TabularDataModule\n  init_args: {path: t.csv, target: y, null_values: [z]}\n")
+    data = ["--config", str(config)]
+    assert printed(*option) == ["z", "-99"]
 
 
 def test_a_whole_number_of_batches_is_no_share_of_them(tmp_path: Path) -> None:

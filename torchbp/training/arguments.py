@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from torchbp.activations import import_activation
-from torchbp.cli import CLASSES, OneLine, in_short
+from torchbp.cli import CLASSES, OneLine, OneLineParser, in_short
 from torchbp.data import ArrayDataModule, RowsDataModule, SequenceDataModule, TabularDataModule
 from torchbp.training.checkpoint import required_arguments
 
@@ -38,6 +38,16 @@ class ConfigurationParser(OneLine, LightningArgumentParser):
 
     def format_help(self, *args: Any) -> str:
         return super().format_help(*args) + self.more_help
+
+    def parse_args(self, args: Sequence[str], **kwargs: Any) -> Namespace:  # type: ignore[override]
+        """As jsonargparse's, but ``--data.null_values+`` adds to the default too, and takes its value as it is written."""
+        others, added = null_values_added(args)
+        if not added:
+            return super().parse_args(args, **kwargs)
+        config = super().parse_args([arg for arg in others if not arg.startswith("--print_config")], **kwargs)
+        data = (config[config.subcommand] if "subcommand" in config else config).get("data") or Namespace()
+        known = data.get("init_args", Namespace()).get("null_values") or []
+        return super().parse_args([*others, "--data.null_values", json.dumps([*dict.fromkeys([*known, *added])])], **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if self._reading is not None:
@@ -63,6 +73,20 @@ def early_options(args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--help", "-h", "--data.help", "--print_config", dest="help", nargs="?", const=True)
     parser.add_argument("--data.path", "--data.init_args.path", dest="path", nargs="?")
     return parser.parse_known_args(args)[0]
+
+
+def null_values_added(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments without the options ``--data.null_values+``, and the values of these: each a text, or a list of texts."""
+    parser = OneLineParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--data.null_values+", "--data.init_args.null_values+", dest="added", action="append", default=[])
+    said, others = parser.parse_known_args(args)
+    added: list[str] = []
+    for text in said.added:
+        listed = None
+        with contextlib.suppress(yaml.YAMLError):
+            listed = yaml.load(text, yaml.BaseLoader)  # it reads every value as text
+        added += listed if isinstance(listed, list) else [text]
+    return others, added
 
 
 def import_named_activations(args: Sequence[str]) -> None:
@@ -112,8 +136,6 @@ def refuse_file_as_class(parser: ArgumentParser, data: str | None) -> None:
 def default_data_option(args: Sequence[str]) -> list[str]:
     """The ``--data`` option for a file given without one: sequences if there is an option that only they have, else a table.
 
-    With ``--data.null_values+`` come the values that it adds to.
-
     Raises:
         ValueError: a file of arrays, which may hold rows, pictures or sequences.
     """
@@ -127,11 +149,7 @@ def default_data_option(args: Sequence[str]) -> list[str]:
             f"{options.path} holds arrays; set --data ArrayDataModule for rows or pictures, "
             "--data SequenceDataModule for sequences"
         )
-    kind = ["--data", f"torchbp.data.{(SequenceDataModule if sequences else TabularDataModule).__name__}"]
-    if any(re.match(r"--data\.(init_args\.)?null_values\+", argument) for argument in args):
-        known = inspect.signature(TabularDataModule).parameters["null_values"].default
-        kind += ["--data.null_values", json.dumps(known)]  # jsonargparse adds to what is given, not to the default
-    return kind
+    return ["--data", f"torchbp.data.{(SequenceDataModule if sequences else TabularDataModule).__name__}"]
 
 
 def placeholder_options(kind: type[RowsDataModule], saved: Mapping[str, Any]) -> list[str]:
