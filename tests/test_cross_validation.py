@@ -165,17 +165,13 @@ def test_help_is_of_what_there_is(capfd):
     ("options", "message"),
     [
         (["--folds", "40"], "class 'b' has 18 rows; 40 folds need 40 of each class"),
-        (["--folds", "1"], "folds is 1; it must be 2 or more"),
         (["--groups", "whom"], "has no column 'whom'; it has 'who'"),
         (["--groups", "city"], "has no value in row 3"),
         (["--groups", "who", "--folds", "13"], "groups is 'who', which has 12 values; 13 folds need at least as many"),
         (["--trainer.max_epochs", "0"], "max_epochs is 0; it must be 1 or more"),
         (["--trainer.max_epochs", "-1"], "max_epochs is -1; it must be 1 or more"),
-        (["--groups", "who", "--order", "day"], "groups is 'who' and order 'day'; rows are split by one of them"),
-        (["--order", "day", "--repeats", "2"], "repeats is 2; rows in the order of 'day' can be split in one way only"),
         (["--order", "who", "--folds", "90"], "the data has 72 rows; 90 folds need at least as many"),
         (["--order", "kind"], "order is 'kind', which holds texts such as"),
-        (["--output", "p.xlsx"], "the output p.xlsx has the extension '.xlsx'"),
         (["--output", "t.csv"], "output is t.csv; it must be another file than the data's"),
         (["--data.test_size", "0.1"], "test_size is for torchbp fit; here each fold is tested in turn"),
         (["--data.split", "kind"], "column 'kind' is the target"),
@@ -195,6 +191,21 @@ def test_what_cannot_be_is_refused_in_a_line(options, message, capfd):
     [line] = [line for line in capfd.readouterr().err.splitlines() if "warning" not in line]
     assert message in line
     assert Path("t.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--folds", "1"], "folds is 1; it must be 2 or more"),
+        (["--groups", "who", "--order", "day"], "groups is 'who' and order 'day'; rows are split by one of them"),
+        (["--order", "day", "--repeats", "2"], "repeats is 2; rows in the order of 'day' can be split in one way only"),
+        (["--output", "p.xlsx"], "the output p.xlsx has the extension '.xlsx'"),
+    ],
+)
+def test_bad_options_are_refused_before_the_file_is_read(options, message, capfd):
+    Path("t.csv").touch()  # reading it would end in another error: it is empty
+    assert main(["cross-validate", "--data.path", "t.csv", "--data.target", "kind", *options]) == 1
+    assert message in capfd.readouterr().err
 
 
 def test_sequences_are_refused(capfd):

@@ -16,7 +16,7 @@ from torchbp.data.base import RowsDataModule, classes_of
 from torchbp.data.rows import where
 from torchbp.data.values import as_text, counted, is_date, natural, shown
 
-__all__ = ["Fold", "folds_of"]
+__all__ = ["Fold", "folds_of", "refuse_folds"]
 
 
 @dataclass
@@ -58,16 +58,7 @@ def folds_of(
     Raises:
         ValueError: there are too few rows, classes or groups for this number of folds, or a column cannot be used.
     """
-    for option, value, least in (("folds", folds, 2), ("repeats", repeats, 1)):
-        if value < least:
-            raise ValueError(f"{option} is {value}; it must be {least} or more")
-    if groups and order:
-        raise ValueError(f"groups is {groups!r} and order {order!r}; rows are split by one of them")
-    if order and repeats > 1:
-        raise ValueError(f"repeats is {repeats}; rows in the order of {order!r} can be split in one way only, set --repeats 1")
-    for name in filter(None, (groups, order)):
-        if not isinstance(data, TabularDataModule):
-            raise ValueError(f"the data has no column {name!r}: groups and order need a table")
+    refuse_folds(data, folds, repeats, groups, order)
     kept, classes = _kept(data)
     if len(kept) < folds:
         raise ValueError(f"the data has {counted(len(kept), 'row', 'rows')}; {folds} folds need at least as many")
@@ -91,6 +82,24 @@ def folds_of(
             part_of[kept[test]] = 2
             result.append(Fold(repeat + 1, number + 1, part_of))
     return result
+
+
+def refuse_folds(data: RowsDataModule, folds: int, repeats: int, groups: str | None, order: str | None) -> None:
+    """Refuse arguments of :func:`folds_of` that do not fit together, before any row is read.
+
+    Raises:
+        ValueError: a number is too small, or a column cannot be used.
+    """
+    for option, value, least in (("folds", folds, 2), ("repeats", repeats, 1)):
+        if value < least:
+            raise ValueError(f"{option} is {value}; it must be {least} or more")
+    if groups and order:
+        raise ValueError(f"groups is {groups!r} and order {order!r}; rows are split by one of them")
+    if order and repeats > 1:
+        raise ValueError(f"repeats is {repeats}; rows in the order of {order!r} can be split in one way only, set --repeats 1")
+    for name in filter(None, (groups, order)):
+        if not isinstance(data, TabularDataModule):
+            raise ValueError(f"the data has no column {name!r}: groups and order need a table")
 
 
 def _kept(data: RowsDataModule) -> tuple[Tensor, np.ndarray]:

@@ -18,7 +18,7 @@ from torchbp._interrupts import terminable
 from torchbp._text import digits, printable
 from torchbp.cli import console
 from torchbp.data import RowsDataModule, TabularDataModule
-from torchbp.data.folds import Fold, folds_of
+from torchbp.data.folds import Fold, folds_of, refuse_folds
 from torchbp.data.progress import progress
 from torchbp.fitting import Learner
 from torchbp.training._evaluation import baseline_of, evaluate
@@ -77,11 +77,11 @@ def run(args: Sequence[str]) -> int:
     options = _options(args)
     output = options.output
     with terminable(), redirect_stdout(sys.stderr) if output == "-" else nullcontext():
-        data = options.data.with_parts(None, options.folds)
-        if isinstance(data, TabularDataModule):
-            console().print(data.schema_table())
-        folds = folds_of(data, options.folds, options.repeats, data.val_size, options.groups, options.order)
         with table_file(output) if output not in (None, "-") else nullcontext() as write:
+            data = options.data.with_parts(None, options.folds)
+            if isinstance(data, TabularDataModule):
+                console().print(data.schema_table())
+            folds = folds_of(data, options.folds, options.repeats, data.val_size, options.groups, options.order)
             results = cross_validate(options, data, folds)
             rows = predictions(results, data)
             if write is not None:
@@ -110,6 +110,7 @@ def _options(args: Sequence[str]) -> Namespace:
     if options.output not in (None, "-"):
         refuse_own_file(options.output, data)
     refuse_other_splits(data, ("split", "val_path", "test_path"))
+    refuse_folds(data, options.folds, options.repeats, options.groups, options.order)
     if "test_size" in section_options(args, "data"):
         parser.error("test_size is for torchbp fit; here each fold is tested in turn, set --folds")
     if options.groups and isinstance(data, TabularDataModule) and options.groups not in data.targets:
