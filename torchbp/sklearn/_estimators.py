@@ -186,17 +186,18 @@ class BPClassifier(ClassifierMixin, BPEstimator):
             seen = np.arange(y.shape[1]) if labels else unique_labels(y)
             self.classes_ = seen if classes is None else unique_labels(classes)
             if not labels and len(self.classes_) < 2:
-                raise ValueError(f"y has one class, {self.classes_[0]!r}; a classifier needs two classes or more")
+                raise ValueError(f"y has one class, {self.classes_.tolist()[0]!r}; a classifier needs two classes or more")
             self._kind = "multilabel" if labels else "binary" if len(self.classes_) == 2 else "multiclass"
         elif classes is not None and not np.array_equal(unique_labels(classes), self.classes_):
-            raise ValueError(f"classes is {list(classes)}; it must be as in the first call, {list(self.classes_)}")
+            given = np.asarray(classes).tolist()
+            raise ValueError(f"classes is {given}; it must be as in the first call, {self.classes_.tolist()}")
         if labels:
             if (not first and not self._multilabel) or y.shape[1] != len(self.classes_):
                 raise ValueError(f"y has {y.shape[1]} labels; it was fitted with {len(self.classes_)} classes")
             return np.asarray(y.toarray() if hasattr(y, "toarray") else y, dtype=np.float64)
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
-            raise ValueError(f"y has the class {unknown[0]!r}; the classes are {list(self.classes_)}")
+            raise ValueError(f"y has the class {unknown.tolist()[0]!r}; the classes are {self.classes_.tolist()}")
         codes = np.searchsorted(self.classes_, y)
         if self._kind == "binary":
             return codes[:, None].astype(np.float64)
