@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torchbp import functions, verify
 from torchbp.verify import Result, Row, audit
 from torchbp.verify._subject import SEED, batch_positions, subject_of
+from torchbp.verify.pytest import audited
 
 # In these, PyTorch differentiates forward itself.
 BYPASSED = {"func grad in compile", "torch export"}
@@ -261,5 +262,7 @@ def test_torchbp_does_not_import_the_audit() -> None:
 
 
 def test_check_that_does_not_exist_is_named() -> None:
-    with pytest.raises(ValueError, match="only has bakcward; the checks are accumulation, autocast, backward, "):
+    with pytest.raises(ValueError, match="only has 'bakcward', which is no check; did you mean 'backward'"):
         audit(torch.tanh, (normal(2),), only={"backward", "bakcward"})
+    with pytest.raises(ValueError, match="only has 'bakcward'"):
+        audited("2", only=["bakcward"])

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from torchbp.cli import main
+from torchbp.verify._audit import CHECKS, name_of
 
 NAIVE = ["gradcheck", "--function", "naive_functions:mse_loss", "--inputs", "4,3 4,3"]
 ONLY = ["--only", "backward,needs input grad,forward mode,double backward"]
@@ -68,7 +69,10 @@ def test_check_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert "class Fault(Cube)" in out
     assert "class Cube(Function)" in out
     assert main(["gradcheck", "--explain", "nothing"]) == 1
-    assert "explain is 'nothing'; the checks are accumulation, " in capsys.readouterr().err
+    assert "explain has 'nothing', which is no check; torchbp gradcheck --explain lists the checks" in capsys.readouterr().err
+    assert main(["gradcheck", "--explain"]) == 0
+    out = capsys.readouterr().out
+    assert all(name_of(check) in out for check in CHECKS)
 
 
 def test_functions_of_a_package_are_listed(

@@ -24,6 +24,7 @@ from torchbp.verify import (
     _transforms,
     _values,
 )
+from torchbp.verify._explain import refuse_unknown
 from torchbp.verify._outcome import Comparison, Skipped
 from torchbp.verify._result import Result, Row, one_line, row_of
 from torchbp.verify._subject import CONSISTENCY, Subject, Surrogate, subject_of
@@ -105,8 +106,7 @@ def audit(
     if not (surrogate is None or surrogate == CONSISTENCY or callable(surrogate)):
         raise ValueError(f"surrogate is {surrogate!r}; it must be a callable or {CONSISTENCY!r}")
     names = dict.fromkeys(map(name_of, CHECKS))
-    if only is not None and not set(only) <= set(names):
-        raise ValueError(f"only has {', '.join(sorted(set(only) - set(names)))}; the checks are {', '.join(sorted(names))}")
+    refuse_unknown("only", only or (), names)
     rows = []
     for device in devices:
         check_device(device)

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from torchbp._imports import imported_module
 from torchbp.cli import OneLineParser, console
-from torchbp.verify._explain import explain
+from torchbp.verify._explain import explain, overview
 from torchbp.verify._outcome import STATUSES
 from torchbp.verify._own import available_devices, gradcheck, own_functionals
 from torchbp.verify._report import junit, markdown, summary
@@ -31,10 +31,10 @@ FAIL_ON = ("wrong", "error", "unsupported", "wasteful")
 def run(args: Sequence[str]) -> int:
     """Run ``torchbp gradcheck``; returns 1 if a check's status is ``--fail-on`` or worse, else 0."""
     options = _parser().parse_args(args)
-    if options.explain:
+    if options.explain is not None:
         from rich.markdown import Markdown
 
-        console().print(Markdown(explain(options.explain)))
+        console().print(Markdown(explain(options.explain) if options.explain else overview()))
         return 0
     if options.scan:
         return _scan(options.scan)
@@ -100,7 +100,8 @@ def _parser() -> ArgumentParser:
     output.add_argument("--json", action="store_true", help="print every row as JSON")
     output.add_argument("--junit", metavar="FILE", help="also write JUnit XML")
     output.add_argument("--markdown", metavar="FILE", help='also append Markdown, such as to "$GITHUB_STEP_SUMMARY"')
-    output.add_argument("--explain", metavar="CHECK", help="say what a check asks and how to fix a fault, with an example")
+    help = "say what a check asks and how to fix a fault, with an example; without CHECK, list the checks"
+    output.add_argument("--explain", metavar="CHECK", nargs="?", const="", help=help)
     output.add_argument("--scan", metavar="PACKAGE", help="list the autograd Functions of an installed package")
     return parser
 

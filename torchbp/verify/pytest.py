@@ -7,6 +7,7 @@ import pytest
 from torch import Tensor
 
 from torchbp.verify._audit import CHECKS, audit, name_of
+from torchbp.verify._explain import refuse_unknown
 from torchbp.verify._outcome import Status
 from torchbp.verify._own import inputs_of
 
@@ -31,7 +32,9 @@ def audited(
         def test_layer():
             return MyLayer
     """
-    names = dict.fromkeys(name for name in map(name_of, CHECKS) if only is None or name in only)
+    checks = dict.fromkeys(map(name_of, CHECKS))
+    refuse_unknown("only", only or (), checks)
+    names = [name for name in checks if only is None or name in only]
     given = [drawn for value in inputs for drawn in (inputs_of(value) if isinstance(value, str) else (value,))]
 
     def decorate(function: Callable[[], Any]) -> Callable[[str], None]:
