@@ -184,6 +184,13 @@ CASES = [
         "no row is held out for validation; train with --data.val_size above 0, or validate another file",
     ),
     ("test --ckpt_path arrays.ckpt --data.path narrow.npz", 1, "x has shape (40, 2); the network takes 3 values per row"),
+    (
+        "predict --ckpt_path arrays.ckpt --data.path good.csv",
+        1,
+        "good.csv does not fit arrays.ckpt, which was trained on arrays; set --data.path to an .npz file, or to ",
+    ),
+    ("PREDICT good.npz", 1, "good.npz does not fit table.ckpt, which was trained on a table; set --data.path to a .csv, "),
+    ("test --ckpt_path xor.ckpt --data.path good.csv", 1, "trained on a data set of torchbp's own; leave --data.path out"),
     ("test --ckpt_path arrays.ckpt --data.path classes.npz", 1, "y holds 4 in row 0; the classes are 0, 1"),
     # predictions and exported programs
     ("PREDICT gone.csv --output o.csv", 1, "the data file gone.csv does not exist"),

@@ -26,6 +26,7 @@ from torchbp.training.arguments import (
     import_named_activations,
     placeholder_options,
     refuse_file_as_class,
+    refuse_other_file,
     section_options,
 )
 from torchbp.training.checkpoint import (
@@ -181,6 +182,8 @@ class CommandLine(LightningCLI):
         self.checkpoint = load_checkpoint(early.ckpt_path)
         args = [*args, "--ckpt_path", early.ckpt_path]  # at the end, where it replaces best or last
         kind, saved = saved_data(self.checkpoint)
+        if kind and early.path and not (early.data or early.config):
+            refuse_other_file(early.path, kind, early.ckpt_path)
         defaults = placeholder_options(kind, saved) if kind else default_data_option(args)
         own = None if early.config else own_config(early.ckpt_path)
         begun = run_options(own, args[0]) if own else defaults

@@ -16,13 +16,19 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from torchbp.activations import import_activation
 from torchbp.cli import CLASSES, OneLine, OneLineParser, in_short
-from torchbp.data import ArrayDataModule, RowsDataModule, SequenceDataModule, TabularDataModule
+from torchbp.data import ArrayDataModule, BuiltinDataModule, RowsDataModule, SequenceDataModule, TabularDataModule
 from torchbp.training.checkpoint import required_arguments
 
 PLACEHOLDER = "\0"  # a value that no command line can contain
 
 DATA_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".ts", ".xlsx")
 ARRAY_SUFFIXES = (".npy", ".npz")
+# For a kind of data, the extensions of its files, and what a network trained on it needs.
+FILES: dict[type[RowsDataModule], tuple[tuple[str, ...], str]] = {
+    ArrayDataModule: (ARRAY_SUFFIXES, "arrays; set --data.path to an .npz file, or to the .npy file of x"),
+    BuiltinDataModule: ((), "a data set of torchbp's own; leave --data.path out"),
+    TabularDataModule: ((".csv", ".tsv", ".parquet"), "a table; set --data.path to a .csv, .tsv or .parquet file"),
+}
 # The options that only sequences have.
 SEQUENCE_OPTIONS = {*inspect.signature(SequenceDataModule).parameters} - {
     *inspect.signature(TabularDataModule).parameters,
@@ -131,6 +137,17 @@ def refuse_file_as_class(parser: ArgumentParser, data: str | None) -> None:
     """Refuse a data file as the value of ``--data``: jsonargparse would read it as a configuration."""
     if data is not None and Path(data).suffix.lower() in DATA_SUFFIXES:
         parser.error(f"data is {data}; it must be {CLASSES['data']}; for a file of rows set --data.path {data}")
+
+
+def refuse_other_file(path: str, kind: type[RowsDataModule], checkpoint: str) -> None:
+    """Refuse a file of another kind than the data that the checkpoint was trained on.
+
+    Raises:
+        ValueError: it is such a file.
+    """
+    suffixes, needed = FILES.get(kind, (None, ""))
+    if suffixes is not None and Path(path).suffix.lower() not in suffixes:
+        raise ValueError(f"{path} does not fit {checkpoint}, which was trained on {needed}")
 
 
 def default_data_option(args: Sequence[str]) -> list[str]:
