@@ -13,7 +13,7 @@ from training_runs import CONFIGS
 from torchbp.cli import OPTIONS, TRAINING, main
 
 HEAVY = {"torch", "numpy", "lightning", "torchmetrics", "jsonargparse", "sklearn", "polars", "rich"}
-SELDOM = {"torch._dynamo", "scipy.signal", "matplotlib", "matplotlib.pyplot", "sklearn", "pandas", "sympy", "torch.onnx"}
+SELDOM = {"torch._dynamo", "torch.onnx", "triton", "scipy.signal", "matplotlib", "sklearn", "pandas", "sympy"}
 
 # Runs each snippet right after a training run of the command, and prints which succeeded.
 FIRST_USES = """
@@ -119,6 +119,19 @@ from torchmetrics.functional.audio import scale_invariant_signal_noise_ratio
 metric = PermutationInvariantTraining(scale_invariant_signal_noise_ratio)
 assert metric(torch.randn(2, 4, 100), torch.randn(2, 4, 100)).isfinite()
 assert SignalDistortionRatio()(torch.randn(8000), torch.randn(8000)).isfinite()
+""",
+    "counting operations": """
+import torch
+from importlib.util import find_spec
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
+with FlopCounterMode(display=False) as counter:
+    torch.ones(2, 3) @ torch.ones(3, 4)
+assert counter.get_total_flops() == 2 * 2 * 3 * 4
+if find_spec("triton"):
+    from triton.runtime.jit import JITFunction
+    class Kernel(JITFunction):
+        __hash__ = object.__hash__
+    register_flop_formula(Kernel.__new__(Kernel))(lambda *args, **kwargs: 0)
 """,
     "looking through all modules": """
 import inspect

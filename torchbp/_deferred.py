@@ -7,6 +7,7 @@ torch._dynamo   lightning.fabric.wrappers       ``isinstance(_, OptimizedModule)
 torch._dynamo   torch._compile, torch.optim     ``disable`` and ``graph_break``, which do nothing while nothing is compiled
 scipy.signal    torchmetrics                    to add the name ``hamming``, for a package of audio metrics
 matplotlib      torchmetrics.utilities.plot     ``Metric.plot``: its argument types, and the style of its functions
+triton          torch.utils.flop_counter        ``isinstance(_, JITFunction)``, for Lightning's summary of a model
 =============== =============================== =====================================================================
 
 A stand-in takes the module's place in ``sys.modules`` and has the attributes that these imports need. Any other attribute
@@ -170,6 +171,10 @@ def _matplotlib() -> None:
     _install(Deferred("matplotlib", family, axes=axes, colors=colors, pyplot=pyplot), axes, colors, pyplot)
 
 
+def _triton() -> None:
+    _install(Deferred("triton.runtime.jit", [], JITFunction=_class("triton.runtime.jit", "JITFunction")))
+
+
 def _install(*modules: Deferred) -> None:
     if find_spec(modules[0].__name__.partition(".")[0]) and not any(module.__name__ in sys.modules for module in modules):
         sys.modules.update({module.__name__: module for module in modules})
@@ -179,15 +184,15 @@ def _install(*modules: Deferred) -> None:
 def deferred() -> Iterator[None]:
     """Defer the libraries above in the block, which imports Lightning, if they are installed and not imported yet.
 
-    After the block, matplotlib is deferred only for torchmetrics, the others for the whole process.
+    After the block, matplotlib is deferred only for torchmetrics, triton only for PyTorch, the others for the whole process.
     """
     if not any(isinstance(finder, _Submodules) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Submodules())
-    for install in (_dynamo, _scipy_signal, _matplotlib):
+    for install in (_dynamo, _scipy_signal, _matplotlib, _triton):
         install()
     try:
         yield
     finally:
         for name, module in [*sys.modules.items()]:
-            if isinstance(module, Deferred) and name.startswith("matplotlib"):
+            if isinstance(module, Deferred) and name.startswith(("matplotlib", "triton")):
                 del sys.modules[name]
