@@ -12,6 +12,7 @@ import pytest
 from lightning.pytorch import Callback
 from training_runs import CONFIGS
 
+from torchbp._interrupts import terminable, uninterrupted
 from torchbp.cli import main
 
 XOR = ["fit", "--config", str(CONFIGS / "xor.yaml"), "--trainer.max_epochs", "20"]
@@ -121,3 +122,18 @@ def test_predictions_that_standard_output_does_not_take_are_said_in_one_line(
     assert capfd.readouterr().err == "torchbp: error: standard output cannot be written: No space left on device\n"
     with suppress(OSError):
         full.close()
+
+
+def test_a_handler_from_outside_python_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def install(number: int, handler: Any) -> Any:
+        if handler is None:
+            raise TypeError("signal handler must be signal.SIG_IGN, signal.SIG_DFL, or a callable object")
+        before, handlers[number] = handlers[number], handler
+        return before
+
+    handlers = {signal.SIGTERM: None, signal.SIGINT: signal.SIG_DFL}
+    monkeypatch.setattr(signal, "getsignal", handlers.get)
+    monkeypatch.setattr(signal, "signal", install)
+    with terminable(), uninterrupted():
+        assert handlers[signal.SIGINT] not in (None, signal.SIG_DFL)
+    assert handlers == {signal.SIGTERM: None, signal.SIGINT: signal.SIG_DFL}

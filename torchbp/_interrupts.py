@@ -38,7 +38,9 @@ def _handling(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    usual = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    # A handler that was not installed from Python is None here. It stays: Python could not install it again.
+    own = {number: handler for number, handler in handlers.items() if signal.getsignal(number) is not None}
+    usual = {number: signal.signal(number, handler) for number, handler in own.items()}
     try:
         yield
     finally:
