@@ -261,7 +261,7 @@ def test_rows_without_a_target_are_left_out_if_so_told(tmp_path: Path, memory: f
     whole = TabularDataModule(written(tmp_path, "a,b,y\n" + "\n".join(lines) + "\n", "whole.csv"), "y")
     options: dict[str, Any] = {"missing_target": "drop", "memory": memory, "cache_dir": tmp_path / "cache"}
     data = TabularDataModule(written(tmp_path, text), "y", **options)
-    assert "5 rows without a target" in shown(data)
+    assert "5 rows without a target left out" in " ".join(shown(data).split())
     parts = [data.split_rows(part) for part in ("train", "val", "test")]
     assert [len(part) for part in parts] == [len(whole.split_rows(part)) for part in ("train", "val", "test")]
     kept = sorted(row for part in parts for row in part.all()[0].tolist())
@@ -288,6 +288,7 @@ def test_classes_of_too_few_rows_are_refused_left_out_or_merged(tmp_path: Path) 
         _ = TabularDataModule(path, "y").rows
     dropped = TabularDataModule(path, "y", rare_classes="drop")
     assert dropped.task == "binary"
+    assert "5 rows of rare classes left out" in " ".join(shown(dropped).split())
     assert sum(len(dropped.split_rows(part)) for part in ("train", "val", "test")) == 50
     merged = TabularDataModule(path, "y", rare_classes="merge")
     assert merged.class_names == ["a", "b", "other"]

@@ -213,7 +213,9 @@ class Schema:
         """
         features = counted(len(self.feature_names), "feature", "features")
         if left_out:
-            features += f"; {counted(left_out, 'row', 'rows')} without a target or of rare classes left out"
+            which = ["without a target"] if self.target.missing == "drop" else []
+            which += ["of rare classes"] if self.target.rare == "drop" else []
+            features += f"; {counted(left_out, 'row', 'rows')} {' or '.join(which)} left out"
         table = RichTable(title=Text(printable(f"{path}: {self.target.task}, {features}")), title_justify="left")
         for heading in ("column", "type", "missing", "training rows", "features"):
             table.add_column(heading, justify="right" if heading in ("missing", "features") else "left")
