@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torchbp.cli import main
 from torchbp.data import BuiltinDataModule
 from torchbp.nn import BPNetwork
 from torchbp.training import BoardLogger, BPModule, Histograms, Signals
+from torchbp.training._diagnosis import Diagnosis, Signal
 from torchbp.training._signals import signals_of
 
 ALMOST = {"rtol": 1e-4, "atol": 1e-7}
@@ -160,6 +162,7 @@ def fit(name: str, *options: str) -> None:
 
 
 SMALL = ["--model.hidden_sizes", "[4,4,4,4,4,4,4,4]", "--model.init", "normal"]
+ONCE = ["--trainer.max_epochs", "1"]
 DYING = ["--model.hidden_sizes", "[8,8]", "--model.activation", "relu", "--model.lr", "10"]
 
 
@@ -169,10 +172,11 @@ DYING = ["--model.hidden_sizes", "[8,8]", "--model.activation", "relu", "--model
         ("breast_cancer", ["--data.standardize", "false"], "layer 1 is saturated at the start: the slope of 98% of its"),
         ("breast_cancer", SMALL, "the error vanishes on its way down: the norm .* in layer 9 and .* in layer 1,"),
         ("breast_cancer", ["--model.lr", "300"], "lr 300 is too high; a step changes W of layer 2 by .*try --model.lr 3e.01,"),
+        ("moons", [*ONCE, "--model.lr", "1e9"], "cost was 1.* and is .*e.08 after 1 epoch.* lr 1e.09 is too high; .*, or auto"),
         ("breast_cancer", DYING, "of layer 2's units dead, .* lr 10 is too high; try --model.lr 1,"),
         ("digits", ["--model.lr", "1e-6"], "lr 1e-06 is too low; a step changes W of layer 2, .*try --model.lr 0.00"),
     ],
-    ids=["saturated", "vanishing", "too high", "dead", "too low"],
+    ids=["saturated", "vanishing", "too high", "exploded", "dead", "too low"],
 )
 def test_a_run_that_fails_says_so_in_one_line(
     name: str, options: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -190,3 +194,13 @@ def test_a_run_that_learns_says_nothing(
     monkeypatch.chdir(tmp_path)
     fit(name)
     assert "torchbp:" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("cost", "said"), [(-2.2, None), (-2.005, "too low"), (-0.5, "too high")])
+def test_a_cost_below_0_is_compared_by_its_change(cost: float, said: str | None) -> None:
+    trainer: Any = SimpleNamespace(current_epoch=0, global_step=0, estimated_stepping_batches=100)
+    signals, diagnosis = [Signal(1.0, 1e-6)], Diagnosis()
+    assert diagnosis.of(-2.0, signals, 0.1, trainer) is None
+    trainer.current_epoch, trainer.global_step = 9, 100
+    line = diagnosis.of(cost, signals, 0.1, trainer)
+    assert line is None if said is None else f"lr 0.1 is {said}" in line

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 from lightning.pytorch import Trainer
 
+from torchbp.data.values import counted
+
 SATURATED = 0.8  # share of a layer's activations, at the start
 DEAD = 0.9  # share of a layer's units, after the start
 VANISHED = 1e-3  # norm of δ / norm of the last layer's δ
-RISEN = 1.5  # cost / cost at the start
-STUCK = 0.99  # cost / cost at the start
+RISEN, FALLEN = 0.5, 0.01  # change of the cost / its size at the start
+EXPLODED = 10  # the same, for a rise that needs no EPOCHS and STEPS
 EPOCHS, STEPS = 3, 30  # the cost must have moved after these
 CHANGED = 0.01  # minimum relative change of W over a run that learns
 
@@ -46,9 +48,10 @@ class Diagnosis:
             self._start = cost
             return _saturated(signals) or _vanishing(signals)
         epochs = trainer.current_epoch + 1
-        if epochs < EPOCHS or trainer.global_step < STEPS:
+        rise, size = cost - self._start, abs(self._start)  # Poisson's cost may be below 0
+        if (epochs < EPOCHS or trainer.global_step < STEPS) and not rise > EXPLODED * size:
             return None
-        moved = f"the cost was {self._start:.3g} at the start and is {cost:.3g} after {epochs} epochs"
+        moved = f"the cost was {self._start:.3g} at the start and is {cost:.3g} after {counted(epochs, 'epoch', 'epochs')}"
         number, most = max(enumerate(signals, 1), key=lambda one: one[1].update)
         for dead, signal in enumerate(signals, 1):
             if signal.dead is not None and signal.dead > DEAD and signal.delta <= VANISHED * signals[-1].delta:
@@ -56,10 +59,10 @@ class Diagnosis:
                     f"{moved}, with {signal.dead:.0%} of layer {dead}'s units dead, for their slope is near 0 for every row:"
                     f" lr {lr:.3g} is too high; try --model.lr {lr / 10:.1g}, or auto"
                 )
-        if cost > RISEN * self._start:
+        if rise > RISEN * size:
             step = f"a step changes W of layer {number} by {most.update:.2g} of it"
             return f"{moved}: lr {lr:.3g} is too high; {step}; try --model.lr {lr / 10:.1g}, or auto"
-        if cost < STUCK * self._start:
+        if rise < -FALLEN * size:
             return None
         if most.update * trainer.estimated_stepping_batches < CHANGED:
             step = f"a step changes W of layer {number}, where it changes most, by {most.update:.1g} of it"
