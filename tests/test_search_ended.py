@@ -16,7 +16,7 @@ from torchbp.cli import main
 
 STORAGE = "sqlite:///study.db"
 DATA = ["--data.path", "t.csv", "--data.target", "kind"]
-LONG = [*DATA, "--trainer.max_epochs", "1000000", "--data.batch_size", "16"]
+LONG = [*DATA, "--trainer.max_epochs", "1000000", "--patience", "1000000", "--data.batch_size", "16"]
 SEARCH = ["search", *DATA, "--storage", STORAGE, "--model.hidden_sizes", "[4]", "--model.activation", "tanh"]
 SIGNALS = {"SIGINT": (130, "interrupted"), "SIGTERM": (143, "terminated")}
 
@@ -102,6 +102,22 @@ def test_an_error_at_the_end_saves_what_there_is(monkeypatch, capfd):
     assert err == "torchbp: error: trained again, the best trial's cost is nan\n"
     assert "best checkpoint so far: b.ckpt" in out
     assert main(["predict", "--ckpt_path", "b.ckpt", "--data.path", "t.csv", "--output", "p.csv"]) == 0
+
+
+def test_an_error_while_saving_does_not_replace_the_one_that_ended_the_search(monkeypatch, capfd):
+    def refit(*_):
+        raise FloatingPointError("trained again, the best trial's cost is nan")
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "b.ckpt")
+
+    monkeypatch.setattr("torchbp.training._trials.Search.refit", refit)
+    monkeypatch.setattr("torchbp.training._trials.save_network", full)
+    assert main([*SEARCH, "--trainer.max_epochs", "3", "--trials", "2", "--output", "b.ckpt"]) == 1
+    lost, error = capfd.readouterr().err.splitlines()
+    assert lost == "torchbp: the best network so far is not saved in b.ckpt: b.ckpt: No space left on device"
+    assert error == "torchbp: error: trained again, the best trial's cost is nan"
+    assert [trial.state.name for trial in trials()] == ["COMPLETE"] * 2
 
 
 def test_a_cross_validation_that_is_terminated_leaves_no_file():

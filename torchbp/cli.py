@@ -136,7 +136,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("TORCHBP_TRACEBACK"):
             raise
-        return print_error(_one_line(error), 1)
+        return print_error(one_line(error), 1)
 
 
 def _run(args: list[str], alone: bool) -> int:
@@ -235,7 +235,8 @@ def console() -> "Console":
     return Console(width=None if sys.stdout.isatty() else 100)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The error's message, with its type unless it was raised on purpose."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file cannot be written'}: {error.strerror}"

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 
-from torchbp._interrupts import uninterrupted
 from torchbp._pytorch import file_writer
 from torchbp.data import RowsDataModule
 from torchbp.data.progress import progress
@@ -140,21 +139,19 @@ class Search:
         self.whole.hparams["batch_size"] = size
         return module.eval(), epochs
 
-    def give_up(self, path: Path) -> Trial | None:
-        """End all trials, and save the network of the best one so far, if there is one, without training it again.
+    def save_best(self, path: Path) -> Trial | None:
+        """Save the network of the best trial so far, if there is one, without training it again.
 
         Returns:
             That trial, or None.
         """
-        with uninterrupted():
-            self.study.give_up()
-            best = min(self.trials, key=lambda trial: trial.best, default=None)
-            if best is None or best.learner is None or best.learner.best_state is None or not isfinite(best.best[0]):
-                return None
-            module = self._module(best, self.data)
-            take_learned(module, best.learner, best.learner.best_state)
-            self.data.hparams["batch_size"] = best.shape[2]
-            save_network(path, module.eval(), self.data, self.data.state_dict(), best.best[1])
+        best = min(self.trials, key=lambda trial: trial.best, default=None)
+        if best is None or best.learner is None or best.learner.best_state is None or not isfinite(best.best[0]):
+            return None
+        module = self._module(best, self.data)
+        take_learned(module, best.learner, best.learner.best_state)
+        self.data.hparams["batch_size"] = best.shape[2]
+        save_network(path, module.eval(), self.data, self.data.state_dict(), best.best[1])
         return best
 
 

@@ -1,16 +1,18 @@
 """``torchbp search``: tries networks of other shapes and learning rates side by side, and trains the best one again."""
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from torchbp._interrupts import terminable
+from torchbp._interrupts import terminable, uninterrupted
 from torchbp._text import digits, printable
-from torchbp.cli import console
+from torchbp.cli import console, one_line
 from torchbp.data import RowsDataModule, TabularDataModule
 from torchbp.training._evaluation import baseline_of, evaluate
 from torchbp.training._folder import claimed, run_name
@@ -32,6 +34,7 @@ DESCRIPTION = (
     "pruned. The best network is trained again on the training and validation rows, and saved as a checkpoint. Options of "
     "--model and --data that you give, such as --model.activation tanh, are not searched for."
 )
+Result = TypeVar("Result")
 BEST = 10  # maximum trials that are shown
 
 
@@ -70,7 +73,9 @@ def _saving_the_best(search: Search, path: Path, folder: Path) -> Iterator[None]
     try:
         yield
     except BaseException as error:
-        best = search.give_up(path)
+        with uninterrupted():
+            best = _tried(partial(search.save_best, path), f"the best network so far is not saved in {path}")
+            _tried(search.study.give_up, f"{search.study.where} has trials that are not marked as failed")
         for empty in (folder, *folder.parents[:2]):
             with suppress(OSError):
                 empty.rmdir()
@@ -81,6 +86,15 @@ def _saving_the_best(search: Search, path: Path, folder: Path) -> Iterator[None]
         if search.options.storage and isinstance(error, KeyboardInterrupt):
             print(f"the same command continues {search.study.where}")
         raise
+
+
+def _tried(call: Callable[[], Result], lost: str) -> Result | None:
+    """The call's result; None after an error, which a line names: it must not replace the error that ended the search."""
+    try:
+        return call()
+    except Exception as error:
+        print(f"torchbp: {printable(f'{lost}: {one_line(error)}')}", file=sys.stderr)
+        return None
 
 
 def _options(args: Sequence[str]) -> Namespace:
