@@ -140,6 +140,8 @@ def test_a_trial_that_diverges_ends_none_of_the_others(capfd):
         (["--space.batch_size", "[16, 0]"], "space.batch_size has 0; it must be 1 or more"),
         (["--output", "best.onnx"], "output is best.onnx; it must be a .ckpt file in a folder that exists"),
         (["--storage", "nosql://x"], "storage is nosql://x; Optuna cannot open it"),
+        (["--storage", "nosql://u:secret@h/db?password=secret"], "storage is nosql://u:***@h/db; Optuna cannot open it"),
+        (["--storage", "nosql://u:sec@ret@h/db"], "storage is nosql://***; Optuna cannot open it"),
         (["--storage", "study.db"], "for a file, say --storage sqlite:///study.db"),
         (["--model.threshold", "f1"], "threshold is f1"),
         (["--trials", "0"], "trials: Not of type PositiveInt: 0"),
@@ -150,6 +152,7 @@ def test_what_cannot_be_is_refused_in_a_line(options, message, capfd):
     assert main([*BASE, *options]) != 0
     [line] = capfd.readouterr().err.splitlines()
     assert message in line
+    assert "secret" not in line
 
 
 def test_a_study_of_other_data_or_other_choices_is_not_gone_on_with(capfd):

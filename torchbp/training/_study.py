@@ -4,6 +4,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,7 @@ class Study:
 
     def __init__(self, options: Namespace, data: RowsDataModule, said: set[str]) -> None:
         self.options, self.space = options, options.space
-        self.where = f"the study {options.study!r} in {options.storage}"
+        self.where = f"the study {options.study!r} in {without_password(options.storage)}"
         self._open: list[optuna.Trial] = []  # trials that have not ended
         model, said = options.model, {*said, "lr_factor"} if "lr" in said else said
         own = {
@@ -223,6 +224,20 @@ class Study:
         return None
 
 
+def without_password(storage: str | None) -> str:
+    """A storage's URL as it may be shown: without its password, and without its query, which may hold one too."""
+    if storage is None:
+        return "memory"
+    from sqlalchemy.engine import make_url  # Optuna requires it
+    from sqlalchemy.exc import ArgumentError
+
+    scheme, found, _ = storage.partition("://")
+    with suppress(ArgumentError, ValueError):
+        if storage.count("@") < 2:  # a password with an @ would be cut in two
+            return make_url(storage).set(query={}).render_as_string(hide_password=True)
+    return f"{scheme}://***" if found else storage
+
+
 def _is_factor(value: Any) -> bool:
     return type(value) is float and 0 < value <= MAX_FACTOR
 
@@ -248,9 +263,10 @@ def _opened(options: Namespace) -> "optuna.Study":
         study = optuna.create_study(storage=options.storage, study_name=options.study, load_if_exists=True)
         trials = study.get_trials(deepcopy=False)
     except Exception as error:  # anything that the storage's library raises
-        text = (str(error).splitlines() or [""])[0]
+        shown = without_password(options.storage)
+        text = (str(error).splitlines() or [""])[0].replace(str(options.storage), shown)
         raise ValueError(
-            f"storage is {options.storage}; Optuna cannot open it ({type(error).__name__}: {text}); for a file, say "
+            f"storage is {shown}; Optuna cannot open it ({type(error).__name__}: {text}); for a file, say "
             "--storage sqlite:///study.db"
         ) from None
     kind: Any = optuna.samplers.TPESampler if options.sampler == "tpe" else optuna.samplers.RandomSampler
