@@ -34,7 +34,7 @@ def study():
 
 
 def test_trials_side_by_side_are_those_one_by_one(capfd):
-    space = ["--space.hidden_sizes", "[[4], [6, 3]]", "--space.batch_size", "[16, 32]", "--pruner", "none"]
+    space = ["--space.hidden_sizes", "[[4], [6, 3]]", "--space.batch_size", "[16]", "--pruner", "none"]
     assert main([*BASE, *space, "--trials", "6", "--side_by_side", "3", "--model.activation", "tanh"]) == 0
     said = capfd.readouterr().out
     trials = study().trials
@@ -61,6 +61,13 @@ def test_trials_side_by_side_are_those_one_by_one(capfd):
     assert board.Scalars("best cost/val")[0].value == pytest.approx(best.value)
     assert f"│ {best.number} " in said
     assert "18 rows that no trial has seen" in said
+
+
+def test_few_trials_try_several_shapes():
+    assert main([*BASE, "--trials", "6", "--trainer.max_epochs", "1", "--space.hidden_sizes", "[[2], [3], [4]]"]) == 0
+    shapes = [tuple(trial.params[name] for name in ("hidden_sizes", "activation", "batch_size")) for trial in study().trials]
+    assert len(shapes) == 6
+    assert len({*shapes}) >= 4
 
 
 def test_the_best_is_trained_again_and_its_checkpoint_is_as_any_other():

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf, isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
@@ -92,6 +92,11 @@ class Study:
         self._choices = _choices(options.space, said)
         self._study = _opened(options)
         self._refuse_other(data)
+
+    @property
+    def shapes(self) -> int:
+        """The number of different shapes that trials may have."""
+        return prod(map(len, self._choices.values()))
 
     def ask(self, shape: Shape | None = None) -> Trial:
         """A new trial; with ``shape``, a trial of this shape, unless another process takes it.

@@ -18,6 +18,7 @@ from torchbp.training._study import Shape, Study, Trial
 from torchbp.training._together import Job, made_module, take_learned, train_together
 from torchbp.training.checkpoint import save_network
 
+SHAPES = 8  # minimum groups of trials of one shape, so that few trials also try several shapes
 RUNGS = 1.3  # factor between the epochs after which trials are compared: each comparison reads the study
 
 
@@ -56,9 +57,10 @@ class Search:
             FloatingPointError: all of them diverged.
         """
         wanted = self.options.trials
+        most = min(self.options.side_by_side, ceil(wanted / min(SHAPES, self.study.shapes)))
         with progress("trials", wanted) as done:
             while len(self.trials) < wanted:
-                self._train(self._of_one_shape(min(self.options.side_by_side, wanted - len(self.trials))))
+                self._train(self._of_one_shape(min(most, wanted - len(self.trials))))
                 done(len(self.trials))
         self.study.give_up()  # the waiting trials
         if not any(isfinite(trial.best[0]) for trial in self.trials):
