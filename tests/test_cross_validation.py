@@ -157,7 +157,14 @@ def test_help_is_of_what_there_is(capfd):
     said = capfd.readouterr().out
     for option in ("--folds", "--repeats", "--groups", "--order", "--output", "--model.hidden_sizes", "--data.target"):
         assert option in said
-    for option in ("--trainer.devices", "--model.engine", "--ckpt_path"):
+    for option in (
+        "--trainer.devices",
+        "--model.engine",
+        "--ckpt_path",
+        "--model.sequences",
+        "--model.pooling",
+        "--data.window",
+    ):
         assert option not in said
 
 
@@ -181,6 +188,7 @@ def test_help_is_of_what_there_is(capfd):
         (["--model.lr_scheduler", "ExponentialLR", "--model.lr_scheduler.gamma", "0.9"], "lr_scheduler is for torchbp fit"),
         (["--model.hidden_sizes", "[0]"], "0"),
         (["--foldz", "3"], "unrecognized arguments: --foldz 3"),
+        (["--model.sequences", "last"], "unrecognized arguments: --model.sequences last"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(options, message, capfd):

@@ -27,7 +27,7 @@ HELP = """usage: torchbp COMMAND [options]
 
 backpropagation written out by hand, in PyTorch
 
-training (each takes --config FILE.yaml, and any of its options by --name value):
+training (options by --name value, or from a file by --config FILE.yaml):
   fit        train a network:   torchbp fit --config configs/breast_cancer.yaml --model.lr 0.2
   validate   cost and metrics of the validation split
   test       cost and metrics of the test split:   torchbp test --ckpt_path best --report report.html
@@ -210,12 +210,12 @@ def in_short(message: str) -> str:
     name, errors, value = found.groups()
     value = value or "empty"
     of_types = ("Expected a", "Not of type")
-    told = [error for error in re.split(rf" - (?={'|'.join(of_types)})", errors) if "NoneType" not in error]
-    if name in CLASSES and re.match(NO_CLASS, told[0]):
+    reasons = [error for error in re.split(rf" - (?={'|'.join(of_types)})", errors) if "NoneType" not in error]
+    if name in CLASSES and re.match(NO_CLASS, reasons[0]):
         return f"{name} is {value}; it must be {CLASSES[name]}"
-    if name is None or not told[0].startswith(of_types):
-        return told[0]
-    return f"{name} is {value}; it must be {' or '.join(dict.fromkeys(map(_type, told)))}"
+    if name is None or not reasons[0].startswith(of_types):
+        return reasons[0]
+    return f"{name} is {value}; it must be {' or '.join(dict.fromkeys(map(_type, reasons)))}"
 
 
 def _type(error: str) -> str:

@@ -61,7 +61,7 @@ DESCRIPTIONS = {
     "test": "Show the cost and the metrics of the test rows.",
     "predict": "Write the predictions for each row.",
 }
-CKPT_PATH = "A checkpoint: a path; or best or last, for the newest run's (with --config or --data, the newest with that data)."
+CKPT_PATH = "A checkpoint: a path; or best or last of the newest run (with --config or --data: of the newest with that data)."
 
 
 class CommandLine(LightningCLI):

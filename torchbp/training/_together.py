@@ -29,7 +29,7 @@ from torchbp.training.arguments import (
 )
 
 GIB = 2**30
-LINKED = {"num_features", "num_outputs", "task"}  # from the data
+LINKED = {"num_features", "num_outputs", "task", "sequences"}  # from the data
 # Settings of training with a Trainer, which is not used here: ignored in a configuration.
 WITHOUT_USE = (
     "networks",
@@ -41,6 +41,9 @@ WITHOUT_USE = (
     "lr_scheduler",
     "lr_scheduler_interval",
 )
+
+
+OF_SEQUENCES = ("pooling", "bidirectional", "bptt_steps")  # settings of a network that is not trained here
 
 
 @dataclass
@@ -196,13 +199,15 @@ def parser_of(command: str, description: str) -> ConfigurationParser:
     parser.add_argument("--patience", type=PositiveInt | None, help=help)
     for name in ("every_epoch", "ckpt_path"):  # a run's own config.yaml has them
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
-    hide(parser, _is_of_a_trainer)
+    hide(parser, _is_without_use)
     return parser
 
 
-def _is_of_a_trainer(option: str) -> bool:
+def _is_without_use(option: str) -> bool:
     group, _, name = option.partition(".")
-    return (group == "trainer" and name != "max_epochs") or (group == "model" and name.split(".")[0] in WITHOUT_USE)
+    if group == "trainer":
+        return name != "max_epochs"
+    return group == "model" and name.split(".")[0] in (*WITHOUT_USE, *OF_SEQUENCES)
 
 
 def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[str] = ()) -> Namespace:
@@ -215,7 +220,7 @@ def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[
     early = early_options(args)
     refuse_file_as_class(parser, early.data)
     if early.help:
-        parser.more_help = data_help()
+        parser.more_help = data_help(with_sequences=False)
     elif not (early.path or early.data or early.config):
         parser.error("there are no data; set --data.path FILE --data.target COLUMN, or --config FILE")
     kind = default_data_option(args)
@@ -248,7 +253,7 @@ def refuse_other_splits(data: RowsDataModule, options: Sequence[str]) -> None:
         ValueError: such an option is given.
     """
     if isinstance(data, TabularDataModule):
-        told = {"split": data.split, "val_path": data.other_paths["val"], "test_path": data.other_paths["test"]}
+        chosen = {"split": data.split, "val_path": data.other_paths["val"], "test_path": data.other_paths["test"]}
         for name in options:
-            if told.get(name):
-                raise ValueError(f"{name} is {told[name]!r}; here the rows are split anew: leave {name} out")
+            if chosen.get(name):
+                raise ValueError(f"{name} is {chosen[name]!r}; here the rows are split anew: leave {name} out")

@@ -185,7 +185,7 @@ def section_options(args: Sequence[str], section: str) -> set[str]:
     return {found[1] for argument in args if (found := option.match(argument))}
 
 
-def data_help() -> str:
+def data_help(with_sequences: bool = True) -> str:
     """The help of a file's options, which a parser has only after it knows the kind of file."""
     of_table, sections = {*inspect.signature(TabularDataModule).parameters}, []
     for kind, known in ((TabularDataModule, set()), (SequenceDataModule, of_table)):
@@ -194,6 +194,8 @@ def data_help() -> str:
         _, option, options = parser.format_help().partition("  --data.")
         sections.append(option + options)
     table, sequences = sections
+    if not with_sequences:
+        return f"\nFor a table, unless --data is another class:\n{table}"
     others = ", ".join(sorted(of_table & {*inspect.signature(SequenceDataModule).parameters}))
     return (
         f"\nFor a table, unless --data is another class:\n{table}\nFor sequences and forecasts of a series (with a .ts file, "
