@@ -233,5 +233,5 @@ def test_a_candidate_that_diverges_has_the_last_rank():
     )
     assert search.score(X, y) > 0.3
     assert not hasattr(search, "predict_proba")
-    with pytest.raises(ValueError, match="learning_rate_init is from 3; it must be a list of choices"):
+    with pytest.raises(ValueError, match="learning_rate_init is 3; it must be a list of choices"):
         BPSearchCV(base, {"learning_rate_init": 3}).fit(X, y)

@@ -1,4 +1,4 @@
-"""Searches and cross-validations that a signal ends in the midst, as real processes."""
+"""Searches and cross-validations that a signal ends, as real processes."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ def wait_for(happened, process, seconds=120):
 def trials():
     try:
         return optuna.load_study(study_name="torchbp", storage=STORAGE).trials
-    except Exception:  # it is not there yet, or half made
+    except Exception:  # it does not exist yet, or is incomplete
         return []
 
 
@@ -122,7 +122,7 @@ def test_an_error_while_saving_does_not_replace_the_one_that_ended_the_search(mo
 
 def test_a_cross_validation_that_is_terminated_leaves_no_file():
     process = begun(["cross-validate", *LONG, "--output", "p.csv"])
-    wait_for(lambda: len(os.listdir()) > 1, process)  # the file that is to become p.csv
+    wait_for(lambda: len(os.listdir()) > 1, process)  # the partial file of p.csv
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (143, "torchbp: error: terminated\n")

@@ -22,7 +22,7 @@ def checkpoint(tmp_path_factory):
 
 
 def repeated(networks):
-    """A change that makes a checkpoint of so many networks of one."""
+    """A change that makes a checkpoint of one network one of ``networks``."""
 
     def change(state, hparams):
         for name in [name for name in state if name.startswith("network")]:

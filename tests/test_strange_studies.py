@@ -1,4 +1,4 @@
-"""Studies that a stranger has written: what is in their storage sizes no network and ends in one line."""
+"""Studies that a stranger has changed: no network gets a size from them, and each is refused in one line."""
 
 import os
 import sqlite3

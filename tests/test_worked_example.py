@@ -1,7 +1,7 @@
-"""Iterations on networks small enough to follow with a pocket calculator: one of our own, and a published one.
+"""Iterations on networks small enough for a pocket calculator: our own, and a published one.
 
 Our own: two inputs, two hidden units, one output; one sample, x = (1, 0.5) with y = 1; cross-entropy; learning rate 0.5. Every
-number below was worked out apart from this project, in decimal arithmetic of thirty digits, and stands rounded to ten places.
+number below was computed without this project, in decimal arithmetic of thirty digits, and rounded to ten places.
 """
 
 import json
@@ -138,7 +138,7 @@ def test_equation_by_equation() -> None:
 def test_published_example(capsys: pytest.CaptureFixture[str]) -> None:
     """Matt Mazur, "A Step by Step Backpropagation Example" (2015), with the digits that it prints.
 
-    Its error, ½Σ over two outputs, is their mean. It leaves biases as they are, so that they are not compared.
+    Its error, ½Σ over two outputs, is their mean. It does not update biases, so they are not compared.
     """
     sample = ["--x", "0.05,0.1", "--y", "0.01,0.99", "--cost", "squared_error", "--lr", "0.5"]
     assert main(["trace", "--weights", str(CONFIGS / "weights" / "mazur.yaml"), *sample, "--json"]) == 0
@@ -162,7 +162,7 @@ def test_published_example(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def rounded(value: object, digits: object) -> None:
-    """Each number, rounded to as many places as were printed, is what was printed; ... stands for what was not."""
+    """Checks that each number, rounded to as many places as were printed, is the printed one; ... was not printed."""
     if isinstance(value, list) and isinstance(digits, list):
         for each, printed in zip(value, digits, strict=True):
             rounded(each, printed)

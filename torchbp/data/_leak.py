@@ -38,9 +38,9 @@ def warn_of_leaks(x: Tensor, y: Tensor, task: Task, columns: Sequence[Column], n
     for column in columns:
         width = len(column.features)
         features = x[:, first : first + width].numpy()
-        told = [name for name, y in zip(names, targets, strict=True) if width and tells(features, y.numpy())]
-        if told:
-            which = f"the target {', '.join(map(repr, told))}" if len(targets) > 1 else "the target"
+        determined = [name for name, y in zip(names, targets, strict=True) if width and tells(features, y.numpy())]
+        if determined:
+            which = f"the target {', '.join(map(repr, determined))}" if len(targets) > 1 else "the target"
             warnings.warn(
                 f"column {column.name!r} determines {which} by itself; if it is not known when you predict, leave it out: "
                 f"--data.ignore '{json.dumps([column.name], ensure_ascii=False)}'",

@@ -107,7 +107,7 @@ def draw_weights(weight: Tensor, g: Activation, gain: float = 1.0) -> None:
 
     ``gain`` is only for Glorot's weights; He's use the activation's own gain.
     """
-    if weight.is_meta:  # where it does nothing, slowly
+    if weight.is_meta:  # drawing would do nothing, slowly
         return
     n_out, n_in = weight.shape[-2:]
     bound = g.gain * math.sqrt(3 / n_in) if g.init == "he" else gain * math.sqrt(6 / (n_in + n_out))

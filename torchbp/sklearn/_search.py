@@ -268,13 +268,15 @@ class _Space:
             self.distribution: Any = space
         elif isinstance(space, tuple) and len(space) == 2 and all(isinstance(end, int | float) for end in space):
             if not 0 < space[0] <= space[1] < np.inf:
-                raise ValueError(f"{name} is from {space}; the ends must be finite and above 0, the lower first")
+                raise ValueError(f"{name} is {space}; a range (low, high) must be finite, above 0, and have low first")
             self.distribution = FloatDistribution(float(space[0]), float(space[1]), log=True)
         elif isinstance(space, list) and space:
             self.values = {str(value): value for value in space}  # Optuna stores texts
             self.distribution = CategoricalDistribution(list(self.values))
         else:
-            raise ValueError(f"{name} is from {space!r}; it must be a list of choices, a range (low, high), or of Optuna")
+            raise ValueError(
+                f"{name} is {space!r}; it must be a list of choices, a range (low, high), or an Optuna distribution"
+            )
 
     def suggest(self, trial: Any) -> Any:
         from optuna.distributions import CategoricalDistribution, IntDistribution

@@ -1,4 +1,4 @@
-"""One iteration of the text, equation by equation, each value beside the one that PyTorch computes by itself."""
+"""One iteration of the text, equation by equation, each value beside PyTorch's own."""
 
 from torchbp.trace._iteration import trace
 from torchbp.trace._steps import Step, Trace
