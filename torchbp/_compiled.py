@@ -58,10 +58,11 @@ class CompiledBlock:
         try:
             compiled(*(argument.clone() for argument in arguments))
         except Exception as error:  # no compiler, an unsupported Python ...
-            first = next(iter(str(error).splitlines()), "")
+            cause = getattr(error, "inner_exception", error)  # Dynamo and Inductor raise an error around it
+            first = next(iter(str(cause).splitlines()), "")
             raise ValueError(
                 f"torch.compile has failed; compiled iterations need it and a C++ compiler such as g++: "
-                f"{type(error).__name__}: {first}"
+                f"{type(cause).__name__}: {first}"
             ) from error
         return compiled
 
