@@ -14,7 +14,7 @@ from torchbp.cli import main
 from torchbp.data import BuiltinDataModule
 from torchbp.training import BoardLogger, BPModule, Budget
 from torchbp.training import command as cli
-from torchbp.training._saving import WaitingCheckpointIO
+from torchbp.training._saving import Last, WaitingCheckpointIO
 
 NEVER = dict.fromkeys(cli.LIMITS, (0.0, inf, None))  # except at the first and the last epoch
 EPOCHS = 8
@@ -177,6 +177,38 @@ def test_checkpoints_that_wait_are_written_first_and_at_the_end(tmp_path: Path) 
     assert [torch.load(path)["weight"][0] for path in (best, last)] == [0, 1]
     io.teardown()
     assert [torch.load(path)["weight"][0] for path in (best, last)] == [2, 1]
+
+
+class Slow(Callback):
+    """Each block of steps takes three seconds; takes away each checkpoint that is there by then."""
+
+    def __init__(self, clock: list[float], folder: Path) -> None:
+        self.clock, self.folder, self.saved = clock, folder, {}  # type: ignore[var-annotated]
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        self.clock[0] += 3
+        path = self.folder / "checkpoints/last.ckpt"
+        if path.exists():
+            step = torch.load(path, weights_only=True)["global_step"]
+            self.saved[step] = path.rename(self.folder / f"{step}.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.parametrize(("engine", "steps", "saved"), [("autograd", None, [4, 8, 12, 16]), ("fused", 3, [12])])
+def test_the_last_checkpoint_does_not_wait_for_the_end_of_a_long_epoch(
+    engine: Any, steps: int | None, saved: list[int], clock: list[float], tmp_path: Path
+) -> None:
+    ends, slow = [], Slow(clock, tmp_path)
+    for callbacks, step in (([slow], None), ([], saved[0])):
+        torch.manual_seed(len(ends))
+        module = BPModule(2, 1, (3,), lr=1.0, engine=engine, steps_per_execution=steps)
+        last = Last(Budget(0.0, 10.0))
+        run = quiet_trainer(max_epochs=2, default_root_dir=tmp_path, enable_checkpointing=True, callbacks=[*callbacks, last])
+        path = None if step is None else slow.saved[step]
+        run.fit(module, datamodule=BuiltinDataModule("moons", batch_size=32), ckpt_path=path)
+        ends.append([run.global_step, *module.network.state_dict().values()])
+    assert [step for step in slow.saved if step < 19] == saved
+    assert all(torch.equal(torch.as_tensor(one), torch.as_tensor(other)) for one, other in zip(*ends, strict=True))
 
 
 def test_scalars_are_written_after_a_while_and_whatever_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

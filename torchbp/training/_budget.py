@@ -39,6 +39,10 @@ class Budget:
         )
         return trainer.strategy.broadcast(due) if trainer.world_size > 1 else due
 
+    def overdue(self) -> bool:
+        """Whether the longest wait is over, in this process; before the first run of the task, it is counted from the start."""
+        return monotonic() - max(self.done_at, self.begun) >= self.at_most
+
     @contextmanager
     def spending(self) -> Iterator[None]:
         """Add the block's time to what was spent."""
