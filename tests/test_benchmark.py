@@ -16,9 +16,11 @@ from torch import nn
 
 from torchbp.benchmark import _memory as memory
 from torchbp.benchmark import _peers
+from torchbp.benchmark._blocks import STEPS, jax_scan
 from torchbp.benchmark._command import MORE, epochs
 from torchbp.benchmark._rows import compare, interleaved
 from torchbp.benchmark._steps import (
+    LR,
     autograd_step,
     batches_of,
     eager_step,
@@ -30,6 +32,8 @@ from torchbp.benchmark._steps import (
 )
 from torchbp.benchmark.command import _table
 from torchbp.cli import main
+from torchbp.descent import Descent
+from torchbp.nn import BPNetwork
 
 
 @cache
@@ -184,6 +188,18 @@ def test_every_contestant_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch) 
     assert len(ends[0]) == 4
     for end in ends[1:]:
         torch.testing.assert_close(end, ends[0])
+
+
+def test_jax_takes_the_same_steps() -> None:
+    pytest.importorskip("jax")
+    x, y = torch.randn(STEPS * 3, 5), torch.rand(STEPS * 3, 2).round()
+    torch.manual_seed(0)
+    found: Any = jax_scan([5, 4, 2], 3, x, y)()
+    torch.manual_seed(0)
+    network = BPNetwork([5, 4, 2])
+    Descent(network, lr=LR).steps(x, y, 3)
+    theirs = [torch.tensor(value.tolist()) for layer in found for value in layer]
+    torch.testing.assert_close(theirs, [parameter.detach() for parameter in network.ordered_parameters()])
 
 
 def test_products_are_those_of_a_step() -> None:

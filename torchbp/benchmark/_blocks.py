@@ -35,7 +35,7 @@ def block_times(rounds: int, block: float, progress: Progress) -> list[Row]:
                 calls[name] = lambda descent=descent: descent.steps(x, y, batch)  # type: ignore[misc]  # noqa: B023
         if find_spec("jax"):
             progress(f"{setting}: {JAX}")
-            calls[JAX] = _jax(sizes, batch, x, y)
+            calls[JAX] = jax_scan(sizes, batch, x, y)
         else:
             gaps[JAX] = "jax is not installed"
         times = interleaved(calls, rounds, block, STEPS, lambda done: progress(f"{setting}: {done}"))  # noqa: B023
@@ -44,8 +44,8 @@ def block_times(rounds: int, block: float, progress: Progress) -> list[Row]:
     return rows
 
 
-def _jax(sizes: list[int], batch: int, x: torch.Tensor, y: torch.Tensor) -> Callable[[], object]:
-    """The same steps in JAX: ``jax.grad`` in ``jax.lax.scan``, compiled."""
+def jax_scan(sizes: list[int], batch: int, x: torch.Tensor, y: torch.Tensor) -> Callable[[], object]:
+    """The same steps in JAX: ``jax.grad`` in ``jax.lax.scan``, compiled. Each call returns the parameters after all steps."""
     if torch.get_num_threads() == 1:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     import jax
