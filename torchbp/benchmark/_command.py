@@ -58,6 +58,7 @@ def _fit(engine: str, data: str, epochs: int) -> list[str]:
     builtin = ["--data", "BuiltinDataModule", "--data.name", data]
     source = builtin if data in SETTINGS else ["--data.path", data, "--data.target", "label"]
     network = ["--model.hidden_sizes", str(hidden), "--model.lr", str(lr), "--model.engine", engine]
+    network += ["--model.activation", "sigmoid", "--model.clip", "null"]  # the peers', not the command's defaults for tables
     length = ["--data.batch_size", str(batch), "--trainer.max_epochs", str(epochs)]
     return ["-m", "torchbp", "fit", *source, *network, *length]
 

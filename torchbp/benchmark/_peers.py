@@ -8,7 +8,7 @@ import sys
 import warnings
 from typing import Any
 
-SETTINGS = {"breast_cancer": ([16], 32, 0.5), "digits": ([64], 32, 5.0)}  # hidden_sizes, batch_size, lr as in configs/
+SETTINGS = {"breast_cancer": ([16], 32, 0.5), "digits": ([64], 32, 3.0)}  # hidden_sizes, batch_size, lr as in configs/
 TABLE = ([64], 256, 0.5)
 
 
@@ -47,7 +47,7 @@ def sklearn(data: str, epochs: int) -> None:
         alpha=0,
         batch_size=batch,
         learning_rate="constant",
-        learning_rate_init=lr / (10 if data == "digits" else 1),  # its cost is summed over the outputs
+        learning_rate_init=lr,
         max_iter=epochs,
         tol=0,
         momentum=0,
@@ -78,7 +78,8 @@ def lightning(data: str, epochs: int) -> None:
         def __init__(self) -> None:
             super().__init__()
             layers = [nn.Linear(x.shape[1], hidden[0]), nn.Sigmoid(), nn.Linear(hidden[0], outputs)]
-            self.network, self.cost = nn.Sequential(*layers), nn.BCEWithLogitsLoss()
+            self.network = nn.Sequential(*layers)
+            self.cost = nn.CrossEntropyLoss() if outputs > 1 else nn.BCEWithLogitsLoss()
             metrics: dict[str, Any] = {"accuracy": Accuracy(**kind), "f1": F1Score(**kind)}
             ranked: dict[str, Any] = {"auroc": AUROC(**kind), "average_precision": AveragePrecision(**kind)}
             self.of_train = MetricCollection(metrics, postfix="/train")
@@ -87,9 +88,11 @@ def lightning(data: str, epochs: int) -> None:
         def _step(self, batch: list[Tensor], name: str, metrics: MetricCollection) -> Tensor:
             inputs, target = batch
             z = self.network(inputs)
-            wanted = nn.functional.one_hot(target, outputs) if outputs > 1 else target.unsqueeze(1)
-            cost = self.cost(z, wanted.float())
-            metrics.update(z.sigmoid() if outputs > 1 else z.sigmoid().squeeze(1), target)
+            if outputs > 1:
+                cost, prediction = self.cost(z, target), z.softmax(1)
+            else:
+                cost, prediction = self.cost(z[:, 0], target.float()), z[:, 0].sigmoid()
+            metrics.update(prediction, target)
             self.log(name, cost, on_step=False, on_epoch=True, batch_size=len(inputs))
             self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(inputs))
             return cost
