@@ -143,7 +143,8 @@ assert isinstance(sys.modules["torch._dynamo"], Deferred)
 
 
 def python(code: str, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "MPLBACKEND": "Agg"}
+    # One thread: a process forked from one whose OpenMP has threads waits for them forever.
+    environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, "-c", code, *args], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
