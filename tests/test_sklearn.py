@@ -216,6 +216,18 @@ def test_a_network_that_diverges_does_not_end_the_others(monkeypatch):
     assert all(value.isfinite().all() for learner in learners for value in learner.state.values())
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_last_step_that_is_too_large_is_undone(count):
+    table = Held(10 * torch.randn(40, 4).double(), torch.randn(40, 1).double())
+    plan = Plan((4, 1), "linear", "identity", "squared_error", 40, 1)
+    learners = learners_of(plan, [40] * count, [1e308, 0.001][:count])
+    start = learners[0].state["layers.0.weight"].clone()
+    fit_together(learners, table, plan)  # the only cost is from before the only step
+    assert [learner.diverged for learner in learners] == [True, False][:count]
+    assert learners[0].state["layers.0.weight"].equal(start)
+    assert np.isnan(learners[0].costs).all()
+
+
 def test_each_networks_curvature_is_its_own():
     networks = [BPNetwork([3, 4, 2]).double() for _ in range(3)]
     x, y = torch.randn(3, 20, 3).double(), torch.rand(3, 20, 2).double()

@@ -6,12 +6,13 @@ The scikit-learn estimators, ``torchbp search`` and ``torchbp cross-validate`` t
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from torchbp._snapshot import Snapshot, are_finite
 from torchbp.blocks import automatic_steps
 from torchbp.curvature import BATCHES, lrs_from_curvature
 from torchbp.descent import Descent
@@ -88,7 +89,7 @@ class Learner:
         pos_weight: as for :class:`torchbp.descent.Descent`, (nL).
         costs, scores: one for each epoch.
         ended: whether to stop its training; ``on_epoch`` may set it.
-        diverged: whether its cost is no longer finite; it then has its parameters from before that epoch.
+        diverged: whether its cost or a parameter is no longer finite; it then has its parameters from before that epoch.
         best, best_state: its best value so far, and with ``decide`` the parameters of that epoch.
         waited: the number of epochs since the last improvement by ``tol``.
     """
@@ -148,7 +149,7 @@ def fit_together(
 ) -> None:
     """Train networks side by side, in groups that fit into memory; the results are in their :class:`Learner`.
 
-    Each network descends as it would alone. It leaves the group when it has learned enough or its cost is not finite.
+    Each network descends as it would alone. It leaves the group when it has learned enough or diverged.
 
     Args:
         on_epoch: called after each epoch with its number, from 1, and the learners trained in it; a true result ends the group.
@@ -200,12 +201,15 @@ class _Group:
 
     def train(self, on_epoch: Callable[[int, Sequence[Learner]], object] | None) -> None:
         for number in range(1, self.plan.epochs + 1):
-            before = [value.detach().clone() for value in self.values.values()]
-            orders = [learner.shuffled() for learner in self.learners]
-            costs = self._epoch(orders)
+            before = Snapshot(self.network)
+            costs = self._epoch([learner.shuffled() for learner in self.learners])
+            finite = are_finite(self.network, costs)
+            if not finite.all():
+                before.put_back(None if len(self.learners) == 1 else ~finite)
+                costs = costs.where(finite | ~costs.isfinite(), nan)
             scores = self._scores() if self.plan.score is not None else [None] * len(costs)
-            for k, (learner, cost, score) in enumerate(zip(self.learners, costs, scores, strict=True)):
-                self._judge(k, learner, cost, score, before)
+            for k, of_network in enumerate(zip(self.learners, costs.tolist(), scores, strict=True)):
+                self._judge(k, *of_network)
             ended = on_epoch is not None and on_epoch(number, self.learners)
             going = [not (learner.ended or learner.diverged or self._enough(learner)) for learner in self.learners]
             if ended or not any(going) or number == self.plan.epochs:
@@ -215,13 +219,10 @@ class _Group:
                 self._take([learner for learner, goes in zip(self.learners, going, strict=True) if goes])
         self._give_back()
 
-    def _judge(self, k: int, learner: Learner, cost: float, score: float | None, before: Sequence[Tensor]) -> None:
+    def _judge(self, k: int, learner: Learner, cost: float, score: float | None) -> None:
         learner.costs.append(cost)
         if not isfinite(cost):
             learner.diverged = True
-            which = slice(None) if len(self.learners) == 1 else k
-            for parameter, old in zip(self.values.values(), before, strict=True):
-                parameter.detach()[which] = old[which]
             return
         if score is not None:
             learner.scores.append(score)
@@ -247,8 +248,8 @@ class _Group:
             else:
                 learner.state = self._state(k)
 
-    def _epoch(self, orders: Sequence[Tensor]) -> list[float]:
-        """One iteration on each batch of every network's rows; returns each network's mean cost."""
+    def _epoch(self, orders: Sequence[Tensor]) -> Tensor:
+        """One iteration on each batch of every network's rows; returns each network's mean cost, (K)."""
         batch, longest = self.plan.batch_size, max(self.counts)
         order = self._joined(orders)
         costs = []
@@ -256,7 +257,7 @@ class _Group:
             x, y, weight = self._rows(order, slice(begin, begin + self.block))
             costs.append(self.descent.steps(x, y, batch, weight=weight))
         means = costs[0] if len(costs) == 1 else torch.cat(costs, -1)
-        return ((means * self.shares).sum(-1, dtype=torch.float64)).reshape(-1).tolist()
+        return (means * self.shares).sum(-1, dtype=torch.float64).reshape(-1)
 
     def _count(self, counts: list[int]) -> None:
         """Set what follows from the networks' numbers of rows.

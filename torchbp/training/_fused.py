@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from torchbp._pytorch import mark_stepped
+from torchbp._snapshot import Snapshot, are_finite
 from torchbp.descent import Descent
 from torchbp.nn import RecurrentNetwork
 from torchbp.recurrent_descent import RecurrentDescent
@@ -68,7 +69,7 @@ class FusedEngine:
         module = self.module
         if module.bptt_steps:
             return self._train_by_parts(x, y, batch_idx, weight)
-        before = [parameter.detach().clone() for parameter in module.network.parameters()]
+        before = Snapshot(module.network)
         batches = -(-len(x) // batch_size)
         lrs = self._learning_rates(batches, batch_idx)
         ends_epoch = batch_idx + batches >= self.trainer.num_training_batches
@@ -115,19 +116,15 @@ class FusedEngine:
         kept = self.module.kept
         return lrs if kept is None or bool(kept.all()) else [lr * kept for lr in lrs]
 
-    def _of_kept(self, costs: Tensor, prediction: Tensor, before: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _of_kept(self, costs: Tensor, prediction: Tensor, before: Snapshot) -> tuple[Tensor, Tensor]:
         """The mean costs and predictions over the networks that have not diverged, of (K, batches) and (K, B, nL).
 
         A network that has just diverged gets its earlier parameters back and is left out from now on, unless it is the last.
         """
-        kept, parameters = self.module.kept, list(self.module.network.parameters())
+        kept, bad = self.module.kept, ~are_finite(self.module.network, costs)
         assert kept is not None
-        bad = ~costs.isfinite().all(1)
-        for parameter in parameters:
-            bad |= ~parameter.flatten(1).isfinite().all(1)
         if bad.any() and ((kept > 0) & ~bad).any():
-            for parameter, old in zip(parameters, before, strict=True):
-                parameter[bad] = old[bad]
+            before.put_back(bad)
             for k in ((kept > 0) & bad).nonzero().flatten().tolist():
                 what = f"network {k + 1} of {len(kept)} diverged before step {self.trainer.global_step + costs.shape[1]}"
                 print(f"torchbp: {what} and is left out; a smaller lr may help", file=sys.stderr, flush=True)
@@ -158,21 +155,16 @@ class FusedEngine:
         costs, predictions = [], []
         for number, (px, py) in enumerate(parts):
             a, t = module.input_scaling(px), module.network_target(py)
-            before = [parameter.detach().clone() for parameter in network.parameters()]
+            before = Snapshot(network)
             cost = descent.step(a, t, keeps and number + 1 == len(parts), weight, states).item()
             if not isfinite(cost):
-                self._put_back(before)
+                before.put_back()
                 raise module.not_finite(cost, self.trainer.global_step + number, px)
             costs.append(cost)
             states, prediction = descent.states, descent.prediction
             predictions.append(prediction if module.target_scaling is None else module.target_scaling.inverse(prediction))
         count_steps(self.trainer, len(parts) - 1)
         return joined(costs, predictions, [py for _, py in parts], y)
-
-    def _put_back(self, parameters: Sequence[Tensor]) -> None:
-        with torch.no_grad():
-            for parameter, value in zip(self.module.network.parameters(), parameters, strict=True):
-                parameter.copy_(value)
 
     def _keep_gradients(self, a: Tensor, t: Tensor, weight: Tensor | None) -> None:
         """Put a batch's ∂L/∂W and ∂L/∂b into the parameters' ``.grad``."""
@@ -203,26 +195,25 @@ class FusedEngine:
         weight: Tensor | None,
         batch_size: int,
         lrs: Sequence[float],
-        parameters: list[Tensor],
+        before: Snapshot,
     ) -> None:
         """Repeat the steps, up to the batch with a cost that is not finite, and raise.
 
         Raises:
             FloatingPointError: with the step and the layer.
         """
-        network = self.module.network
+        before.put_back()
         weights = [None] * len(lrs) if weight is None else weight.split(batch_size)
         for number, (raw, inputs, targets, w, lr) in enumerate(
             zip(x.split(batch_size), a.split(batch_size), t.split(batch_size), weights, lrs, strict=True)
         ):
-            self._put_back(parameters)
+            before = Snapshot(self.module.network)
             self.descent.lr = lr
             w = None if w is None else self._of_networks(w)
             cost = self.descent.step(inputs, targets, weight=w).mean().item()
             if not isfinite(cost):
-                self._put_back(parameters)
+                before.put_back()
                 raise self.module.not_finite(cost, self.trainer.global_step + number, raw)
-            parameters = [parameter.detach().clone() for parameter in network.parameters()]
 
 
 def updates_ahead(trainer: Trainer, wanted: int, done: int) -> int:
