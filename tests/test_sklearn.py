@@ -228,6 +228,28 @@ def test_a_last_step_that_is_too_large_is_undone(count):
     assert np.isnan(learners[0].costs).all()
 
 
+@pytest.mark.parametrize("score", ["cost", lambda a, y, weight: -(weight * (a - y).square().mean(-1)).mean().item()])
+def test_held_out_rows_are_scored_block_by_block(score, monkeypatch):
+    monkeypatch.setattr("torchbp.fitting.automatic_steps", lambda *_: 1)
+    taken = []
+
+    class Watched(Held):
+        def x(self, rows):
+            taken.append(rows.shape[-1])
+            return super().x(rows)
+
+    table = Watched(torch.randn(60, 4).double(), torch.randn(60, 2).double())
+    plan = Plan((4, 3, 2), "linear", "sigmoid", "squared_error", 8, 2, score=score, decide=False)
+    learners = learners_of(plan, (30, 30), (0.01, 0.02))
+    for learner, first in zip(learners, (30, 41), strict=True):
+        learner.held_out = torch.arange(first, 60)
+    fit_together(learners, table, plan)
+    assert max(taken) == 8
+    for learner in learners:
+        a = network_of(plan, [learner.state])(table.rows[learner.held_out])
+        assert -learner.scores[-1] == pytest.approx((a - table.y[learner.held_out]).square().mean().item())
+
+
 def test_each_networks_curvature_is_its_own():
     networks = [BPNetwork([3, 4, 2]).double() for _ in range(3)]
     x, y = torch.randn(3, 20, 3).double(), torch.rand(3, 20, 2).double()

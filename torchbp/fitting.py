@@ -291,11 +291,10 @@ class _Group:
         if self.table.weight is not None:
             own = self.table.weight[rows]
             weight = own if weight is None else own * weight
-        return (
-            _scaled(self.table.x(rows), self.scaling, self.plan.clip),
-            self._targets(rows),
-            weight,
-        )
+        return self._inputs(rows), self._targets(rows), weight
+
+    def _inputs(self, rows: Tensor) -> Tensor:
+        return _scaled(self.table.x(rows), self.scaling, self.plan.clip)
 
     def _targets(self, rows: Tensor) -> Tensor:
         y = _scaled(_at(self.table.y, rows), self.target_scaling)
@@ -315,33 +314,28 @@ class _Group:
     def _scores(self) -> list[float]:
         """Each network's score on its held-out rows."""
         held_out = [learner.held_out for learner in self.learners if learner.held_out is not None]
-        assert self.plan.score is not None
-        if self.plan.score == "cost":
-            return [-cost for cost in self._held_out_costs(held_out)]
-        scores = []
-        for k, (rows, learner) in enumerate(zip(held_out, self.learners, strict=True)):
-            network = self.network if len(held_out) == 1 else network_of(self.plan, [self._views(k)])
-            a = network(_scaled(self.table.x(rows), learner.scaling, self.plan.clip))
-            y = _scaled(self.table.y[rows], learner.target_scaling)
-            weight = y.new_ones(len(y)) if self.table.weight is None else self.table.weight[rows]
-            scores.append(self.plan.score(a, y, weight))
-        return scores
-
-    def _held_out_costs(self, held_out: Sequence[Tensor]) -> list[float]:
-        """Each network's mean cost on its held-out rows, all side by side."""
         longest = max(map(len, held_out))
         rows = torch.stack([_filled(rows, longest) for rows in held_out])
-        counts = torch.tensor([len(rows) for rows in held_out], device=self.device).unsqueeze(-1)
-        rows = rows if len(held_out) > 1 else rows[0]
-        total: Any = 0.0
-        for begin in range(0, longest, self.block):
-            part = rows[..., begin : begin + self.block]
-            x = _scaled(self.table.x(part), self.scaling, self.plan.clip)
-            y = self._targets(part)
-            costs = self.network.cost(x, y, self.plan.cost, reduction="none", pos_weight=self.pos_weight)[0].mean(-1)
-            there = begin + torch.arange(part.shape[-1], device=self.device) < counts
-            total = total + (costs * there).sum(-1, dtype=torch.float64)
-        return (total / counts.squeeze(-1)).tolist()
+        by_cost, parts = self.plan.score == "cost", []
+        for part in (rows if len(rows) > 1 else rows[0]).split(self.block, -1):
+            x = self._inputs(part)
+            if by_cost:
+                y, of = self._targets(part), self.plan.cost
+                costs, _ = self.network.cost(x, y, of, reduction="none", pos_weight=self.pos_weight)
+                parts.append(costs.mean(-1, keepdim=True))
+            else:
+                parts.append(self.network(x))
+        values = torch.cat(parts, -2).view(len(rows), longest, -1)
+        of_each = zip(self.learners, held_out, values, strict=True)
+        return [self._score(learner, rows, own[: len(rows)]) for learner, rows, own in of_each]
+
+    def _score(self, learner: Learner, rows: Tensor, values: Tensor) -> float:
+        """A network's score on its held-out rows (V), from their costs (V, 1) or its predictions (V, nL)."""
+        if not callable(self.plan.score):
+            return -values.mean(dtype=torch.float64).item()
+        y = _scaled(self.table.y[rows], learner.target_scaling)
+        weight = y.new_ones(len(y)) if self.table.weight is None else self.table.weight[rows]
+        return self.plan.score(values, y, weight)
 
     def _views(self, k: int) -> dict[str, Tensor]:
         """Views of the parameters of network k."""
