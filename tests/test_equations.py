@@ -129,6 +129,14 @@ def test_smoothed(device: str) -> None:
 
 
 @each_device
+def test_standardized(device: str) -> None:
+    x, mean, scale = random(B, N_IN, device=device), random(N_IN, device=device), in_unit_interval(N_IN, device=device) + 0.1
+    expected = [[(v - m) / s for v, m, s in zip(row, mean.tolist(), scale.tolist(), strict=True)] for row in x.tolist()]
+    same(eq.standardized(x, mean, scale), expected)
+    same(eq.standardized(x, mean, scale, 0.5), [[max(-0.5, min(0.5, v)) for v in row] for row in expected])
+
+
+@each_device
 @pytest.mark.parametrize("bias", [True, False])
 def test_weighted_input(bias: bool, device: str) -> None:
     x, W, b = random(B, N_IN, device=device), random(N_OUT, N_IN, device=device), random(N_OUT, device=device)

@@ -156,6 +156,12 @@ def smoothed(y: Tensor, smoothing: float) -> Tensor:
     return y * (1 - smoothing) + smoothing / y.shape[-1]
 
 
+def standardized(x: Tensor, mean: Tensor, scale: Tensor, clip: float | None = None) -> Tensor:
+    """(x - mean) / scale, clamped to ±``clip``; None for no limit. Beyond the text."""
+    z = x.sub(mean).div_(scale)
+    return z if clip is None else z.clamp_(-clip, clip)
+
+
 def activation_gradient(dz: Tensor, W: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Gradient of a layer's input, dA = dZ W: (B, n_out), (n_out, n_in) -> (B, n_in). In equation 3.2e."""
     return torch.mm(dz, W, out=out) if W.dim() == 2 else torch.bmm(dz, W, out=out)

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from torchbp import equations as eq
 from torchbp._snapshot import Snapshot, are_finite
 from torchbp.blocks import automatic_steps
 from torchbp.curvature import BATCHES, lrs_from_curvature
@@ -356,8 +357,7 @@ def _at(values: Tensor, rows: Tensor) -> Tensor:
 def _scaled(values: Tensor, scaling: tuple[Tensor, Tensor] | None, clip: float | None = None) -> Tensor:
     if scaling is None:
         return values
-    values = (values - scaling[0]).div_(scaling[1])
-    return values if clip is None else values.clamp_(-clip, clip)
+    return eq.standardized(values, *scaling, clip)
 
 
 def _stacked(scalings: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor] | None:

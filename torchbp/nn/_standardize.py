@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from torchbp import equations as eq
 from torchbp.recurrence import without_padding
 
 
@@ -34,8 +35,7 @@ class Standardize(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         if input.shape[-1:] != self.mean.shape:
             raise ValueError(f"input has shape {tuple(input.shape)}; its last dimension must be {len(self.mean)}")
-        z = input.sub(self.mean).div_(self.scale)
-        return z if self.clip is None else z.clamp_(-self.clip, self.clip)
+        return eq.standardized(input, self.mean, self.scale, self.clip)
 
     def inverse(self, input: Tensor) -> Tensor:
         """Convert standardised values back to the columns' own units."""
