@@ -228,6 +228,22 @@ def test_a_last_step_that_is_too_large_is_undone(count):
     assert np.isnan(learners[0].costs).all()
 
 
+def test_a_network_without_a_learning_rate_does_not_end_the_others():
+    table = Held(torch.randn(40, 4).double(), torch.randn(40, 1).double())
+    plan = Plan((4, 3, 1), "linear", "identity", "squared_error", 8, 3)
+    learners, [alone] = learners_of(plan, (40, 40), (None, None)), learners_of(plan, (40,), (None,))
+    learners[1].state["layers.0.weight"].fill_(1e200)
+    fit_together(learners, table, plan)
+    fit_together([alone], table, plan)
+    assert [learner.diverged for learner in learners] == [False, True]
+    assert learners[0].costs == pytest.approx(alone.costs, rel=1e-9)
+    broken = learners_of(plan, (40, 40), (None, None))
+    for learner in broken:
+        learner.state["layers.0.weight"].fill_(1e200)
+    with pytest.raises(FloatingPointError, match="the cost is not finite at the start"):
+        fit_together(broken, table, plan)
+
+
 @pytest.mark.parametrize("score", ["cost", lambda a, y, weight: -(weight * (a - y).square().mean(-1)).mean().item()])
 def test_held_out_rows_are_scored_block_by_block(score, monkeypatch):
     monkeypatch.setattr("torchbp.fitting.automatic_steps", lambda *_: 1)

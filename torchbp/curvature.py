@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from math import nan
 
 import torch
 from torch import Tensor
 
 from torchbp.nn import BPNetwork
 
-__all__ = ["largest_eigenvalue", "lr_from_curvature", "lrs_from_curvature"]
+__all__ = ["check_lrs", "largest_eigenvalue", "lr_from_curvature", "lrs_from_curvature"]
 
 BATCHES = 8
 ROWS = 1024  # at most, of each batch: the curvature hardly changes with more
@@ -38,7 +39,9 @@ def lr_from_curvature(
     >>> round(lr_from_curvature(BPNetwork([1, 1], "linear"), [(x, 2 * x)]), 3)  # the Hessian is [[10, 4], [4, 2]]
     0.086
     """
-    return lrs_from_curvature(network, batches, cost, pos_weight).item()
+    lr = lrs_from_curvature(network, batches, cost, pos_weight)
+    check_lrs(lr)
+    return lr.item()
 
 
 def lrs_from_curvature(
@@ -46,10 +49,10 @@ def lrs_from_curvature(
 ) -> Tensor:
     """:func:`lr_from_curvature` for each of K networks side by side: (K), float64; (1) for one network.
 
-    Batches are (K, B, n), weights (K, B).
+    Batches are (K, B, n), weights (K, B). A network gets NaN if its cost is not finite, infinity if its cost has no curvature.
 
     Raises:
-        ValueError, FloatingPointError: as there, for any of the networks.
+        ValueError: there is no batch.
     """
     direction = _start(network)
     eigenvalues, counts = [], []
@@ -58,17 +61,26 @@ def lrs_from_curvature(
         x, y = (t[:ROWS] if network.networks is None else t[..., :ROWS, :] for t in (x, y))
         # Starting from the last batch's direction, which is near this one's, takes few products.
         eigenvalue, direction = _power_iteration(network, x, y, direction, cost, pos_weight, w)
-        if not eigenvalue.isfinite().all():
-            raise FloatingPointError("the cost is not finite at the start: x, y or the weights are not finite, or too large")
         eigenvalues.append(eigenvalue)
         # A network with fewer rows than others has batches without a row that counts: they say nothing about its cost.
         counts.append(torch.ones_like(eigenvalue) if w is None else (w > 0).any(-1).to(eigenvalue).expand_as(eigenvalue))
     if not eigenvalues:
         raise ValueError("lr is 'auto', but there is no batch to find it from; give lr a number")
     mean = torch.stack(eigenvalues).sum(0) / torch.stack(counts).sum(0)
-    if not (mean > 0).all():
+    return (1 / mean).where(mean.isfinite(), nan)
+
+
+def check_lrs(lrs: Tensor) -> None:
+    """Refuse results of :func:`lrs_from_curvature` that are not finite.
+
+    Raises:
+        ValueError: the cost of a network has no curvature.
+        FloatingPointError: it is not finite.
+    """
+    if lrs.isnan().any():
+        raise FloatingPointError("the cost is not finite at the start: x, y or the weights are not finite, or too large")
+    if lrs.isinf().any():
         raise ValueError("lr is 'auto', but the cost has no curvature at the start; give lr a number")
-    return 1 / mean
 
 
 def largest_eigenvalue(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchbp import equations as eq
 from torchbp._snapshot import Snapshot, are_finite
 from torchbp.blocks import automatic_steps
-from torchbp.curvature import BATCHES, lrs_from_curvature
+from torchbp.curvature import BATCHES, check_lrs, lrs_from_curvature
 from torchbp.descent import Descent
 from torchbp.nn import BPNetwork
 
@@ -80,7 +80,7 @@ class Learner:
         state: its state_dict.
         rows: the indices of its training rows in the table, (N).
         order: the generator of each epoch's order of rows; None for the order of ``rows``.
-        lr: α; None until it is found from the curvature of the cost.
+        lr: α; None until it is found from the curvature of the cost, and not finite if there is none.
         lr_factor: multiplies the α that is found.
         order_seed: seeds each epoch's order, with the epoch's number added; replaces ``order``.
         held_out: the indices of the rows that it is scored on; None for none.
@@ -157,7 +157,7 @@ def fit_together(
 
     Raises:
         ValueError: only some learners have a ``target_scaling``.
-        ValueError, FloatingPointError: as for :func:`torchbp.curvature.lr_from_curvature`, if a learning rate must be found.
+        ValueError, FloatingPointError: as for :func:`torchbp.curvature.lr_from_curvature`, if no network has a learning rate.
     """
     if any(learner.target_scaling for learner in learners) and not all(learner.target_scaling for learner in learners):
         raise ValueError("either all learners have a target_scaling or none")
@@ -165,6 +165,9 @@ def fit_together(
     size = max(1, GROUP_VALUES // values)
     for begin in range(0, len(learners), size):
         _Group(learners[begin : begin + size], table, plan).train(on_epoch)
+    lrs = torch.tensor([learner.lr for learner in learners], dtype=torch.float64)
+    if not lrs.isfinite().any():
+        check_lrs(lrs)
 
 
 class _Group:
@@ -178,7 +181,11 @@ class _Group:
             lrs = lrs_from_curvature(self.network, self._first(), plan.cost, self.pos_weight)
             for learner, lr in zip(missing, lrs.tolist(), strict=True):
                 learner.lr = learner.lr_factor * lr
-            self._take(list(learners))
+                if not isfinite(lr):
+                    learner.costs, learner.diverged = [nan], True
+            self.learners = [learner for learner in learners if not learner.diverged]
+            if self.learners:
+                self._take(self.learners)
 
     def _take(self, learners: list[Learner]) -> None:
         self.learners = learners
@@ -201,6 +208,8 @@ class _Group:
         self.block = self.plan.batch_size * automatic_steps(self.plan.weights * len(learners), values, self.plan.batch_size)
 
     def train(self, on_epoch: Callable[[int, Sequence[Learner]], object] | None) -> None:
+        if not self.learners:
+            return
         for number in range(1, self.plan.epochs + 1):
             before = Snapshot(self.network)
             costs = self._epoch([learner.shuffled() for learner in self.learners])

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from torchbp.curvature import lrs_from_curvature
+from torchbp.curvature import check_lrs, lrs_from_curvature
 
 if TYPE_CHECKING:
     from torchbp.training._module import BPModule
@@ -35,10 +35,11 @@ def find_lr(module: "BPModule") -> float:
     own = getattr(trainer.train_dataloader, "generator", None)
     state = None if own is None else own.get_state()
     with isolate_rng():
-        lr = lrs_from_curvature(module.network, _batches(module), module.cost, module.pos_weight).min().item()
+        lrs = lrs_from_curvature(module.network, _batches(module), module.cost, module.pos_weight)
+    check_lrs(lrs)
     if own is not None:
         own.set_state(state)
-    return trainer.strategy.broadcast(lr)
+    return trainer.strategy.broadcast(lrs.min().item())
 
 
 def _batches(module: "BPModule") -> Iterator[tuple[Tensor, ...]]:
