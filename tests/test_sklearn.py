@@ -121,6 +121,22 @@ def test_warm_start_goes_on():
     model = BPClassifier(**SHORT, warm_start=True).fit(X, y)
     first = model.loss_curve_
     assert model.fit(X, y).loss_curve_[0] < first[-1]
+    before = model.coefs_[0]
+    model.set_params(learning_rate_init=1e-9).fit(X, y)  # at another learning rate
+    np.testing.assert_allclose(model.coefs_[0], before, atol=1e-6)
+    assert model.learning_rate_ == 1e-9
+    with pytest.raises(ValueError, match=r"hidden_layer_sizes is \[4\]; with warm_start it must be as before, \[5\]"):
+        model.set_params(hidden_layer_sizes=4).fit(X, y)
+
+
+def test_warm_start_goes_on_without_the_networks_that_diverged():
+    X, y = load_diabetes(return_X_y=True)
+    model = BPRegressor(**SHORT, n_networks=3, warm_start=True).fit(X, y)
+    diverges = clone(model).fit(X, y)
+    diverges._states[1]["layers.0.weight"].fill_(float("nan"))
+    with pytest.warns(ConvergenceWarning, match="1 of 3 networks diverged"):
+        diverges.fit(X, y)
+    assert diverges.fit(X, y).coefs_[0].shape == (2, X.shape[1], 5)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

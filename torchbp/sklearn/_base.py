@@ -122,13 +122,15 @@ class BPEstimator(BaseEstimator, ABC):
         t = self._encode(y, first=not again)
         X, y, t, weight = self._weighted(X, y, t, sample_weight)
         rng = check_random_state(self.random_state)
-        seeds = [int(rng.randint(MAX_SEED)) for _ in range(self.n_networks or 1)]
+        seeds = [int(rng.randint(MAX_SEED)) for _ in range(len(self._states) if again else self.n_networks or 1)]
         train, held_out = np.arange(X.shape[0]), None
         if eval_set is not None:
             X, t, weight, held_out = self._with_eval_set(X, t, weight, eval_set)
         elif self.early_stopping:
             train, held_out = self._split(y, rng)
-        if not again:
+        if again:
+            self._continue()
+        else:
             seen = train if self.early_stopping and eval_set is None else slice(len(train))  # which is no copy
             self._start(X[seen], t[seen], None if weight is None else weight[seen], seeds)
         learners = self._learners(len(train), train, held_out, seeds)
@@ -244,6 +246,14 @@ class BPEstimator(BaseEstimator, ABC):
         self._lrs = [None if self.learning_rate_init == "auto" else float(self.learning_rate_init)] * len(seeds)
         for name in ("_partial",):
             self.__dict__.pop(name, None)
+
+    def _continue(self) -> None:
+        """Continue from the present networks: they keep their shape, but take another learning rate."""
+        fitted = list(self._sizes[1:-1])
+        if self._hidden() != fitted:
+            raise ValueError(f"hidden_layer_sizes is {self._hidden()}; with warm_start it must be as before, {fitted}")
+        if self.learning_rate_init != "auto":
+            self._lrs = [float(self.learning_rate_init)] * len(self._states)
 
     def _learners(self, rows: int, train: np.ndarray, held_out: np.ndarray | None, seeds: Sequence[int]) -> list[Learner]:
         device = self._device()

@@ -27,7 +27,7 @@ PARAMETERS = """
         tol, n_iter_no_change: training ends after more than ``n_iter_no_change`` epochs in which loss or score has not improved
             by ``tol``.
         verbose: whether to print each epoch.
-        warm_start: whether ``fit`` continues from the present parameters.
+        warm_start: whether ``fit`` continues from the present networks, with ``learning_rate_init`` if it is a number.
         early_stopping: whether the score of held-out rows ends training, and chooses the epoch whose parameters are kept.
         validation_fraction: the share of rows held out for that, if ``fit`` gets no ``eval_set``.
         standardize: whether the model standardises columns by the mean and deviation of the rows in ``fit``.
