@@ -163,6 +163,16 @@ def test_class_weights_are_sample_weights():
     assert np.abs(by_class.coefs_[0] - plain.coefs_[0]).max() > 1e-3
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_model_of_a_cuda_device_predicts_on_a_machine_without_one():
+    X, y = IRIS
+    model = BPClassifier(**SHORT).fit(X, y)
+    elsewhere = pickle.loads(pickle.dumps(model.set_params(device="cuda")))
+    np.testing.assert_array_equal(elsewhere.predict_proba(X), model.set_params(device="cpu").predict_proba(X))
+    with pytest.raises(ValueError, match="device is 'cuda', and there is no CUDA device"):
+        elsewhere.fit(X, y)
+
+
 def test_an_ensembles_networks_are_those_of_their_seeds():
     X, y = IRIS
     several = BPClassifier((5,), max_iter=40, batch_size=32, n_networks=3, random_state=0, n_iter_no_change=2, tol=0.02)
@@ -331,6 +341,7 @@ def test_curves_and_bands_are_tensorboards(tmp_path):
         ({"learning_rate_init": -1}, "learning_rate_init is -1; it must be 'auto', or a finite number above 0"),
         ({"hidden_layer_sizes": (0,)}, "hidden_layer_sizes is"),
         ({"n_networks": 0}, "n_networks is 0"),
+        ({"device": "gpu"}, "device is 'gpu'; it must be 'cpu', 'cuda' or 'auto'"),
         ({"activation": "sigmod"}, "activation is 'sigmod'; it must be one of"),
     ],
 )

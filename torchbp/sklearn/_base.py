@@ -173,12 +173,15 @@ class BPEstimator(BaseEstimator, ABC):
         lr = self.learning_rate_init
         if lr != "auto" and not (isinstance(lr, Real) and 0 < lr < np.inf):
             raise ValueError(f"learning_rate_init is {lr!r}; it must be 'auto', or a finite number above 0")
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction is {self.validation_fraction}; it must be above 0 and below 1")
+        if not (isinstance(self.validation_fraction, Real) and 0 < self.validation_fraction < 1):
+            raise ValueError(f"validation_fraction is {self.validation_fraction!r}; it must be a number above 0 and below 1")
         if self.clip is not None and not 0 < self.clip < np.inf:
             raise ValueError(f"clip is {self.clip}; it must be a finite number above 0, or None")
-        if not self.tol >= 0:
-            raise ValueError(f"tol is {self.tol}; it must be 0 or more")
+        if not (isinstance(self.tol, Real) and self.tol >= 0):
+            raise ValueError(f"tol is {self.tol!r}; it must be a number of 0 or more")
+        if self.bootstrap and self.n_networks is None:
+            raise ValueError("bootstrap is True; it is for several networks: set n_networks, for example 8")
+        self._device()
         if any(not isinstance(n, Integral) or n < 1 for n in self._hidden()):
             raise ValueError(f"hidden_layer_sizes is {self.hidden_layer_sizes}; it must be of whole numbers of 1 or more")
 
@@ -187,10 +190,23 @@ class BPEstimator(BaseEstimator, ABC):
         return [int(n) if isinstance(n, Integral) else n for n in (sizes if np.iterable(sizes) else [sizes])]
 
     def _device(self) -> torch.device:
-        name = self.device
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(name)
+        """The device to train on."""
+        there = torch.cuda.is_available()
+        name = ("cuda" if there else "cpu") if self.device == "auto" else self.device
+        try:
+            device = torch.device(name)
+        except (RuntimeError, TypeError):
+            raise ValueError(f"device is {name!r}; it must be 'cpu', 'cuda' or 'auto'") from None
+        if device.type == "cuda" and not there:
+            raise ValueError(f"device is {name!r}, and there is no CUDA device; take 'cpu' or 'auto'")
+        return device
+
+    def _device_to_predict(self) -> torch.device:
+        """The device to train on, or the CPU if this machine does not have that device."""
+        try:
+            return self._device()
+        except ValueError:
+            return torch.device("cpu")
 
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
         return validate_data(
@@ -429,7 +445,7 @@ class BPEstimator(BaseEstimator, ABC):
 
     def _weighted_inputs(self, X: Any, states: Sequence[dict[str, Tensor]]) -> Tensor:
         """The same of networks of these states, whose rows are scaled alike."""
-        dtype, device, many = next(iter(states[0].values())).dtype, self._device(), len(states) > 1
+        dtype, device, many = next(iter(states[0].values())).dtype, self._device_to_predict(), len(states) > 1
         network = network_of(self._plan(1, 1), states).to(device)
         step = max(1, CHUNK // (len(states) * max(self._sizes)))
         parts = []
