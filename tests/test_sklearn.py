@@ -163,6 +163,19 @@ def test_class_weights_are_sample_weights():
     assert np.abs(by_class.coefs_[0] - plain.coefs_[0]).max() > 1e-3
 
 
+@pytest.mark.parametrize("kinds", [(np.asarray, sp.csr_matrix), (sp.csr_matrix, np.asarray), (sp.csr_array, sp.csc_array)])
+def test_validation_rows_may_be_sparse(kinds):
+    X, y = IRIS
+    model = BPClassifier(**SHORT).fit(kinds[0](X), y, eval_set=(kinds[1](X), y))
+    assert model.validation_scores_[-1] == pytest.approx(model.score(X, y))
+
+
+def test_labels_may_be_sparse():
+    X, y = targets("multilabel")
+    sparse, dense = (BPClassifier(**SHORT, early_stopping=True).fit(X, kind(y)) for kind in (sp.csr_matrix, np.asarray))
+    np.testing.assert_array_equal(sparse.predict_proba(X), dense.predict_proba(X))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_model_of_a_cuda_device_predicts_on_a_machine_without_one():
     X, y = IRIS

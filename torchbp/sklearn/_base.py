@@ -236,12 +236,14 @@ class BPEstimator(BaseEstimator, ABC):
     def _split(self, y: Any, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
         from sklearn.model_selection import train_test_split
 
-        rows = np.arange(len(y))
+        rows = np.arange(y.shape[0])
         return train_test_split(rows, test_size=self.validation_fraction, random_state=rng, stratify=self._strata(y))
 
     def _with_eval_set(self, X: Any, t: np.ndarray, weight: Any, eval_set: Any) -> tuple[Any, np.ndarray, Any, np.ndarray]:
         """All rows in one table, and the numbers of those to validate by."""
         X_val, y_val = self._checked(eval_set[0], eval_set[1], reset=False)
+        if sp.issparse(X_val) and not sp.issparse(X):
+            X_val = X_val.toarray()
         t_val = self._encode(y_val, first=False)
         held_out = X.shape[0] + np.arange(X_val.shape[0])
         if weight is not None:
