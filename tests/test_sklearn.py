@@ -163,6 +163,18 @@ def test_class_weights_are_sample_weights():
     assert np.abs(by_class.coefs_[0] - plain.coefs_[0]).max() > 1e-3
 
 
+def test_a_class_may_be_missing_in_a_call_of_partial_fit():
+    X, y = IRIS
+    models = [BPClassifier(**SHORT, class_weight=weight) for weight in ({1: 3}, {0: 1, 1: 3, 2: 1})]
+    for model in models:
+        model.partial_fit(X[:90], y[:90], classes=[0, 1, 2]).partial_fit(X[:40], y[:40])
+    np.testing.assert_array_equal(models[0].coefs_[0], models[1].coefs_[0])
+    with pytest.raises(ValueError, match="class_weight is 'balanced'; partial_fit does not know all rows"):
+        BPClassifier(class_weight="balanced").partial_fit(X, y)
+    with pytest.raises(ValueError, match="bootstrap is True; partial_fit does not draw rows"):
+        BPClassifier(n_networks=2, bootstrap=True).partial_fit(X, y)
+
+
 @pytest.mark.parametrize("kinds", [(np.asarray, sp.csr_matrix), (sp.csr_matrix, np.asarray), (sp.csr_array, sp.csc_array)])
 def test_validation_rows_may_be_sparse(kinds):
     X, y = IRIS
@@ -354,7 +366,9 @@ def test_curves_and_bands_are_tensorboards(tmp_path):
         ({"learning_rate_init": -1}, "learning_rate_init is -1; it must be 'auto', or a finite number above 0"),
         ({"hidden_layer_sizes": (0,)}, "hidden_layer_sizes is"),
         ({"n_networks": 0}, "n_networks is 0"),
+        ({"bootstrap": True}, "bootstrap is True; it is for several networks: set n_networks"),
         ({"device": "gpu"}, "device is 'gpu'; it must be 'cpu', 'cuda' or 'auto'"),
+        ({"tol": "no"}, "tol is 'no'; it must be a number of 0 or more"),
         ({"activation": "sigmod"}, "activation is 'sigmod'; it must be one of"),
     ],
 )

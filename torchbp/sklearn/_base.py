@@ -142,6 +142,8 @@ class BPEstimator(BaseEstimator, ABC):
         self._check_parameters()
         if self.early_stopping:
             raise ValueError("early_stopping is True; partial_fit has no rows to validate by, take fit")
+        if self.bootstrap:
+            raise ValueError("bootstrap is True; partial_fit does not draw rows, take fit")
         first = not hasattr(self, "_states")
         X, y = self._checked(X, y, reset=first)
         t = self._encode(y, first=first, classes=classes)
@@ -338,6 +340,8 @@ class BPEstimator(BaseEstimator, ABC):
             first = learners[diverged[0]]
             epoch = len(first.costs)
             say = f"the cost is {first.costs[-1]} in epoch {epoch}; give a smaller learning_rate_init than {first.lr:g}"
+            if first.lr is None or not np.isfinite(first.lr):
+                say = "the cost has no curvature at the start, or is not finite; give learning_rate_init a number"
             if len(diverged) == len(learners):
                 raise FloatingPointError(say)
             warnings.warn(f"{len(diverged)} of {len(learners)} networks diverged, left out: {say}", ConvergenceWarning, 4)

@@ -1,12 +1,12 @@
 """BPClassifier and BPRegressor."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import column_or_1d
 from torch import Tensor
@@ -128,6 +128,8 @@ class BPClassifier(ClassifierMixin, BPEstimator):
         Args:
             classes: all classes; needed in the first call if y does not have all of them.
         """
+        if isinstance(self.class_weight, str):
+            raise ValueError(f"class_weight is {self.class_weight!r}; partial_fit does not know all rows, give a dict")
         return self._partial_fit(X, y, sample_weight, classes)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -204,6 +206,9 @@ class BPClassifier(ClassifierMixin, BPEstimator):
         return np.eye(len(self.classes_))[codes]
 
     def _class_weights(self, y: Any) -> np.ndarray | None:
+        if isinstance(self.class_weight, Mapping) and not self._multilabel:  # rows of partial_fit may lack a class
+            of_each = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_)
+            return of_each[np.searchsorted(self.classes_, np.ravel(y))]
         return None if self.class_weight is None else compute_sample_weight(self.class_weight, y)
 
     def _strata(self, y: Any) -> Any:
