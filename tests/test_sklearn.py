@@ -396,6 +396,15 @@ def test_folds_side_by_side_equal_those_one_by_one(kind):
         np.testing.assert_allclose(ours.coefs_[0], one.coefs_[0], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.filterwarnings("error:X does not have valid feature names")
+def test_folds_of_a_frame_are_scored_by_any_metric():
+    X, y = pl.DataFrame(IRIS[0], schema=list("abcd")), IRIS[1]
+    scores = [
+        run(BPClassifier(**SHORT), X, y, cv=3, scoring="neg_log_loss")["test_score"] for run in (cross_validate, one_by_one)
+    ]
+    np.testing.assert_allclose(*scores, rtol=1e-9)
+
+
 def test_folds_side_by_side_refuse_what_one_network_refuses():
     with pytest.raises(ValueError, match="early_stopping is True; networks of folds side by side need False"):
         cross_validate(BPClassifier(early_stopping=True), *IRIS)

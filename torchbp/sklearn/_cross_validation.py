@@ -103,12 +103,14 @@ def fit_folds(wholes: Sequence[BPEstimator], X: Any, t: np.ndarray, splits: Sequ
 
 def scores_of(models: Sequence[BPEstimator], X: Any, y: Any, splits: Sequence[Any], scorer: Any) -> np.ndarray:
     """Each model's score on its split's test rows; NaN for a model that is not fitted."""
-    return np.array(
-        [
-            scorer(model, X[test], y[test]) if model.__sklearn_is_fitted__() else np.nan
-            for model, (_, test) in zip(models, splits, strict=True)
-        ]
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names")  # these rows of a frame are an array
+        return np.array(
+            [
+                scorer(model, X[test], y[test]) if model.__sklearn_is_fitted__() else np.nan
+                for model, (_, test) in zip(models, splits, strict=True)
+            ]
+        )
 
 
 @torch.no_grad()
