@@ -218,7 +218,11 @@ def test_candidates_side_by_side_are_those_of_cross_val_score():
     whole = BPClassifier(max_iter=4, tol=0, random_state=0, **search.best_params_).fit(X, y)
     np.testing.assert_array_equal(search.predict_proba(X), whole.predict_proba(X))
     assert search.score(X, y) < 0
+    np.testing.assert_array_equal(search.predict_log_proba(X), np.log(whole.predict_proba(X)))
     assert search.classes_.tolist() == [0, 1, 2]
+    assert search.refit_time_ > 0
+    search.set_params(n_trials=1).fit(pl.DataFrame(X, schema=list("abcd")), y)
+    assert search.feature_names_in_.tolist() == list("abcd")
 
 
 def test_a_candidate_that_diverges_has_the_last_rank():

@@ -51,7 +51,8 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
         storage, study_name: those of Optuna's study, which several machines may share; in memory by default.
 
     Attributes:
-        best_params_, best_score_, best_index_, best_estimator_, cv_results_, n_splits_, scorer_: as for GridSearchCV.
+        best_params_, best_score_, best_index_, best_estimator_, cv_results_, n_splits_, scorer_, refit_time_: as for
+            GridSearchCV.
         study_: the Optuna study.
     """
 
@@ -122,7 +123,11 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
             optuna.logging.set_verbosity(quiet)
         self._keep(done)
         if self.refit:
+            begun = perf_counter()
             self.best_estimator_ = clone(base).set_params(**self.best_params_).fit(X, y)
+            self.refit_time_ = perf_counter() - begun
+            if hasattr(self.best_estimator_, "feature_names_in_"):
+                self.feature_names_in_ = self.best_estimator_.feature_names_in_
         return self
 
     def _side_by_side(
@@ -233,6 +238,11 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """The best estimator's."""
         return self._best().predict_proba(X)
+
+    @available_if(_of_best("predict_log_proba"))
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """The best estimator's."""
+        return self._best().predict_log_proba(X)
 
     @available_if(_of_best("decision_function"))
     def decision_function(self, X: Any) -> np.ndarray:
