@@ -45,6 +45,12 @@ def test_a_configuration_leaves_them_out() -> None:
     assert module.input_scaling.clip is None
 
 
+def test_a_run_may_end_within_its_first_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--data.path", "t.csv", "--data.target", "y", "--trainer.max_steps", "2"]) == 0
+    assert "no best checkpoint: cost/val was not measured" in capsys.readouterr().out
+    assert torch.load("logs/t/version_0/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+
+
 @pytest.mark.parametrize("engine", ["autograd", "fused"])
 def test_an_input_far_away_counts_as_five_deviations(engine: str) -> None:
     _, module = fit("--trainer.max_epochs", "2", "--model.engine", engine)

@@ -69,6 +69,36 @@ def test_a_run_that_diverged_is_not_silently_best_or_last(capsys: pytest.Capture
         assert f"logs/t/version_1/checkpoints/{kind}.ckpt" in error
 
 
+@pytest.mark.parametrize("engine", ["autograd", "fused"])
+def test_a_validation_cost_that_is_not_finite_ends_the_run(engine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last step of the fourth epoch makes the weights so large that only the validation cost overflows."""
+    write("t.csv")
+    growing = ["--model.lr_scheduler", "MultiStepLR", "--model.lr_scheduler.milestones", "[7]"]
+    growing += ["--model.lr_scheduler.gamma", "1e28", "--model.lr_scheduler_interval", "step"]
+    options = ["--model.lr", "0.01", "--data.batch_size", "18", "--trainer.max_epochs", "9", "--patience", "20"]
+    assert fit(*options, *growing, "--model.activation", "identity", "--model.engine", engine) == 1
+    error = capsys.readouterr().err
+    assert re.search("torchbp: error: the validation cost became (inf|nan) at step 8, .* is kept", error)
+    assert Path("logs/t/version_0/failed.txt").read_text().startswith("FloatingPointError: the validation cost")
+    assert torch.load(LAST, weights_only=True)["global_step"] == 6
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    write("t.csv")
+    assert fit("--model.lr", "1e30") == 1
+    assert fit() == 0
+    capsys.readouterr()
+    assert main(["test", "--ckpt_path", "best"]) == 0
+    assert "it failed" not in capsys.readouterr().err  # it is older
+    assert fit("--model.lr", "1e30") == 1
+    capsys.readouterr()
+    for kind in ("best", "last"):
+        assert main(["test", "--ckpt_path", kind]) == 0
+        error = capsys.readouterr().err
+        assert "logs/t/version_2 has no checkpoint; it failed: FloatingPointError" in error
+        assert f"logs/t/version_1/checkpoints/{kind}.ckpt" in error
+
+
 def test_a_run_that_goes_on_and_ends_well_is_no_longer_marked() -> None:
     write("t.csv")
     assert fit() == 0

@@ -396,7 +396,10 @@ class BPModule(LightningModule):
         if self.trainer.state.fn != "fit":
             self._log("val", cost, prediction, batch[1])
             return prediction
-        self._validated.add(cost.item(), prediction, batch[1])
+        value = cost.item()
+        if self.kept is None and not isfinite(value):  # of several networks, the fused engine leaves out those that diverged
+            raise self.not_finite(value, self.global_step, batch[0], "validation cost")
+        self._validated.add(value, prediction, batch[1])
         if self._threshold_rows is not None:
             self._threshold_rows.update(prediction, batch[1])
         return None
@@ -478,11 +481,10 @@ class BPModule(LightningModule):
         threshold = self.threshold if threshold is None else threshold
         return scores_of(self.task, prediction, y, threshold, self.split_metrics("test").targets)
 
-    def not_finite(self, cost: float, step: int, x: Tensor) -> FloatingPointError:
+    def not_finite(self, cost: float, step: int, x: Tensor, name: str = "cost") -> FloatingPointError:
         """The error for a batch ``x`` whose cost is not finite. The parameters must be those before the step."""
-        return FloatingPointError(
-            f"the cost became {cost} at step {step}, {where_not_finite(self.network, self.input_scaling(x))}; {self._advice()}"
-        )
+        where = where_not_finite(self.network, self.input_scaling(x))
+        return FloatingPointError(f"the {name} became {cost} at step {step}, {where}; {self._advice()}")
 
     def _advice(self) -> str:
         saved = getattr(self.trainer.checkpoint_callback, "best_model_path", "")

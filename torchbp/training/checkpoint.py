@@ -247,8 +247,8 @@ def restore(data: LightningDataModule, checkpoint: dict[str, Any]) -> None:
 def newest_checkpoint(name: str | None, kind: str) -> str:
     """The newest ``best`` or ``last`` checkpoint of the runs in ``logs/name``, or of all runs if ``name`` is None.
 
-    If a ``last`` checkpoint is damaged, the newest undamaged one replaces it. Runs that diverged are skipped if
-    another did not. Standard error says so, and the error that the run ended with.
+    If a ``last`` checkpoint is damaged, the newest undamaged one replaces it. Runs that diverged are skipped if another did
+    not. Standard error names them, newer runs that failed without a checkpoint, and the error of the run that is chosen.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -269,6 +269,9 @@ def newest_checkpoint(name: str | None, kind: str) -> str:
         for run in dict.fromkeys(path.parent.parent for path in paths[:first]):
             print(printable(f"torchbp: {run} is skipped; it failed: {failures[run]}"), file=sys.stderr)
         paths = [path for path in paths if path not in passed_over]
+    for mark in LOGS.glob(f"{folder}/version_*/{FAILED}"):
+        if mark.parent not in failures and os.path.getmtime(mark) > os.path.getmtime(paths[0]):
+            print(printable(f"torchbp: {mark.parent} has no checkpoint; it failed: {_failure(mark.parent)}"), file=sys.stderr)
     if failure := failures[paths[0].parent.parent]:
         print(printable(f"torchbp: {paths[0]} is from a run that failed: {failure}"), file=sys.stderr)
     damage = None

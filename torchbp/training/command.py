@@ -144,7 +144,11 @@ class BPCLI(CommandLine):
         self.summary = Summary(self.best)
         callbacks.append(self.summary)
         if config["patience"]:
-            callbacks.append(EarlyStopping(monitor, patience=int(config["patience"])))  # not jsonargparse's PositiveInt
+            patience = int(config["patience"])  # not jsonargparse's PositiveInt
+            # Check where the cost is measured: if max_steps ends a run within its first epoch, there is no cost/val. The module
+            # itself raises an error for a cost that is not finite.
+            at = not validated
+            callbacks.append(EarlyStopping(monitor, patience=patience, check_finite=False, check_on_train_epoch_end=at))
         return callbacks
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
