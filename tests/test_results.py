@@ -16,8 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torchbp.cli import main
 from torchbp.data.rows import Rows
 from torchbp.training import BPModule
-from torchbp.training._grids import confusion_grid, confusion_of
+from torchbp.training._grids import class_scores, confusion_grid, confusion_of
 from torchbp.training._importance import importances
+from torchbp.training._metrics import metrics_of
 from torchbp.training._threshold import best_threshold
 from torchbp.training._verdict import History, is_no_better, verdict
 
@@ -212,6 +213,16 @@ def test_without_matplotlib_one_line_says_what_to_install(
     error = capfd.readouterr().err
     assert "pip install 'torchbp[report]'" in error
     assert error.count("error") == 1
+
+
+def test_the_f1_of_each_class_has_the_mean_that_is_shown() -> None:
+    true, taken = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 0, 2, 1, 0])  # no row is of class 2 or 3, none is taken for 3
+    found = [one.f1 for one in class_scores(confusion_of(torch.eye(4)[taken], torch.eye(4)[true], 0.5), "abcd")]
+    expected = f1_score(true, taken, average=None)
+    assert found == [*(pytest.approx(value) for value in expected), None]
+    metrics = metrics_of("multiclass", 4, "test")
+    metrics.update(torch.eye(4)[taken], true)
+    assert metrics.compute()["f1/test"].item() == pytest.approx(np.mean(expected))
 
 
 def test_of_many_classes_the_most_confused_pairs_are_shown() -> None:

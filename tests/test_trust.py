@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, mean_absolute_error, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, mean_absolute_error, r2_score, roc_auc_score
 
 from torchbp.cli import main
 from torchbp.data import TabularDataModule
@@ -123,6 +123,13 @@ def test_scores_that_the_rows_do_not_define_are_left_out() -> None:
         scores.update(p[:, 0], torch.full((40,), label))
         assert {*scores.compute()} == {"accuracy/test", "f1/test"}
         assert scores.why_undefined(["no", "yes"]) == "auroc/test and average_precision/test: n/a; all rows are of one class"
+    scores = metrics_of("binary", 1, "test")
+    scores.update(torch.zeros(40), torch.zeros(40).long())  # no row is positive, and none is predicted to be
+    assert {*scores.compute()} == {"accuracy/test"}
+    assert scores.why_undefined(["no", "yes"]).startswith("f1/test: n/a")
+    scores = metrics_of("multilabel", 2, "test")
+    scores.update(torch.stack([p[:, 0], torch.zeros(40)], 1), torch.stack([y, torch.zeros(40).long()], 1))
+    assert scores.compute()["f1/test"].item() == pytest.approx(f1_score(y, p[:, 0] > 0.5), abs=1e-6)
     scores = metrics_of("multilabel", 2, "test")
     labels = torch.stack([y, torch.ones(40).long()], 1)
     scores.update(p[:, :2], labels)
@@ -151,6 +158,17 @@ def test_targets_of_several_units_have_an_error_each(capsys: pytest.CaptureFixtu
     for name in ("total", "large"):
         expected = mean_absolute_error(new[name], predicted[f"prediction_{name}"])
         assert float(said[f"mae {name}"]) == pytest.approx(expected, abs=6e-4, rel=5e-3)
+
+
+@pytest.mark.parametrize("mean", [0, 300, 1000, 10_000])
+def test_r2_of_targets_far_from_0_is_scikit_learns(mean: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    y = mean + torch.randn(400, 2, generator=generator)
+    prediction = y + 0.3 * torch.randn(400, 2, generator=generator)
+    metrics = metrics_of("regression", 2, "test")
+    for rows in torch.arange(400).split(150):
+        metrics.update(prediction[rows], y[rows])
+    assert metrics.compute()["r2/test"].item() == pytest.approx(r2_score(y.double(), prediction.double()), abs=1e-6)
 
 
 @pytest.mark.parametrize("rows", [4, 6])

@@ -109,9 +109,9 @@ def label_scores(prediction: Tensor, y: Tensor, names: Sequence[str]) -> list[Cl
 
 
 def _scores_of(name: str, hits: int, taken: int, true: int) -> ClassScores:
-    return ClassScores(
-        name, hits / taken if taken else None, hits / true if true else None, 2 * hits / (taken + true) if true else None, true
-    )
+    both = taken + true
+    precision, recall = hits / taken if taken else None, hits / true if true else None
+    return ClassScores(name, precision, recall, 2 * hits / both if both else None, true)
 
 
 def class_grid(title: str, scores: Sequence[ClassScores], most: int | None = SHOWN) -> Grid:

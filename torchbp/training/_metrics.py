@@ -48,21 +48,43 @@ class _Ranked(Metric):
         return torch.bincount(target, minlength=classes) if classes else target.sum().reshape(1)
 
 
-def _ranked(kind: type[Metric], *args: Any, **options: Any) -> Metric:
-    return type(kind.__name__, (_Ranked, kind), {})(*args, **options)
+class _DefinedF1(Metric):
+    """A mixin for F1, which is undefined for a class that no row has and that is predicted for none.
+
+    The mean is over the classes where it is defined, and NaN if there are none.
+    """
+
+    tp: Tensor
+    fp: Tensor
+    fn: Tensor
+
+    def compute(self) -> Tensor:
+        values = torch.atleast_1d(super().compute())  # type: ignore[safe-super]
+        return values[(self.tp + self.fp + self.fn > 0).flatten()].mean()
+
+
+def _mixed(mixin: type, kind: type[Metric], *args: Any, **options: Any) -> Metric:
+    return type(kind.__name__, (mixin, kind), {})(*args, **options)
 
 
 class _DefinedR2(R2Score):
-    """The mean R² over the targets that are not constant; NaN for fewer than two rows."""
+    """The mean R² over the targets that are not constant; NaN for fewer than two rows.
+
+    In float64: in float32, sums of squares lose the differences of targets far from 0.
+    """
 
     def __init__(self) -> None:
         super().__init__(multioutput="raw_values")
+        self.set_dtype(torch.float64)
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        super().update(preds.double(), target.double())
 
     def compute(self) -> Tensor:
         if self.total < 2:
             return torch.tensor(torch.nan)
         spread = self.sum_squared_error - self.sum_error.square() / self.total
-        return torch.atleast_1d(super().compute())[torch.atleast_1d(spread > 1e-6 * self.sum_squared_error)].mean()
+        return torch.atleast_1d(super().compute())[torch.atleast_1d(spread > 1e-12 * self.sum_squared_error)].mean()
 
 
 class SplitMetrics(MetricCollection):
@@ -165,18 +187,22 @@ def metrics_of(task: str, num_outputs: int, split: str, threshold: float = 0.5) 
     metrics: dict[str, Metric]
     ranked: dict[str, Metric]
     if task == "binary":
-        metrics = {"accuracy": BinaryAccuracy(threshold), "f1": BinaryF1Score(threshold)}
-        ranked = {"auroc": _ranked(BinaryAUROC), "average_precision": _ranked(BinaryAveragePrecision)}
+        metrics = {"accuracy": BinaryAccuracy(threshold), "f1": _mixed(_DefinedF1, BinaryF1Score, threshold)}
+        ranked = {"auroc": _mixed(_Ranked, BinaryAUROC), "average_precision": _mixed(_Ranked, BinaryAveragePrecision)}
     elif task == "multiclass":
-        metrics = {"accuracy": MulticlassAccuracy(num_outputs, average="micro"), "f1": MulticlassF1Score(num_outputs)}
+        f1 = _mixed(_DefinedF1, MulticlassF1Score, num_outputs, average="none")
+        metrics = {"accuracy": MulticlassAccuracy(num_outputs, average="micro"), "f1": f1}
         ranked = {
-            "auroc": _ranked(MulticlassAUROC, num_outputs, average="none"),
-            "average_precision": _ranked(MulticlassAveragePrecision, num_outputs, average="none"),
+            "auroc": _mixed(_Ranked, MulticlassAUROC, num_outputs, average="none"),
+            "average_precision": _mixed(_Ranked, MulticlassAveragePrecision, num_outputs, average="none"),
         }
     else:
-        metrics = {"accuracy": MultilabelAccuracy(num_outputs), "f1": MultilabelF1Score(num_outputs)}
+        metrics = {
+            "accuracy": MultilabelAccuracy(num_outputs),
+            "f1": _mixed(_DefinedF1, MultilabelF1Score, num_outputs, average="none"),
+        }
         ranked = {
-            "auroc": _ranked(MultilabelAUROC, num_outputs, average="none"),
-            "average_precision": _ranked(MultilabelAveragePrecision, num_outputs, average="none"),
+            "auroc": _mixed(_Ranked, MultilabelAUROC, num_outputs, average="none"),
+            "average_precision": _mixed(_Ranked, MultilabelAveragePrecision, num_outputs, average="none"),
         }
     return SplitMetrics({**metrics, **({} if split == "train" else ranked)}, f"/{split}")
