@@ -11,6 +11,7 @@ the same training rows; torchbp also uses the validation rows, to stop. No run i
 import contextlib
 import io
 import os
+import shutil
 import sys
 import tempfile
 import warnings
@@ -62,8 +63,9 @@ def ours(name: str, seed: int, *options: str) -> tuple[TabularDataModule, np.nda
         if main(["fit", "--data.path", "table.csv", "--data.target", target, *seeded, *quiet, *options]):
             raise SystemExit(f"{name}, seed {seed}: torchbp failed")
     data = TabularDataModule("table.csv", target, seed=seed)
-    predicted = BPModule.load_from_checkpoint("checkpoints/best.ckpt")(data.split_rows("test").all()[0]).detach().numpy()
-    Path("checkpoints/best.ckpt").unlink()
+    best = BPModule.load_from_checkpoint("checkpoints/version_0/best.ckpt")
+    predicted = best(data.split_rows("test").all()[0]).detach().numpy()
+    shutil.rmtree("checkpoints")
     return data, predicted
 
 

@@ -251,6 +251,23 @@ def test_a_run_without_a_folder_leaves_the_configuration_that_it_was_given(
     assert Path("config.yaml").read_text() == given
 
 
+def test_runs_without_a_logger_keep_their_checkpoints_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quiet = ["fit", *XOR, "--trainer.logger", "false", "--trainer.max_epochs"]
+    assert main([*quiet, "0"]) == main([*quiet, "1", "--trainer.max_time", "00:00:00:00"]) + 1 == 1
+    assert os.listdir() == []  # no run has begun
+    for number in range(2):
+        assert main([*quiet, "2"]) == 0
+        assert f"best checkpoint: checkpoints/version_{number}/best.ckpt" in capfd.readouterr().out
+    second = {path: path.read_bytes() for path in Path("checkpoints/version_1").iterdir()}
+    assert main([*quiet, "4", "--ckpt_path", "checkpoints/version_0/last.ckpt"]) == 0
+    assert {path.name for path in Path("checkpoints").iterdir()} == {"version_0", "version_1"}
+    assert torch.load("checkpoints/version_0/last.ckpt", weights_only=True)["epoch"] == 3
+    assert {path: path.read_bytes() for path in second} == second
+
+
 @pytest.mark.parametrize("kind", ["best", "last"])
 def test_what_is_wrong_after_the_newest_checkpoint_was_found_is_said_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], kind: str

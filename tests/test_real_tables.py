@@ -85,7 +85,7 @@ def test_accuracy_is_scikit_learns(
         # Without TensorBoard's files, which would take most of the time.
         assert main(["fit", "--data.path", "table.csv", "--data.target", target, "--trainer.logger", "false", *seeded]) == 0
         capsys.readouterr()
-        assert main(["test", "--ckpt_path", "checkpoints/last.ckpt", "--data.path", "table.csv"]) == 0
+        assert main(["test", "--ckpt_path", f"checkpoints/version_{seed}/last.ckpt", "--data.path", "table.csv"]) == 0
         found = re.search(r"│ accuracy\s*│\s*([\d.]+)", capsys.readouterr().out)
         assert found
         ours.append(float(found[1]))

@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from torchbp._files import replacing
+from torchbp.training._saving import Best, Last
 from torchbp.training.checkpoint import FAILED, LOGS
 
 
@@ -123,9 +124,29 @@ class _TrainingBegun(Callback):
         trainer.callbacks = [one for one in callbacks if type(one) not in self.done]  # type: ignore[attr-defined]
 
 
+def _own_checkpoints(trainer: Trainer, resumed: str | None) -> list[Path]:
+    """Give ``best`` and ``last`` of a run without a logger a folder of their own; returns the folders that are new.
+
+    It is ``checkpoints/version_N``, or that of the checkpoint from which the run is resumed.
+    """
+    root = Path(trainer.default_root_dir, "checkpoints")
+    own = [one for one in trainer.checkpoint_callbacks if isinstance(one, Best | Last)]
+    if not own:
+        return []
+    before, new = Path(resumed or "").resolve().parent, [path for path in (root, *root.parents) if not path.exists()]
+    goes_on = before.parent == root.resolve()
+    folder = root / (before.name if goes_on else claimed(root))
+    for callback in own:
+        callback.dirpath = str(folder)
+    return [] if goes_on else [folder, *new]
+
+
 @contextmanager
 def only_if_trained(
-    trainer: Trainer, run: tuple[Path, str, str | None] | None, at_start: tuple[type[Callback], ...] = ()
+    trainer: Trainer,
+    run: tuple[Path, str, str | None] | None,
+    at_start: tuple[type[Callback], ...] = (),
+    resumed: str | None = None,
 ) -> Iterator[None]:
     """Make the run's folder; at the block's end, remove it if training never began.
 
@@ -134,6 +155,7 @@ def only_if_trained(
     Args:
         run: the folder of torchbp's own logger, (logs, name, version); version is None for a new run.
         at_start: the classes of callbacks that do nothing after training has begun.
+        resumed: the checkpoint from which the run is resumed.
     """
     new: list[Path] = []
     failed: Path | None = None
@@ -145,6 +167,8 @@ def only_if_trained(
             trainer.logger = type(trainer.logger)(*run[:2], claimed(folder.parent), default_hp_metric=False)
             new[:1] = [Path(trainer.logger.log_dir)]
         failed = Path(trainer.logger.log_dir) / FAILED
+    elif trainer.is_global_zero and not trainer.loggers:
+        new = _own_checkpoints(trainer, resumed)
     trainer.callbacks.append(begun)  # type: ignore[attr-defined]
     try:
         yield

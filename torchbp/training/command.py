@@ -206,7 +206,7 @@ class BPCLI(CommandLine):
 
     def fit(self, **kwargs: Any) -> None:
         """Train; remove the run's folder if training never began."""
-        with only_if_trained(self.trainer, self.run, AT_START), naming_events(self.trainer):
+        with only_if_trained(self.trainer, self.run, AT_START, kwargs.get("ckpt_path")), naming_events(self.trainer):
             try:
                 self.trainer.fit(**kwargs)
             except SystemExit:  # Lightning ends an interrupted run with it
