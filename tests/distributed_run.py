@@ -74,7 +74,7 @@ class Seen(Callback):
 def module_of(data: RowsDataModule, engine: str) -> BPModule:
     torch.manual_seed(0)
     steps = 5 if engine == "fused" else None
-    return BPModule(data.num_features, 1, (8,), lr=0.5, pos_weight="balanced", engine=engine, steps_per_execution=steps)
+    return BPModule(data.num_features, 1, (8,), pos_weight="balanced", engine=engine, steps_per_execution=steps)
 
 
 def train(kind: str, engine: str, **trainer: Any) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def train(kind: str, engine: str, **trainer: Any) -> dict[str, Any]:
     run.fit(module, datamodule=data)
     metrics = {**run.callback_metrics, **run.test(module, datamodule=data, verbose=False)[0]}
     found = {name: float(value) for name, value in metrics.items()}
-    process = {"rank": run.global_rank, "steps": run.global_step, **seen.batches}
+    process = {"rank": run.global_rank, "steps": run.global_step, "lr": module.lr, **seen.batches}
     return {"state": module.state_dict(), "metrics": found, **process}
 
 

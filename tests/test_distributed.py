@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from training_runs import quiet_trainer, train_rows
 
+from torchbp.curvature import lr_from_curvature
+
 SCRIPT = Path(__file__).parent / "distributed_run.py"
 
 
@@ -98,15 +100,20 @@ def test_two_processes_descend_on_both_their_batches(runs: list[dict], kind: str
     both = [run[f"{kind} {engine}"] for run in runs]
     x, y = (tensor.double() for tensor in train_rows(data))
     weight = (1 - y).sum(0) / y.sum(0)
-    layers = [*module_of(data, engine).double().network.layers]
-    parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+    network = module_of(data, engine).double().network
+    parameters = [parameter for layer in network.layers for parameter in (layer.weight, layer.bias)]
+    batches = []
     for (x0, y0), (x1, y1) in zip(both[0]["train"], both[1]["train"], strict=True):
         assert len(x0) == len(x1)
         a = (torch.cat([x0, x1]).double() - x.mean(0)) / x.std(0, correction=0)
+        batches.append((a, torch.cat([y0, y1]).double()))
+    lr = lr_from_curvature(network, batches, pos_weight=weight)
+    assert [run["lr"] for run in both] == [pytest.approx(lr, rel=1e-9)] * 2
+    for a, y in batches:
         z = F.linear(F.linear(a, *parameters[:2]).sigmoid(), *parameters[2:])
-        cost = F.binary_cross_entropy_with_logits(z, torch.cat([y0, y1]).double(), pos_weight=weight)
+        cost = F.binary_cross_entropy_with_logits(z, y, pos_weight=weight)
         gradients = torch.autograd.grad(cost, parameters)
-        parameters = [(w - 0.5 * dw).detach().requires_grad_() for w, dw in zip(parameters, gradients, strict=True)]
+        parameters = [(w - lr * dw).detach().requires_grad_() for w, dw in zip(parameters, gradients, strict=True)]
     expected = {"mean": x.mean(0), "scale": x.std(0, correction=0), "weight": weight}
     expected |= dict(enumerate(parameters))
     for run in both:
