@@ -244,6 +244,8 @@ FALLING = [2.0 * 0.9**epoch for epoch in range(20)]
         (FALLING, FALLING, "the validation cost was still falling at the end"),
         (FALLING, [], "the training cost was still falling at the end"),
         (FALLING, FALLING[:8] + [FALLING[7] + 0.05 * epoch for epoch in range(12)], "overfitting since epoch 8"),
+        (FALLING, [*FALLING[:18], 0.4, 0.36], "a smaller lr may help"),  # too soon to tell
+        ([0.35] + [0.245, 0.244] * 5, [0.169] + [0.18] * 10, "a smaller lr may help"),  # the training cost has settled
         (FALLING[:5] + [FALLING[4]] * 15, FALLING[:5] + [FALLING[4]] * 15, "fine: the validation cost has settled"),
         (FALLING[:5] + [3.0] * 15, FALLING[:5] + [3.0] * 15, "a smaller lr may help"),
         ([1.0, 0.5], [1.0, 0.5], "2 epochs are too few"),

@@ -73,7 +73,10 @@ def _trend(history: History) -> str:
             f"the {which} cost was still falling at the end, to {digits(costs[-1])} in epoch {last}: "
             f"more epochs may help (--trainer.max_epochs {2 * last})"
         )
-    if history.val and end > (1 + RISEN) * best and _mean(history.train[-tail:]) < history.train[lowest]:
+    # An epoch's training cost is the mean over its steps: that at the end of the lowest epoch is nearer to the next one's.
+    after = history.train[lowest + 1 :]
+    fallen = len(after) >= FEW and _mean(history.train[-tail:]) < (1 - FALLING) * after[0]
+    if history.val and end > (1 + RISEN) * best and fallen:
         return (
             f"overfitting since epoch {history.first + lowest}: the validation cost rose from {digits(best)} to {digits(end)} "
             f"while the training cost fell to {digits(history.train[-1])}"
