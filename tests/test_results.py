@@ -70,6 +70,7 @@ def test_json_holds_scikit_learns_figures(rare: pl.DataFrame, capfd: pytest.Capt
     threshold = torch.load(path, weights_only=True)["hyper_parameters"]["threshold"]
     assert isinstance(threshold, float)
     assert threshold != 0.5
+    assert f"; fraud is predicted above a probability of {threshold:g}" in capfd.readouterr().out
     assert main(["test", "--ckpt_path", path, "--report", "r.json"]) == 0
     assert f"class fraud is predicted above a probability of {threshold:g}, the checkpoint's" in capfd.readouterr().err
     report = json.loads(Path("r.json").read_text())
@@ -99,6 +100,7 @@ def test_validate_shows_the_validation_rows_as_fit_did(rare: pl.DataFrame, capfd
     assert main(["validate", "--ckpt_path", CHECKPOINT.format("rare")]) == 0
     alone = capfd.readouterr().out
     assert "120 validation rows" in alone
+    assert cells(alone, "fraud (positive)")[-1] == str(int(120 * (rare["y"] == "fraud").mean() + 0.5))
     for name in ("rows", "cost", "accuracy", "f1", "auroc"):
         assert cells(alone, name)[0] == cells(by_fit, name)[1]
 
@@ -193,6 +195,7 @@ def test_reports_are_complete_and_run_no_code(rare: pl.DataFrame, capfd: pytest.
     assert len(re.findall('src="data:image/png;base64,iVBOR', page)) == page.count("<img") == 5
     assert "http" not in page
     text = Path("r.md").read_text()
+    assert text.startswith("# binary: 120 test rows, fraud above a probability of 0.5\n")
     assert evil not in text
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert len(pictures) == 5

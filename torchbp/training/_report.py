@@ -77,7 +77,7 @@ def write_report(path: str, results: "Results") -> None:
 
 def _heading(results: "Results") -> str:
     task = results.module.task
-    threshold = f", positive above {results.module.threshold:g}" if task == "binary" else ""
+    threshold = f", {results.names[1]} above a probability of {results.module.threshold:g}" if task == "binary" else ""
     return f"{task}: {len(results.outcome):,} test rows{threshold}"
 
 

@@ -92,8 +92,7 @@ def rows_grid(parts: dict[str, Rows], task: str, names: Sequence[str], offsets: 
     if task != "regression":
         counts = {split: _counts(torch.cat(y), task) for split, y in ys.items()}
         if few := len(names) <= WIDE:
-            positive = [*names[:-1], f"{names[-1]} (positive)"] if task == "binary" else names
-            grid.header = ["", "rows", *positive]
+            grid.header = ["", "rows", *_with_positive(names, task)]
         else:
             grid.header = [
                 "",
@@ -116,6 +115,11 @@ def rows_grid(parts: dict[str, Rows], task: str, names: Sequence[str], offsets: 
             cells += [digits(value.item()) for value in (y.mean(), y.std(correction=0), y.min(), y.max())]
         grid.rows.append(cells)
     return grid
+
+
+def _with_positive(names: Sequence[str], task: str) -> list[str]:
+    """The classes' names, with the positive one of two marked."""
+    return [*names[:-1], f"{names[-1]} (positive)"] if task == "binary" else [*names]
 
 
 def _counts(y: Tensor, task: str) -> Tensor:
@@ -142,7 +146,8 @@ def detailed(
     if module.task == "multilabel":
         return [class_grid(f"each label, {of}", label_scores(prediction, y, names), most)]
     confusion = confusion_of(prediction, y, module.threshold)
-    return [class_grid(f"each class, {of}", class_scores(confusion, names), most), confusion_grid(confusion, names, wide)]
+    scores = class_scores(confusion, _with_positive(names, module.task))
+    return [class_grid(f"each class, {of}", scores, most), confusion_grid(confusion, names, wide)]
 
 
 def beats_baseline(module: "BPModule", outcome: Outcome, scores: Mapping[str, float], base: Mapping[str, float]) -> bool:
@@ -211,6 +216,8 @@ class Summary(Callback):
             scores["baseline"] = module.scores(on_judged.prediction, on_judged.y, 0.5)
             counts = {split: len(outcome) for split, outcome in outcomes.items()} | {"baseline": len(on_judged)}
             note = f"baseline: {baseline.name}, on {_words(judged)}"
+            if module.threshold != DEFAULT:
+                note += f"; {names[1]} is predicted above a probability of {module.threshold:g}"
             if len(sampled.get("train", ())) < len(rows.get("train", ())):
                 note += f"; train: {len(sampled['train']):,} of {len(rows['train']):,} rows"
             details = detailed(module, outcomes[judged], names, offsets, _words(judged))
