@@ -75,11 +75,21 @@ from torchbp.data._tabular import NULL_VALUES
         ("bought\n1\n2\n3\n", {}, "has no column to learn from; ignored: there is none besides the target"),
         (GOOD, {"ignore": ["age", "city"]}, "has no column to learn from"),
         ("age,bought\n" + "7,a\n7,b\n" * 9, {}, "has no column to learn from; ignored: 'age' (constant: 7)"),
+        (
+            "age,bought,part\n" + "0.1,a,train\n0.1,b,train\n" * 9 + "0.2,a,val\n0.3,b,test\n",
+            {"split": "part"},
+            "has no column to learn from; ignored: 'age' (constant: 0.1)",
+        ),
         ("age,bought\n1,a\n2,b\n", {}, "class 'a' has 1 row; train and val (a val_size of 0.2)"),
         (
             "age,bought\n" + "1,a\n2,b\n" * 5 + "3,c\n",
             {},
             "class 'c' has 1 row; train and val (a",
+        ),
+        (
+            "age,bought\n" + "1,2000\n2,2001\n" * 5 + "3,2002\n",
+            {},
+            "merge makes these one class; if the target is a quantity, set --data.task regression",
         ),
         (GOOD.replace("age", "when") + "1,r,maybe so\n", {"task": "regression"}, "the target 'bought' holds 'yes' in row 1"),
         ("age,bought\n" + "".join(f"{row},{row}k\n" for row in range(20)), {}, "20 distinct texts in 20 rows, '0k' in row 1"),

@@ -242,7 +242,10 @@ def infer(known: pl.Series, train: pl.Series) -> tuple[ColumnType, str]:
     if present.is_empty():
         return "ignored", "no value"
     if present.min() == present.max():
-        return "ignored", f"constant: {shown(str(present[0]) if is_date(present.dtype) else present[0])}"
+        value = str(present[0]) if is_date(present.dtype) else present[0]
+        if present.dtype == pl.Float32:
+            value = float(str(np.float32(value)))  # 0.1, not 0.10000000149011612
+        return "ignored", f"constant: {shown(value)}"
     if present.dtype.is_float():
         return ("ignored", "counts the rows") if _counts(present, train) else ("numeric", "")
     if present.dtype == pl.Boolean:

@@ -314,6 +314,8 @@ class TabularDataModule(FileDataModule):
             result[kept] = draw_split(torch.from_numpy(codes[kept]), sizes, self.seed, target.class_names)
         except ValueError as error:
             options = "; --data.rare_classes drop leaves out the rows of rare classes, merge makes these one class"
+            if self._given_task is None and target.classes and not isinstance(target.classes[0], str):
+                options += "; if the target is a quantity, set --data.task regression"
             raise ValueError(f"{error}{options if target.classes else ''}") from None
         return result
 
