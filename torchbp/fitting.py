@@ -189,14 +189,14 @@ class _Group:
 
     def _take(self, learners: list[Learner]) -> None:
         self.learners = learners
-        self.network = network_of(self.plan, [learner.state for learner in learners])
+        self.network: BPNetwork = network_of(self.plan, [learner.state for learner in learners])
         self.values = dict(self.network.named_parameters())
         self.device = next(iter(self.values.values())).device
         lrs = [learner.lr for learner in learners]
         self.scaling = _stacked([learner.scaling for learner in learners])
         self.target_scaling = _stacked([learner.target_scaling for learner in learners])
         self.target_weight = _stacked_rows([learner.target_weight for learner in learners])
-        self.pos_weight = _stacked_rows([learner.pos_weight for learner in learners])
+        self.pos_weight: Tensor | None = _stacked_rows([learner.pos_weight for learner in learners])
         if None in lrs:
             return
         lr: Any = lrs[0]

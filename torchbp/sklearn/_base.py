@@ -3,6 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from math import isfinite
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
@@ -340,7 +341,7 @@ class BPEstimator(BaseEstimator, ABC):
             first = learners[diverged[0]]
             epoch = len(first.costs)
             say = f"the cost is {first.costs[-1]} in epoch {epoch}; give a smaller learning_rate_init than {first.lr:g}"
-            if not np.isfinite(first.lr):
+            if first.lr is None or not isfinite(first.lr):
                 say = "the cost has no curvature at the start, or is not finite; give learning_rate_init a number"
             if len(diverged) == len(learners):
                 raise FloatingPointError(say)
