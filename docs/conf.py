@@ -27,6 +27,7 @@ python_use_unqualified_type_names = True
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 
+WIDE = ("what_passes", "published", "speed", "unknown_g", "recurrent")  # pages with wide tables or code
 html_theme = "pydata_sphinx_theme"
 html_title = f"torchbp {release}"
 html_static_path = ["_static"]
@@ -39,7 +40,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
     "header_links_before_dropdown": 5,
-    "secondary_sidebar_items": {"**": ["page-toc"], "what_passes": [], "published": [], "speed": []},  # room for wide tables
+    "secondary_sidebar_items": {"**": ["page-toc"], **{page: [] for page in WIDE}},
 }
 html_sidebars = {page: [] for page in ("index", "text", "own_function", "table", "gallery", "api")}  # no pages beneath them
 copyright = author
