@@ -15,7 +15,12 @@ CASES = [
     ("XOR --model.lrr 1", 2, "unrecognized arguments: --model.lrr 1"),
     ("XOR --model.momentum 0.9", 2, "unrecognized arguments: --model.momentum 0.9"),
     ("XOR --model.hidden_sizes '[0]'", 1, "layer_sizes is [2, 0, 1]; it must be two or more positive integers"),
-    ("XOR --model.hidden_sizes '[100000000000]'", 1, "hidden_sizes is [100000000000], so that layer_sizes is [2, 100000000000"),
+    ("XOR --model.hidden_sizes '[20000000000]'", 1, "hidden_sizes is [20000000000], so that layer_sizes is [2, 20000000000, 1"),
+    (
+        "XOR --model.hidden_sizes '[100000000000]'",
+        1,
+        "4e+11 parameters do not fit memory: with their gradients they take 2.98e+03 GiB, and this machine has ",
+    ),
     (f"XOR --model.hidden_sizes '[{10**30}]'", 1, "1]; its 4e+30 parameters do not fit memory"),
     ("XOR --model.hidden_sizes 16", 2, "model.hidden_sizes is 16; it must be a list, such as [A, B]"),
     ("XOR --model.hidden_sizes '[2.5]'", 2, "model.hidden_sizes is 2.5; it must be int"),

@@ -140,6 +140,10 @@ def test_a_trial_that_diverges_ends_none_of_the_others(capfd):
         (["--space.init_scale", "1"], "space.init_scale is 1; it must be a list, such as [A, B]"),
         (["--space.hidden_sizes", "[]"], "space.hidden_sizes is empty; it must have a choice"),
         (["--space.hidden_sizes", "[[1.5]]"], "space.hidden_sizes is 1.5; it must be int"),
+        (
+            ["--space.hidden_sizes", "[[8], [100000000000]]"],
+            "space.hidden_sizes has [100000000000], so that layer_sizes is [4, 100000000000, 3]; its 8e+11 parameters do",
+        ),
         (["--space.batch_size", "[16, 16]"], "space.batch_size has 16 twice"),
         (["--trainer.max_epochs", "0"], "max_epochs is 0; it must be 1 or more"),
         (["--trainer.max_epochs", "null"], "max_epochs is None; it must be 1 or more"),

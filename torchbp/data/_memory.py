@@ -1,15 +1,11 @@
 """How much memory data may take."""
 
-import os
-
-GIB = 2**30
+from torchbp._memory import GIB, memory_bytes
 
 
 def most_bytes() -> int:
     """The most bytes that one array or column may take: a quarter of the memory, because its tensors take as much again."""
-    if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-    return 2**32
+    return memory_bytes() // 4
 
 
 def refuse_large(what: str, size: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchbp import functional as F
+from torchbp._memory import GIB, memory_bytes
 from torchbp._pytorch import parameters_of
 from torchbp.activations import Activation, activation_of
 from torchbp.iteration import Network
@@ -16,6 +17,28 @@ from torchbp.nn._linear import ActivatedLinear, Linear, SigmoidLinear, draw_weig
 from torchbp.outputs import OUTPUTS, Output
 
 LARGE = 2**28  # parameters; with fewer, an error has another reason than memory
+
+
+def number_of_parameters(layer_sizes: Sequence[int]) -> int:
+    """How many weights and biases layers of these widths have."""
+    return sum((n_in + 1) * n_out for n_in, n_out in pairwise(layer_sizes))
+
+
+def refuse_beyond_memory(layer_sizes: Sequence[int], count: int, size: int = 4) -> None:
+    """Refuse parameters that take more than half of the memory: their gradients take as much.
+
+    Args:
+        layer_sizes: the network's, for the message.
+        count, size: the number of its parameters, and the bytes of each.
+
+    Raises:
+        MemoryError: they take more.
+    """
+    if 2 * count * size > memory_bytes():
+        raise MemoryError(
+            f"layer_sizes is {list(layer_sizes)}; its {count:.2g} parameters do not fit memory: with their gradients they take "
+            f"{2 * count * size / GIB:.3g} GiB, and this machine has {memory_bytes() / GIB:.3g}"
+        )
 
 
 class BPNetwork(nn.Module):
@@ -73,7 +96,7 @@ class BPNetwork(nn.Module):
         self.networks = networks
         self.activations = activations_of(activation, len(sizes) - 2)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        with self._fitting_memory(sizes, (networks or 1) * sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))):
+        with self._fitting_memory(sizes, (networks or 1) * number_of_parameters(sizes), torch.empty(0, **factory)):
             hidden = [
                 SigmoidLinear(n_in, n_out, **factory)
                 if g.name == "sigmoid"
@@ -96,8 +119,10 @@ class BPNetwork(nn.Module):
 
     @staticmethod
     @contextmanager
-    def _fitting_memory(sizes: Sequence[int], count: int) -> Iterator[None]:
-        """Raise MemoryError if the block, which makes ``count`` parameters, runs out of memory."""
+    def _fitting_memory(sizes: Sequence[int], count: int, like: Tensor) -> Iterator[None]:
+        """Raise MemoryError if memory does not suffice for the block, which makes ``count`` parameters like ``like``."""
+        if like.device.type == "cpu":  # the system would end the process
+            refuse_beyond_memory(sizes, count, like.element_size())
         try:
             yield
         except (RuntimeError, TypeError):  # PyTorch's errors for a tensor that is too large

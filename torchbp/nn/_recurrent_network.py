@@ -72,7 +72,7 @@ class RecurrentNetwork(BPNetwork):
         how: dict[str, Any] = {**factory, "batch_first": True, "bidirectional": bidirectional, "per_unit": per_unit}
         widths = [sizes[0], *(n * (1 + bidirectional) for n in sizes[1:-1])]
         counts = [(1 + bidirectional) * n * (n_in + n + 2) for n_in, n in zip(widths, sizes[1:-1], strict=False)]
-        with self._fitting_memory(sizes, sum(counts) + (widths[-1] + 1) * sizes[-1]):
+        with self._fitting_memory(sizes, sum(counts) + (widths[-1] + 1) * sizes[-1], torch.empty(0, **factory)):
             layers: list[nn.Module] = [
                 RNN(n_in, n_out, nonlinearity=g, **how)
                 for g, n_in, n_out in zip(self.activations, widths, sizes[1:], strict=False)

@@ -13,6 +13,7 @@ from torchbp._pytorch import file_writer
 from torchbp.data import RowsDataModule
 from torchbp.data.progress import progress
 from torchbp.fitting import Learner
+from torchbp.nn._network import number_of_parameters, refuse_beyond_memory
 from torchbp.training._module import BPModule
 from torchbp.training._study import Shape, Study, Trial
 from torchbp.training._together import Job, made_module, take_learned, train_together
@@ -30,6 +31,9 @@ class Search:
         data: the data to train and validate on.
         said: the names of the options that the user gives; they are not searched for.
 
+    Raises:
+        MemoryError: hidden layers to search do not fit memory.
+
     Attributes:
         folder: the folder for TensorBoard's files; None to write none.
         study: the study.
@@ -42,6 +46,8 @@ class Search:
 
     def __init__(self, options: Namespace, data: RowsDataModule, said: set[str]) -> None:
         self.options, self.data = options, data
+        if "hidden_sizes" not in said:
+            _refuse_beyond_memory(options.space.hidden_sizes, data)
         self.study = Study(options, data, said)
         self.trials: list[Trial] = []
         self.waiting: dict[Shape, list[Trial]] = {}
@@ -155,6 +161,20 @@ class Search:
         self.data.hparams["batch_size"] = best.shape[2]
         save_network(path, module.eval(), self.data, self.data.state_dict(), best.best[1])
         return best
+
+
+def _refuse_beyond_memory(choices: Sequence[list[int]], data: RowsDataModule) -> None:
+    """Refuse hidden layers that do not fit memory before the first trial, not hours later.
+
+    Raises:
+        MemoryError: there is such a choice.
+    """
+    for hidden in choices:
+        sizes = [data.num_features, *hidden, data.num_outputs]
+        try:
+            refuse_beyond_memory(sizes, number_of_parameters(sizes))
+        except MemoryError as error:
+            raise MemoryError(f"space.hidden_sizes has {hidden}, so that {error}") from None
 
 
 def _rungs(epochs: int) -> Iterator[int]:
