@@ -138,6 +138,7 @@ def test_a_trial_that_diverges_ends_none_of_the_others(capfd):
         (["--space.init_scale", "[.nan, 1]"], "space.init_scale is [nan, 1.0]; it must be [A, B]"),
         (["--space.init_scale", "[1, .inf]"], "space.init_scale is [1.0, inf]; it must be [A, B]"),
         (["--space.init_scale", "1"], "space.init_scale is 1; it must be a list, such as [A, B]"),
+        (["--space.hidden_sizes+=[[7]]"], "space.hidden_sizes+ is not possible; give all choices, such as"),
         (["--space.hidden_sizes", "[]"], "space.hidden_sizes is empty; it must have a choice"),
         (["--space.hidden_sizes", "[[1.5]]"], "space.hidden_sizes is 1.5; it must be int"),
         (

@@ -111,6 +111,8 @@ def _options(args: Sequence[str]) -> Namespace:
     parser.add_argument("--pruner", type=Literal["median", "hyperband", "none"], default="median", help=help)
     help = "The checkpoint to write; best.ckpt of a new run in logs by default."
     parser.add_argument("--output", type=str | None, help=help)
+    if any(arg.startswith("--space.hidden_sizes+") for arg in args):  # jsonargparse would add to each choice
+        parser.error("space.hidden_sizes+ is not possible; give all choices, such as --space.hidden_sizes '[[16], [32, 32]]'")
     options = parsed(parser, args)
     refuse_other_splits(options.data, ("val_path",))
     if isinstance(options.model.threshold, str):
