@@ -13,6 +13,7 @@ from torch import Tensor
 from torchbp._pytorch import file_writer, graph_node
 from torchbp.nn import RNN, RecurrentNetwork
 from torchbp.training._budget import Budget
+from torchbp.training._finite import check_finite
 
 WAITED = 2.0  # seconds that scalars are buffered before they are written
 
@@ -113,7 +114,7 @@ class Histograms(Callback):
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
-        module.check_finite()
+        check_finite(module)
         writer = trainer.logger.experiment  # type: ignore[union-attr]
         for number, layer in enumerate(module.network.layers, 1):
             for kept_as, parameter in layer.named_parameters(recurse=False):

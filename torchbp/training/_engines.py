@@ -1,4 +1,4 @@
-"""Checks which engine a run can have: what the fused and the compiled engine cannot do."""
+"""Chooses the engine of a run: what the fused and the compiled engine cannot do."""
 
 from typing import TYPE_CHECKING
 
@@ -92,6 +92,22 @@ def refuse_obstacle(obstacle: str | None, engine: str) -> None:
     """
     if obstacle is not None:
         raise ValueError(f"{obstacle}; engine: {engine} cannot do that, use engine: autograd")
+
+
+def choose_engine(module: "BPModule", obstacle: str | None) -> None:
+    """Choose the fused engine, or autograd if there is an obstacle; a choice of autograd is final.
+
+    Raises:
+        ValueError: there is an obstacle, and the engine was chosen by name or there are several networks.
+    """
+    if module.engine == "autograd":
+        return
+    if obstacle and module.hparams["networks"]:
+        raise ValueError(f"{obstacle}; several networks cannot be trained with that")
+    if module.hparams["engine"] != "auto":
+        refuse_obstacle(obstacle, module.engine)
+    else:
+        module.engine, module.obstacle = ("autograd" if obstacle else "fused"), obstacle
 
 
 def _kind(one: object) -> str:

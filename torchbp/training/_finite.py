@@ -1,6 +1,6 @@
-"""Finds the layer of a network where numbers are no longer finite."""
+"""Finds the layer of a network where numbers are no longer finite, and makes the error."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -8,6 +8,27 @@ from torch import Tensor
 from torchbp import functional as F
 from torchbp.nn import BPNetwork, RecurrentNetwork
 from torchbp.recurrence import lengths_of
+
+if TYPE_CHECKING:
+    from torchbp.training._module import BPModule
+
+
+def check_finite(module: "BPModule") -> None:
+    """Raise FloatingPointError if a parameter is no longer finite."""
+    for name, parameter in module.network.named_parameters():
+        if not parameter.isfinite().all():
+            raise FloatingPointError(f"{name} is no longer finite after step {module.global_step}; {_advice(module)}")
+
+
+def not_finite(module: "BPModule", cost: float, step: int, x: Tensor, name: str = "cost") -> FloatingPointError:
+    """The error for a batch ``x`` whose cost is not finite. The parameters must be those before the step."""
+    where = where_not_finite(module.network, module.input_scaling(x))
+    return FloatingPointError(f"the {name} became {cost} at step {step}, {where}; {_advice(module)}")
+
+
+def _advice(module: "BPModule") -> str:
+    saved = getattr(module.trainer.checkpoint_callback, "best_model_path", "")
+    return "the last checkpoint before that is kept; a smaller lr may help" if saved else "a smaller lr may help"
 
 
 @torch.no_grad()

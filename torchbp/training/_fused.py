@@ -7,8 +7,6 @@ from operator import mul
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from torchbp._pytorch import mark_stepped
@@ -17,8 +15,8 @@ from torchbp.descent import Descent
 from torchbp.nn import RecurrentNetwork
 from torchbp.recurrent_descent import RecurrentDescent
 from torchbp.training._counting import count_steps, count_updates
+from torchbp.training._finite import not_finite
 from torchbp.training._in_time import count_of, joined, parts_of
-from torchbp.training._lightning import every_n_train_steps
 
 if TYPE_CHECKING:
     from torchbp.training._module import BPModule
@@ -159,7 +157,7 @@ class FusedEngine:
             cost = descent.step(a, t, keeps and number + 1 == len(parts), weight, states).item()
             if not isfinite(cost):
                 before.put_back()
-                raise module.not_finite(cost, self.trainer.global_step + number, px)
+                raise not_finite(module, cost, self.trainer.global_step + number, px)
             costs.append(cost)
             states, prediction = descent.states, descent.prediction
             predictions.append(prediction if module.target_scaling is None else module.target_scaling.inverse(prediction))
@@ -213,27 +211,7 @@ class FusedEngine:
             cost = self.descent.step(inputs, targets, weight=w).mean().item()
             if not isfinite(cost):
                 before.put_back()
-                raise self.module.not_finite(cost, self.trainer.global_step + number, raw)
-
-
-def updates_ahead(trainer: Trainer, wanted: int, done: int) -> int:
-    """The largest block of steps, at most ``wanted``, that crosses no Lightning event (epoch end, validation, checkpoint).
-
-    Args:
-        wanted: the number of steps asked for.
-        done: the number of batches of this epoch before these.
-    """
-    ahead = [wanted, int(trainer.num_training_batches) - done]
-    if trainer.max_steps != -1:
-        ahead.append(trainer.max_steps - trainer.global_step)
-    if trainer.val_check_batch not in (None, float("inf")):
-        interval = int(trainer.val_check_batch)
-        since = trainer.fit_loop.total_batch_idx + 1 if trainer.check_val_every_n_epoch is None else done
-        ahead.append(interval - since % interval)
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and (every := every_n_train_steps(callback)) > 0:
-            ahead.append(every - trainer.global_step % every)
-    return max(min(ahead), 1)
+                raise not_finite(self.module, cost, self.trainer.global_step + number, raw)
 
 
 def _mean_over_processes(gradients: Tensor) -> None:

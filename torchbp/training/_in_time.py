@@ -10,11 +10,13 @@ from torch import Tensor
 from torchbp.nn import BPNetwork, RecurrentNetwork
 from torchbp.outputs import Output
 from torchbp.training._counting import count_steps
+from torchbp.training._finite import not_finite
 
 if TYPE_CHECKING:
     from torchbp.training._module import BPModule
 
 PLACES = (None, "last", "each")
+MAX_LAYERS = 1000  # hidden layers
 
 
 def network_of(
@@ -31,22 +33,30 @@ def network_of(
     """The network for rows; or for sequences, with a target at the ``last`` step or at ``each``.
 
     Raises:
-        ValueError: a setting for sequences in a network for rows; a network for sequences without a hidden layer.
+        ValueError: too many hidden layers; a setting for sequences in a network for rows; a network for sequences without a
+            hidden layer.
+        MemoryError: the layers do not fit into memory.
     """
+    hidden_sizes = list(sizes[1:-1])
+    if len(hidden_sizes) > MAX_LAYERS:
+        raise ValueError(f"hidden_sizes has {len(hidden_sizes)} layers; at most {MAX_LAYERS} are allowed")
     if sequences not in PLACES:
         raise ValueError(f"sequences is {sequences!r}; it must be last, each or null")
     if pooling not in ("last", "mean"):
         raise ValueError(f"pooling is {pooling!r}; it must be last or mean")
     if pooling == "mean" and sequences != "last":
         raise ValueError(f"pooling is mean; it is for sequences: last, with one target each, here sequences is {sequences}")
-    if sequences is None:
-        if bidirectional:
-            raise ValueError("bidirectional is True; it is for sequences, and the data are rows")
-        return BPNetwork(sizes, entry.name, init, activation, per_unit, networks)
-    if len(sizes) < 3:
+    if sequences is None and bidirectional:
+        raise ValueError("bidirectional is True; it is for sequences, and the data are rows")
+    if sequences is not None and not hidden_sizes:
         raise ValueError("hidden_sizes is []; a network for sequences has a recurrent layer or more, such as [16]")
     how: Any = "each" if sequences == "each" else pooling
-    return RecurrentNetwork(sizes, entry.name, init, activation, per_unit, how, bidirectional)
+    try:
+        if sequences is None:
+            return BPNetwork(sizes, entry.name, init, activation, per_unit, networks)
+        return RecurrentNetwork(sizes, entry.name, init, activation, per_unit, how, bidirectional)
+    except MemoryError as error:
+        raise MemoryError(f"hidden_sizes is {hidden_sizes}, so that {error}") from None
 
 
 def refuse_bptt_steps(bptt_steps: int | None, sequences: str | None, bidirectional: bool) -> None:
@@ -120,7 +130,7 @@ def step_by_parts(module: "BPModule", x: Tensor, y: Tensor, weight: Tensor | Non
         batch = module.input_scaling(px), module.network_target(py), module.cost, weight
         cost, prediction, states = network.cost_from(states, *batch, pos_weight=module.pos_weight)
         if not isfinite(value := cost.item()):
-            raise module.not_finite(value, module.global_step + number, px)
+            raise not_finite(module, value, module.global_step + number, px)
         costs.append(cost)
         predictions.append(prediction if module.target_scaling is None else module.target_scaling.inverse(prediction))
     count_steps(trainer, len(parts) - 1)

@@ -14,28 +14,26 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from torchbp import equations as eq
-from torchbp.blocks import automatic_steps
 from torchbp.data.rows import targets
 from torchbp.nn import Standardize
 from torchbp.outputs import output_for
 from torchbp.recurrence import rows_with_target
 from torchbp.tasks import Task, check_task
+from torchbp.training._blocks import updates_ahead
 from torchbp.training._budget import Budget, sees_costs_alone
 from torchbp.training._class_weights import balanced_classes, balanced_positives, refuse_class_weight, weight_of_each
 from torchbp.training._contents import refuse_other_network
-from torchbp.training._engines import optimizer_obstacle, refuse_engine, refuse_obstacle, step_watcher, trainer_obstacle
+from torchbp.training._engines import choose_engine, optimizer_obstacle, refuse_engine, step_watcher, trainer_obstacle
 from torchbp.training._ensemble import bootstrap, cost_of_mean, refuse_networks
 from torchbp.training._epoch_metrics import EpochRows
 from torchbp.training._evaluation import Collected
-from torchbp.training._finite import where_not_finite
-from torchbp.training._fused import FusedEngine, updates_ahead
+from torchbp.training._finite import check_finite, not_finite
+from torchbp.training._fused import FusedEngine
 from torchbp.training._in_time import network_of, refuse_bptt_steps, step_by_parts
 from torchbp.training._lr import find_lr, refuse_lr
 from torchbp.training._metrics import SplitMetrics, for_metrics, metrics_of, scores_of
 from torchbp.training._schedule import refuse_failing, refuse_lr_of
 from torchbp.training._threshold import DEFAULT, best_threshold, refuse_threshold
-
-MAX_LAYERS = 1000  # hidden layers
 
 
 class BPModule(LightningModule):
@@ -153,8 +151,6 @@ class BPModule(LightningModule):
         if lr_scheduler_interval not in ("epoch", "step"):
             raise ValueError(f"lr_scheduler_interval is {lr_scheduler_interval!r}; it must be 'epoch' or 'step'")
         hidden_sizes = list(hidden_sizes)
-        if len(hidden_sizes) > MAX_LAYERS:
-            raise ValueError(f"hidden_sizes has {len(hidden_sizes)} layers; at most {MAX_LAYERS} are allowed")
         self.save_hyperparameters(ignore=["lr_scheduler"], logger=False)
         self.hparams.update(hidden_sizes=hidden_sizes, cost=entry.cost, output=entry.name)
         self.task, self.cost = task, entry.cost
@@ -168,16 +164,14 @@ class BPModule(LightningModule):
         self.lr_scheduler, self.lr_scheduler_interval = lr_scheduler, lr_scheduler_interval
         self.steps_per_execution, self.cuda_graph = steps_per_execution, cuda_graph
         self.train_metrics, self.keep_gradients, self.bptt_steps = train_metrics, False, bptt_steps
+        self.sequence_steps = 0  # the number of steps of the sequences in the latest batch
         self.budget: Budget | None = None  # when to compute metrics besides the cost; None for every epoch
         self.register_buffer("pos_weight", weight_of_each("pos_weight", pos_weight, num_outputs))
         self.register_buffer("class_weight", weight_of_each("class_weight", class_weight, num_outputs))
         self.register_buffer("kept", None if networks is None else torch.ones(networks))  # 0 for a network that diverged
         sizes = [num_features, *hidden_sizes, num_outputs]
-        try:
-            how = activation, activation_per_unit, sequences, pooling, bidirectional, networks
-            self.network = network_of(sizes, entry, init, *how)
-        except MemoryError as error:
-            raise MemoryError(f"hidden_sizes is {hidden_sizes}, so that {error}") from None
+        how = activation, activation_per_unit, sequences, pooling, bidirectional, networks
+        self.network = network_of(sizes, entry, init, *how)
         self.input_scaling = Standardize(num_features, clip)
         self.target_scaling = Standardize(num_outputs) if task == "regression" and entry.takes_any else None
         self.metrics = nn.ModuleDict(
@@ -200,25 +194,10 @@ class BPModule(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         # The first hook of a run: Lightning's own errors come later and do not mention the engine.
         self.engine = self.hparams["engine"]
-        self._choose_engine(trainer_obstacle(self.trainer, self.engine, not (self.hparams["networks"] or self.cuda_graph)))
+        choose_engine(self, trainer_obstacle(self.trainer, self.engine, not (self.hparams["networks"] or self.cuda_graph)))
         if self.hparams["engine"] == "auto":
-            self._choose_engine(step_watcher(self.trainer))
+            choose_engine(self, step_watcher(self.trainer))
         return []
-
-    def _choose_engine(self, obstacle: str | None) -> None:
-        """Choose the fused engine, or autograd if there is an obstacle; a choice of autograd is final.
-
-        Raises:
-            ValueError: there is an obstacle, and the engine was chosen by name or there are several networks.
-        """
-        if self.engine == "autograd":
-            return
-        if obstacle and self.hparams["networks"]:
-            raise ValueError(f"{obstacle}; several networks cannot be trained with that")
-        if self.hparams["engine"] != "auto":
-            refuse_obstacle(obstacle, self.engine)
-        else:
-            self.engine, self.obstacle = ("autograd" if obstacle else "fused"), obstacle
 
     def setup(self, stage: str) -> None:
         # Lightning does this too, but after it has restored a checkpoint, whose float64 values would be rounded to float32.
@@ -290,7 +269,7 @@ class BPModule(LightningModule):
         return cost, prediction if self.target_scaling is None else self.target_scaling.inverse(prediction)
 
     def on_train_start(self) -> None:
-        self._choose_engine(optimizer_obstacle(self))  # only now: a checkpoint may have changed the optimizer's state
+        choose_engine(self, optimizer_obstacle(self))  # only now: a checkpoint may have changed the optimizer's state
         self._fused = None if self.engine == "autograd" else FusedEngine(self)
         if self.hparams["bootstrap"]:
             bootstrap(self.trainer.train_dataloader, self.hparams["networks"])
@@ -305,32 +284,17 @@ class BPModule(LightningModule):
     @property
     def updates_ahead(self) -> Callable[[int, int], int] | None:
         """Tells a loader how many batches the next ``training_step`` takes; None if always one."""
-        return None if self.engine == "autograd" else self._updates_ahead
-
-    def _updates_ahead(self, done: int, batch_size: int) -> int:
-        if self.engine == "autograd":  # chosen after the loader was made
-            return 1
-        if self.hparams["sequences"] and (self.bptt_steps or not self._steps_of_sequences):
-            return 1  # with bptt_steps, or before the length is known: a block could take hours
-        weights, values = (max(self._steps_of_sequences, 1) * each for each in self._weights_and_values(batch_size))
-        return updates_ahead(self.trainer, self.steps_per_execution or automatic_steps(weights, values, batch_size), done)
-
-    _steps_of_sequences = 0  # in the latest batch
-
-    def _weights_and_values(self, batch_size: int) -> tuple[int, int]:
-        """The number of products for a row (or a step of a sequence), and the number of values in a batch."""
-        weights = sum(parameter.numel() for parameter in self.network.parameters())
-        return weights, batch_size * (self.hparams["num_features"] + 2 * self.hparams["num_outputs"])
+        return None if self.engine == "autograd" else partial(updates_ahead, self)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         x, y, weight = _parts(batch)
-        self._steps_of_sequences = x.shape[1] if x.dim() == 3 else 0
+        self.sequence_steps = x.shape[1] if x.dim() == 3 else 0
         if self._fused is None and self.bptt_steps:
             cost, value, prediction = step_by_parts(self, x, y, weight)
         elif self._fused is None:
             cost, prediction = self.cost_and_prediction(x, y, weight)
             if not isfinite(value := cost.item()):
-                raise self.not_finite(value, self.global_step, x)
+                raise not_finite(self, value, self.global_step, x)
         else:
             value, prediction = self._fused.train(x, y, getattr(batch, "batch_size", len(x)), batch_idx, weight)
             cost = torch.tensor(value)
@@ -398,7 +362,7 @@ class BPModule(LightningModule):
             return prediction
         value = cost.item()
         if self.kept is None and not isfinite(value):  # of several networks, the fused engine leaves out those that diverged
-            raise self.not_finite(value, self.global_step, batch[0], "validation cost")
+            raise not_finite(self, value, self.global_step, batch[0], "validation cost")
         self._validated.add(value, prediction, batch[1])
         if self._threshold_rows is not None:
             self._threshold_rows.update(prediction, batch[1])
@@ -457,15 +421,9 @@ class BPModule(LightningModule):
         return self.threshold if saved is None or isinstance(saved, str) else saved
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.check_finite()
+        check_finite(self)
         if self.threshold_rule:
             checkpoint["hyper_parameters"]["threshold"] = self.threshold
-
-    def check_finite(self) -> None:
-        """Raise FloatingPointError if a parameter is no longer finite."""
-        for name, parameter in self.network.named_parameters():
-            if not parameter.isfinite().all():
-                raise FloatingPointError(f"{name} is no longer finite after step {self.global_step}; {self._advice()}")
 
     def split_metrics(self, split: str) -> SplitMetrics:
         """The metrics of ``train``, ``val`` or ``test``."""
@@ -480,15 +438,6 @@ class BPModule(LightningModule):
         """
         threshold = self.threshold if threshold is None else threshold
         return scores_of(self.task, prediction, y, threshold, self.split_metrics("test").targets)
-
-    def not_finite(self, cost: float, step: int, x: Tensor, name: str = "cost") -> FloatingPointError:
-        """The error for a batch ``x`` whose cost is not finite. The parameters must be those before the step."""
-        where = where_not_finite(self.network, self.input_scaling(x))
-        return FloatingPointError(f"the {name} became {cost} at step {step}, {where}; {self._advice()}")
-
-    def _advice(self) -> str:
-        saved = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        return "the last checkpoint before that is kept; a smaller lr may help" if saved else "a smaller lr may help"
 
     def _log(self, split: str, cost: Tensor, prediction: Tensor, y: Tensor) -> None:
         prediction, y = rows_with_target(prediction, y)

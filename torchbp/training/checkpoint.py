@@ -22,7 +22,8 @@ from torchbp._text import printable
 from torchbp.data import ArrayDataModule, BuiltinDataModule, RowsDataModule, SequenceDataModule, TabularDataModule
 from torchbp.data.content import content_of
 from torchbp.training._contents import NEEDED, refuse_contents, refuse_other_schedule
-from torchbp.training._module import MAX_LAYERS, BPModule
+from torchbp.training._in_time import MAX_LAYERS
+from torchbp.training._module import BPModule
 
 LOGS = Path("logs")
 FAILED = "failed.txt"  # holds the error, in the folder of a run that ended with one
