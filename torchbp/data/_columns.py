@@ -185,18 +185,25 @@ def fit_column(
         _fit_dates(column, dates(values, name, column.order).filter(train).drop_nulls(), dates_as == "cyclic")
     elif column.type == "boolean":
         booleans(values, f"the boolean column {name!r}")
-        known = booleans(known, name)
-        column.fill = by_frequency(known)[0]
-        column.seen = f"{known.sum() / len(known):.0%} true"
+        _fit_booleans(column, booleans(known, name))
     else:
-        ordered = by_frequency(as_categories(known))
-        column.fill = ordered[0]
-        column.other = len(ordered) > max_categories
-        column.categories = sorted(ordered[: max_categories - 1] if column.other else ordered)
-        column.seen = f"{counted(len(ordered), 'category', 'categories')}: {listed(ordered, 5)}"
+        _fit_categories(column, as_categories(known), max_categories)
     if missing == "refuse":
         column.fill = None
     return column
+
+
+def _fit_booleans(column: Column, known: pl.Series) -> None:
+    column.fill = by_frequency(known)[0]
+    column.seen = f"{known.sum() / len(known):.0%} true"
+
+
+def _fit_categories(column: Column, known: pl.Series, max_categories: int) -> None:
+    ordered = by_frequency(known)
+    column.fill = ordered[0]
+    column.other = len(ordered) > max_categories
+    column.categories = sorted(ordered[: max_categories - 1] if column.other else ordered)
+    column.seen = f"{counted(len(ordered), 'category', 'categories')}: {listed(ordered, 5)}"
 
 
 def _fit_quantities(column: Column, known: pl.Series) -> None:

@@ -130,21 +130,34 @@ def grouped(
     names = keys[series].gather(starts)
     found = Sequences(x, lengths, list(channels), {}, bool(each), keys if each else names.to_frame(), names)
     found.targets = {name: column(name).gather(order) for name in targets}
-    number = np.repeat(np.arange(len(lengths)), lengths)
-    for values in found.targets.values():
-        changed = ~values.eq_missing(values.gather(starts[number])).to_numpy()
-        if changed.any() and each is False:
-            other = int(changed.argmax())
-            raise ValueError(
-                f"the target {values.name!r} holds {shown(values[int(starts[number[other]])])} and {shown(values[other])} in "
-                f"{found.name(int(number[other]))}; a series has one value, or set --data.sequences each"
-            )
-        found.each |= each is None and bool(changed.any())
+    changes = _target_changes(found, starts, allowed=each is not False)
+    if each is None:
+        found.each = changes
     if found.each:
         found.keys = keys
     else:
         found.targets = {name: values.gather(starts) for name, values in found.targets.items()}
     return found
+
+
+def _target_changes(found: Sequences, starts: np.ndarray, allowed: bool) -> bool:
+    """Whether a target, of each step, changes within a sequence; ``starts`` are the sequences' first steps.
+
+    Raises:
+        ValueError: it does, and that is not allowed.
+    """
+    number = np.repeat(np.arange(len(starts)), found.lengths)
+    any_changed = False
+    for values in found.targets.values():
+        changed = ~values.eq_missing(values.gather(starts[number])).to_numpy()
+        if changed.any() and not allowed:
+            other = int(changed.argmax())
+            raise ValueError(
+                f"the target {values.name!r} holds {shown(values[int(starts[number[other]])])} and {shown(values[other])} in "
+                f"{found.name(int(number[other]))}; a series has one value, or set --data.sequences each"
+            )
+        any_changed |= bool(changed.any())
+    return any_changed
 
 
 @dataclass
@@ -218,12 +231,7 @@ class Forecast:
             raise ValueError(f"the series has {length} steps; a window of {seen} and a horizon of {ahead} take {seen + ahead}")
         cut = with_targets and any(self.sizes)
         stretches = self.stretches(length) if cut else [(0, length)]
-        firsts, parts, lengths = np.empty(0, int), np.empty(0, int), np.empty(0, int)
-        for part, (start, end) in enumerate(stretches):
-            steps = self.window or end - start - ahead
-            first = np.arange(start, end - ahead - steps + 1) if steps > 0 else firsts[:0]
-            firsts, parts = np.append(firsts, first), np.append(parts, np.full(len(first), part))
-            lengths = np.append(lengths, np.full(len(first), steps))
+        firsts, parts, lengths = self._windows(stretches, ahead)
         refuse_padding(lengths, len(channels))
         outputs = ahead * len(targets)
         count = len(lengths) if self.window else int(lengths.sum())
@@ -237,3 +245,13 @@ class Forecast:
             found.targets = {name: pl.Series(name, next[:, number]) for number, name in enumerate(self.names(targets))}
         found.parts = parts if cut else None
         return found
+
+    def _windows(self, stretches: Sequence[tuple[int, int]], ahead: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Each window's first step, the number of its stretch, and its length; ``ahead`` steps follow it in its stretch."""
+        firsts, parts, lengths = np.empty(0, int), np.empty(0, int), np.empty(0, int)
+        for part, (start, end) in enumerate(stretches):
+            steps = self.window or end - start - ahead
+            first = np.arange(start, end - ahead - steps + 1) if steps > 0 else firsts[:0]
+            firsts, parts = np.append(firsts, first), np.append(parts, np.full(len(first), part))
+            lengths = np.append(lengths, np.full(len(first), steps))
+        return firsts, parts, lengths

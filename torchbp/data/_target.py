@@ -144,16 +144,7 @@ def fit_target(
     Raises:
         ValueError: the values do not fit the task, or there is nothing to learn.
     """
-    known = {}
-    for name in names:
-        refuse_unsupported(table[name])
-        if missing == "refuse":
-            refuse_gap(table[name])
-        known[name] = as_categories(in_one_case(table[name].filter(train).drop_nulls()))
-        if known[name].is_empty():
-            raise ValueError(f"the target {name!r} has no value in the training rows; at least two are needed")
-        if known[name].min() == known[name].max():
-            raise ValueError(f"the target {name!r} has a single class, {shown(known[name][0])}; at least two are needed")
+    known = {name: _known_values(name, table[name], train, missing) for name in names}
     values = known[names[0]]
     if len(names) > 1 or task == "multilabel":
         if task in ("binary", "multiclass"):
@@ -180,6 +171,19 @@ def fit_target(
     if positive is not None and target.task != "binary":
         raise ValueError(f"positive is {positive!r}; it is for task binary, and the task is {target.task}")
     return target
+
+
+def _known_values(name: str, values: pl.Series, train: pl.Series, missing: MissingTarget) -> pl.Series:
+    """A target's values in the training rows, at least two different ones."""
+    refuse_unsupported(values)
+    if missing == "refuse":
+        refuse_gap(values)
+    known = as_categories(in_one_case(values.filter(train).drop_nulls()))
+    if known.is_empty():
+        raise ValueError(f"the target {name!r} has no value in the training rows; at least two are needed")
+    if known.min() == known.max():
+        raise ValueError(f"the target {name!r} has a single class, {shown(known[0])}; at least two are needed")
+    return known
 
 
 def without_rare(counts: Mapping[Any, int], rare: RareClasses, fewest: int) -> tuple[list[Any], RareClasses]:

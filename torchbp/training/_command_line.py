@@ -159,15 +159,7 @@ class CommandLine(LightningCLI):
         if not (args[0] == "fit" or early.ckpt_path or early.config or early.help):
             parser.error(untrained)
         if early.ckpt_path in ("best", "last"):
-            name = None
-            if early.config or early.data:
-                config = parser.parse_args(args)
-                name = run_name(config[config.subcommand])
-            elif args[0] == "fit" and early.path:  # continue a run of this table, not of another
-                name = folder_name(early.path)
-            early.ckpt_path = newest_checkpoint(name, early.ckpt_path)
-            if name is None:
-                self.notes.append(f"the newest run's checkpoint is {early.ckpt_path}")
+            early.ckpt_path = self._newest_checkpoint(parser, args, early)
         if not early.ckpt_path:
             defaults = default_data_option(args)
             if defaults and args[0] == "fit" and not early.config:
@@ -200,6 +192,19 @@ class CommandLine(LightningCLI):
         self.another_file = another_file(self.checkpoint, arguments.get("path"))
         if self.another_file and args[0] != "predict" and not WHOLE.keys() & section_options(self.arguments, "data"):
             self._use_whole_file(arguments)
+
+    def _newest_checkpoint(self, parser: LightningArgumentParser, args: Any, early: Any) -> str:
+        """The best or last checkpoint of the newest run: of the same data if they are given, else of any."""
+        name = None
+        if early.config or early.data:
+            config = parser.parse_args(args)
+            name = run_name(config[config.subcommand])
+        elif args[0] == "fit" and early.path:  # continue a run of this table, not of another
+            name = folder_name(early.path)
+        path = newest_checkpoint(name, early.ckpt_path)
+        if name is None:
+            self.notes.append(f"the newest run's checkpoint is {path}")
+        return path
 
     def _take_from_checkpoint(self, given: Namespace) -> None:
         """If the data module is the checkpoint's, take its arguments from training where the user gives no others.

@@ -97,29 +97,33 @@ def gradcheck(
     """
     if (inputs or reference or surrogate) and ":" not in (function or ""):
         raise ValueError("inputs, reference and surrogate need a function of your own, package.module:Function")
-    own = {sample.name: sample for sample in own_functionals(functional if module is None else imported_module(module))}
-    if not own:
-        raise ValueError(f"{module} has none of {', '.join(functional.__all__)}")
-    if function is None:
-        samples = list(own.values())
-    elif ":" in function:
-        if inputs is None:
-            raise ValueError(
-                f"{function} needs inputs: shapes such as '4,3 2,3 2', or package.module:callable that returns them"
-            )
-        samples = [
-            Sample(
-                function, imported_callable(function), inputs_of(inputs), imported_callable(reference) if reference else None
-            )
-        ]
-    elif named := [sample for name, sample in own.items() if function in (name, name.partition("-")[0])]:
-        samples = named
+    if function is not None and ":" in function:
+        samples = [_imported_sample(function, inputs, reference)]
     else:
-        raise ValueError(f"function is {function!r}; it must be package.module:Function or one of {', '.join(own)}")
+        samples = _own_samples(function, module)
     meant = imported(surrogate) if surrogate not in (None, CONSISTENCY) else surrogate
     options: dict[str, Any] = {"devices": devices, "surrogate": meant, "tolerance": tolerance, "only": only}
     for name, called, arguments, same in samples:
         yield audit(called, arguments, reference=same, name=name, **options)
+
+
+def _imported_sample(function: str, inputs: str | None, reference: str | None) -> Sample:
+    if inputs is None:
+        raise ValueError(f"{function} needs inputs: shapes such as '4,3 2,3 2', or package.module:callable that returns them")
+    call, expected = imported_callable(function), imported_callable(reference) if reference else None
+    return Sample(function, call, inputs_of(inputs), expected)
+
+
+def _own_samples(function: str | None, module: str | None) -> list[Sample]:
+    """The samples of one of torchbp's functions, or of all; or of another module with functions of these names."""
+    own = own_functionals(functional if module is None else imported_module(module))
+    if not own:
+        raise ValueError(f"{module} has none of {', '.join(functional.__all__)}")
+    named = [sample for sample in own if function in (None, sample.name, sample.name.partition("-")[0])]
+    if not named:
+        names = ", ".join(sample.name for sample in own)
+        raise ValueError(f"function is {function!r}; it must be package.module:Function or one of {names}")
+    return named
 
 
 def available_devices() -> list[str]:
