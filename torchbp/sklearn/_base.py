@@ -4,7 +4,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from math import isfinite
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +14,15 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from torchbp.fitting import Learner, Plan, fit_together, network_of
 from torchbp.nn import BPNetwork
 from torchbp.outputs import output_for, output_of
 from torchbp.sklearn._board import Board
+from torchbp.sklearn._checks import check_parameters, device_of, weights_of
+from torchbp.sklearn._learners import initial_state, learner_of, mean_curve, on_cpu
 from torchbp.sklearn._rows import Rows, scaled, scaling_of
 
 MAX_SEED = 2**31 - 1
@@ -117,7 +119,7 @@ class BPEstimator(BaseEstimator, ABC):
     # Training.
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, eval_set: Any) -> Any:
-        self._check_parameters()
+        check_parameters(self)
         again = self.warm_start and hasattr(self, "_states")
         X, y = self._checked(X, y, reset=not again)
         t = self._encode(y, first=not again)
@@ -140,7 +142,7 @@ class BPEstimator(BaseEstimator, ABC):
         return self
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any) -> Any:
-        self._check_parameters()
+        check_parameters(self)
         if self.early_stopping:
             raise ValueError("early_stopping is True; partial_fit has no rows to validate by, take fit")
         if self.bootstrap:
@@ -164,45 +166,12 @@ class BPEstimator(BaseEstimator, ABC):
         self._train(self._partial, X, t, weight, 1, stops=False)
         return self
 
-    def _check_parameters(self) -> None:
-        auto = ("batch_size", "learning_rate_init")
-        whole = {"max_iter": 1, "n_iter_no_change": 1, "batch_size": 1}
-        if self.n_networks is not None:
-            whole["n_networks"] = 1
-        for name, least in whole.items():
-            value = getattr(self, name)
-            if not (isinstance(value, Integral) and int(value) >= least) and not (name in auto and value == "auto"):
-                raise ValueError(f"{name} is {value!r}; it must be a whole number of {least} or more")
-        lr = self.learning_rate_init
-        if lr != "auto" and not (isinstance(lr, Real) and 0 < lr < np.inf):
-            raise ValueError(f"learning_rate_init is {lr!r}; it must be 'auto', or a finite number above 0")
-        if not (isinstance(self.validation_fraction, Real) and 0 < self.validation_fraction < 1):
-            raise ValueError(f"validation_fraction is {self.validation_fraction!r}; it must be a number above 0 and below 1")
-        if self.clip is not None and not 0 < self.clip < np.inf:
-            raise ValueError(f"clip is {self.clip}; it must be a finite number above 0, or None")
-        if not (isinstance(self.tol, Real) and self.tol >= 0):
-            raise ValueError(f"tol is {self.tol!r}; it must be a number of 0 or more")
-        if self.bootstrap and self.n_networks is None:
-            raise ValueError("bootstrap is True; it is for several networks: set n_networks, for example 8")
-        self._device()
-        if any(not isinstance(n, Integral) or n < 1 for n in self._hidden()):
-            raise ValueError(f"hidden_layer_sizes is {self.hidden_layer_sizes}; it must be of whole numbers of 1 or more")
-
     def _hidden(self) -> list[int]:
         sizes = self.hidden_layer_sizes
         return [int(n) if isinstance(n, Integral) else n for n in (sizes if np.iterable(sizes) else [sizes])]
 
     def _device(self) -> torch.device:
-        """The device to train on."""
-        there = torch.cuda.is_available()
-        name = ("cuda" if there else "cpu") if self.device == "auto" else self.device
-        try:
-            device = torch.device(name)
-        except (RuntimeError, TypeError):
-            raise ValueError(f"device is {name!r}; it must be 'cpu', 'cuda' or 'auto'") from None
-        if device.type == "cuda" and not there:
-            raise ValueError(f"device is {name!r}, and there is no CUDA device; take 'cpu' or 'auto'")
-        return device
+        return device_of(self.device)
 
     def _device_to_predict(self) -> torch.device:
         """The device to train on, or the CPU if this machine does not have that device."""
@@ -263,10 +232,9 @@ class BPEstimator(BaseEstimator, ABC):
         if self._target_scaling is None:
             entry.check_targets(torch.from_numpy(np.asarray(t)))
         self._sizes = (X.shape[1], *self._hidden(), t.shape[1])
-        self._states = states or [drawn(self._sizes, entry.name, self.activation, seed, X.dtype) for seed in seeds]
+        self._states = states or [initial_state(self._sizes, entry.name, self.activation, seed, X.dtype) for seed in seeds]
         self._lrs = [None if self.learning_rate_init == "auto" else float(self.learning_rate_init)] * len(seeds)
-        for name in ("_partial",):
-            self.__dict__.pop(name, None)
+        self.__dict__.pop("_partial", None)
 
     def _continue(self) -> None:
         """Continue from the present networks: they keep their shape, but take another learning rate."""
@@ -278,23 +246,10 @@ class BPEstimator(BaseEstimator, ABC):
 
     def _learners(self, rows: int, train: np.ndarray, held_out: np.ndarray | None, seeds: Sequence[int]) -> list[Learner]:
         device = self._device()
-        numbers = torch.from_numpy(train).to(device)
-        learners = []
-        for state, lr, seed in zip(self._states, self._lrs, seeds, strict=True):
-            own = numbers
-            generator = torch.Generator().manual_seed(seed)
-            if self.bootstrap and len(seeds) > 1:
-                own = numbers[torch.randint(rows, (rows,), generator=generator).to(device)]
-            learners.append(
-                Learner(
-                    {name: value.to(device, copy=True) for name, value in state.items()},
-                    own,
-                    generator if self.shuffle else None,
-                    lr,
-                    None if held_out is None else torch.from_numpy(held_out).to(device),
-                )
-            )
-        return learners
+        numbers = torch.from_numpy(train).to(device), None if held_out is None else torch.from_numpy(held_out).to(device)
+        sample = rows if self.bootstrap and len(seeds) > 1 else None
+        networks = zip(self._states, self._lrs, seeds, strict=True)
+        return [learner_of(*one, *numbers, self.shuffle, sample) for one in networks]
 
     def _train(self, learners: list[Learner], X: Any, t: Any, weight: Any, epochs: int, stops: bool) -> None:
         if self._target_scaling is not None:
@@ -352,9 +307,9 @@ class BPEstimator(BaseEstimator, ABC):
         if hasattr(self, "_partial"):
             self._partial = kept
         length = max(len(learner.costs) for learner in kept)
-        self.loss_curve_ = _mean_curve([learner.costs for learner in kept])
+        self.loss_curve_ = mean_curve([learner.costs for learner in kept])
         if kept[0].held_out is not None:
-            self.validation_scores_ = _mean_curve([learner.scores for learner in kept])
+            self.validation_scores_ = mean_curve([learner.scores for learner in kept])
             self.best_validation_score_ = max(self.validation_scores_)
         self.loss_ = self.loss_curve_[-1]
         self.best_loss_ = min(self.loss_curve_)
@@ -467,41 +422,3 @@ class BPEstimator(BaseEstimator, ABC):
     def _outputs(self, X: Any, states: Sequence[dict[str, Tensor]]) -> Tensor:
         """The activations of the last layer of networks of these states, (K, N, nL)."""
         return output_of(self._output[1], self._output[0]).activation(self._weighted_inputs(X, states))
-
-
-def drawn(sizes: Sequence[int], output: str, activation: Any, seed: int, dtype: Any) -> dict[str, Tensor]:
-    """The state_dict of a network at its start; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # as torch.manual_seed does on the CPU, in a hundredth of the time
-        network = BPNetwork(sizes, output, activation=activation)
-    # Drawn in float32, so that both precisions start alike.
-    dtypes = {np.dtype(np.float64): torch.float64, np.dtype(np.float32): torch.float32}
-    return {name: value.detach().to(dtypes[np.dtype(dtype)]) for name, value in network.state_dict().items()}
-
-
-def weights_of(sample_weight: Any, X: Any) -> np.ndarray:
-    """Each row's weight, (N), float64.
-
-    Raises:
-        ValueError: they are not one for each row, or not 0 or more.
-    """
-    if isinstance(sample_weight, Real):
-        sample_weight = np.full(X.shape[0], sample_weight)
-    weight = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
-    if weight.ndim != 1:
-        raise ValueError(f"Sample weights must be 1D array or scalar; sample_weight has shape {weight.shape}")
-    check_consistent_length(X, weight)
-    if (weight < 0).any():
-        raise ValueError(f"sample_weight reaches down to {weight.min():g}; it must be 0 or more")
-    return weight
-
-
-def on_cpu(learner: Learner) -> Learner:
-    state = {name: value.detach().cpu() for name, value in learner.state.items()}
-    return Learner(state, learner.rows.cpu()[:0], learner.order, learner.lr, costs=learner.costs)
-
-
-def _mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
-    """The mean of the networks that were still trained in each epoch."""
-    longest = max(map(len, curves))
-    return [float(np.mean([curve[epoch] for curve in curves if len(curve) > epoch])) for epoch in range(longest)]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from torchbp.fitting import Learner, fit_together
 from torchbp.sklearn._base import MAX_SEED, BPEstimator
+from torchbp.sklearn._checks import check_parameters
 from torchbp.sklearn._rows import Rows, scaled
 
 ALONE = {"early_stopping": False, "warm_start": False, "n_networks": None, "class_weight": None, "callbacks": None}
@@ -65,7 +66,7 @@ def encoded(whole: BPEstimator, X: Any, y: Any) -> tuple[Any, Any, np.ndarray]:
     for name, value in ALONE.items():
         if getattr(whole, name, value) != value:
             raise ValueError(f"{name} is {getattr(whole, name)!r}; networks of folds side by side need {value!r}")
-    whole._check_parameters()
+    check_parameters(whole)
     X, y = whole._checked(X, y, reset=True)
     return X, y, whole._encode(y, first=True)
 

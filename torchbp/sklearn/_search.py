@@ -14,6 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from torchbp.sklearn._base import MAX_SEED
+from torchbp.sklearn._checks import check_parameters
 from torchbp.sklearn._cross_validation import encoded, fit_folds, own_scores, scores_of
 
 OWN = ("learning_rate_init", "random_state")  # networks side by side may differ in these
@@ -153,7 +154,7 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
             begun = perf_counter()
             wholes = [clone(base).set_params(**params) for params in asked]
             for whole in wholes:
-                whole._check_parameters()
+                check_parameters(whole)
                 whole.__dict__.update(known)
             fitted = fit_folds(wholes, X, t, splits)
             if self.scoring is None:

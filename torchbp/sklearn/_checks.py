@@ -1,0 +1,72 @@
+"""Checks of an estimator's parameters, and of the rows' weights."""
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_array, check_consistent_length
+
+
+def check_parameters(estimator: Any) -> None:
+    """Check the parameters, which scikit-learn sets without a check.
+
+    Raises:
+        ValueError: one is outside its range, or the device is not there.
+    """
+    auto = ("batch_size", "learning_rate_init")
+    whole = {"max_iter": 1, "n_iter_no_change": 1, "batch_size": 1}
+    if estimator.n_networks is not None:
+        whole["n_networks"] = 1
+    for name, least in whole.items():
+        value = getattr(estimator, name)
+        if not (isinstance(value, Integral) and int(value) >= least) and not (name in auto and value == "auto"):
+            raise ValueError(f"{name} is {value!r}; it must be a whole number of {least} or more")
+    lr = estimator.learning_rate_init
+    if lr != "auto" and not (isinstance(lr, Real) and 0 < float(lr) < np.inf):
+        raise ValueError(f"learning_rate_init is {lr!r}; it must be 'auto', or a finite number above 0")
+    if not (isinstance(estimator.validation_fraction, Real) and 0 < float(estimator.validation_fraction) < 1):
+        raise ValueError(f"validation_fraction is {estimator.validation_fraction!r}; it must be a number above 0 and below 1")
+    if estimator.clip is not None and not 0 < estimator.clip < np.inf:
+        raise ValueError(f"clip is {estimator.clip}; it must be a finite number above 0, or None")
+    if not (isinstance(estimator.tol, Real) and float(estimator.tol) >= 0):
+        raise ValueError(f"tol is {estimator.tol!r}; it must be a number of 0 or more")
+    if estimator.bootstrap and estimator.n_networks is None:
+        raise ValueError("bootstrap is True; it is for several networks: set n_networks, for example 8")
+    device_of(estimator.device)
+    if any(not isinstance(n, Integral) or n < 1 for n in estimator._hidden()):
+        raise ValueError(f"hidden_layer_sizes is {estimator.hidden_layer_sizes}; it must be of whole numbers of 1 or more")
+
+
+def device_of(name: Any) -> torch.device:
+    """The device of this name; ``auto`` is CUDA if there is one.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    there = torch.cuda.is_available()
+    name = ("cuda" if there else "cpu") if name == "auto" else name
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device is {name!r}; it must be 'cpu', 'cuda' or 'auto'") from None
+    if device.type == "cuda" and not there:
+        raise ValueError(f"device is {name!r}, and there is no CUDA device; take 'cpu' or 'auto'")
+    return device
+
+
+def weights_of(sample_weight: Any, X: Any) -> np.ndarray:
+    """Each row's weight, (N), float64.
+
+    Raises:
+        ValueError: they are not one for each row, or not 0 or more.
+    """
+    if isinstance(sample_weight, Real):
+        sample_weight = np.full(X.shape[0], sample_weight)
+    weight = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
+    if weight.ndim != 1:
+        raise ValueError(f"Sample weights must be 1D array or scalar; sample_weight has shape {weight.shape}")
+    check_consistent_length(X, weight)
+    if (weight < 0).any():
+        raise ValueError(f"sample_weight reaches down to {weight.min():g}; it must be 0 or more")
+    return weight
