@@ -26,6 +26,7 @@ class Budget:
         self.begun = monotonic() if begun is None else begun
         self.spent = 0.0
         self.done_at = -float("inf")  # never
+        self._waiting = self.begun
         self._epoch = self._next_epoch = 0
 
     def due(self, trainer: Trainer, left: float = 0) -> bool:
@@ -39,9 +40,13 @@ class Budget:
         )
         return trainer.strategy.broadcast(due) if trainer.world_size > 1 else due
 
+    def wait(self) -> None:
+        """Count the longest wait from now on: nothing was to be done before."""
+        self._waiting = monotonic()
+
     def overdue(self) -> bool:
-        """Whether the longest wait is over, in this process; before the first run of the task, it is counted from the start."""
-        return monotonic() - max(self.done_at, self.begun) >= self.at_most
+        """Whether the longest wait is over, in this process."""
+        return monotonic() - max(self.done_at, self._waiting) >= self.at_most
 
     @contextmanager
     def spending(self) -> Iterator[None]:

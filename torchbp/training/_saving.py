@@ -113,6 +113,11 @@ class Last(_Checkpoint):
         super().__init__(None, "last", mode="max", enable_version_counter=False, save_on_train_epoch_end=True)
         self.budget = budget
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self.budget is not None:
+            self.budget.wait()
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
