@@ -156,7 +156,8 @@ def test_a_trial_that_diverges_ends_none_of_the_others(capfd):
         (["--storage", "nosql://u:sec@ret@h/db"], "storage is nosql://***; Optuna cannot open it"),
         (["--storage", "study.db"], "for a file, say --storage sqlite:///study.db"),
         (["--model.threshold", "f1"], "threshold is f1"),
-        (["--trials", "0"], "trials: Not of type PositiveInt: 0"),
+        (["--trials", "0"], "trials is 0; it must be a whole number above 0"),
+        (["--seed_everything", "-1"], "seed_everything is -1; it must be a whole number of 0 or more"),
         (["--space.activation", "[sigmod]"], "activation is 'sigmod'; it must be one of"),
     ],
 )

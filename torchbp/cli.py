@@ -89,6 +89,8 @@ OWN_WORDS = {
     "^Unexpected config:.*": "it must hold options by name, such as model: {lr: 0.5}",
     '^Problems parsing config: (.*?)( in "<unicode string>")?(, line|$)': r"it is no YAML: \1\3",
     '^Parser key "(.*?)": ': r"\1: ",
+    "^(.*?): Not of type PositiveInt: (.*) does not conform to.*": r"\1 is \2; it must be a whole number above 0",
+    "^(.*?): Not of type NonNegativeInt: (.*) does not conform to.*": r"\1 is \2; it must be a whole number of 0 or more",
 }
 TYPES = {
     **dict.fromkeys(("Sequence", "list"), "a list, such as [A, B]"),
