@@ -1,3 +1,4 @@
+import gc
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,12 @@ import pytest
 import torch
 
 pytest_plugins = ["pytester"]
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the imported modules, which it would search again and again."""
+    gc.freeze()
+    gc.set_threshold(50_000)
 
 
 @pytest.fixture(autouse=True)
