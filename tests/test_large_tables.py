@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -210,9 +209,10 @@ def test_training_from_disk_descends_as_training_from_memory(tmp_path: Path, mon
         torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
 
 
+# Converts in forks of a process that has imported everything; all except the last are killed at random moments.
 KILLED = """
-import sys
-import torchbp.data._csv, torchbp.data._table, torchbp.data._schema, time
+import os, random, signal, sys, time
+import torchbp.data._csv, torchbp.data._table, torchbp.data._schema
 torchbp.data._csv.ROWS = torchbp.data._table.ROWS = 64
 torchbp.data._table.FILE = 2
 from torchbp.data import TabularDataModule
@@ -220,26 +220,25 @@ def slow(of):
     return lambda *args, **kwargs: (time.sleep(0.01), of(*args, **kwargs))[1]
 torchbp.data._table.write_whole = slow(torchbp.data._table.write_whole)
 torchbp.data._cache.NpyFile.append = slow(torchbp.data._cache.NpyFile.append)
-print("begins", flush=True)
-_ = TabularDataModule("table.csv", "label", memory=0, cache_dir="cache").rows
-print("done", flush=True)
+draw = random.Random(0)
+for kill in (True, True, True, False):
+    if not (process := os.fork()):
+        _ = TabularDataModule("table.csv", "label", memory=0, cache_dir="cache").rows
+        os._exit(0)
+    if kill:
+        time.sleep(draw.uniform(0.1, 0.4))
+        os.kill(process, signal.SIGKILL)
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="conversions are forked")
 def test_a_conversion_that_is_killed_again_and_again_ends_as_it_should(tmp_path: Path) -> None:
-    path, draw, kills = csv(tmp_path, mixed(2000)), np.random.default_rng(0), 0
-    while True:
-        process = subprocess.Popen([sys.executable, "-c", KILLED], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "begins\n"
-        if kills == 3:
-            assert process.communicate()[0] == "done\n"
-            break
-        time.sleep(draw.uniform(0.1, 0.4))
-        process.send_signal(signal.SIGKILL)
-        if process.communicate()[0]:
-            break
-        kills += 1
-    assert kills >= 2
+    path = csv(tmp_path, mixed(2000))
+    done = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, capture_output=True, text=True)
+    *killed, last = map(int, done.stdout.split())
+    assert killed.count(-signal.SIGKILL) >= 2, done.stderr
+    assert last == 0
     data = TabularDataModule(path, "label", memory=0, cache_dir=tmp_path / "cache")
     before = cached(tmp_path)
     assert torch.equal(data.rows.all()[0], TabularDataModule(path, "label").rows.all()[0])
