@@ -10,7 +10,7 @@ from torchbp.nn import BPNetwork, RecurrentNetwork
 from torchbp.recurrent_descent import RecurrentDescent
 
 LENGTHS = (7, 3, 5, 1, 7, 2)
-LR = 0.2
+LR = 0.05  # small: a step that overshoots would amplify rounding differences
 
 
 def sequences(lengths=LENGTHS, n=3) -> Tensor:
@@ -57,7 +57,7 @@ class Reference(nn.Module):
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("engine", ["autograd", "fused"])
 @pytest.mark.parametrize("padded", [True, False])
-def test_steps_are_those_of_torch(pooling, both, engine, padded):
+def test_a_hundred_steps_are_those_of_torch(pooling, both, engine, padded):
     torch.manual_seed(0)
     network = RecurrentNetwork([3, 4, 4, 2], "linear", pooling=pooling, bidirectional=both, dtype=torch.float64)
     reference = Reference(network, 2)
@@ -67,7 +67,7 @@ def test_steps_are_those_of_torch(pooling, both, engine, padded):
         y = y.masked_fill(x.isnan().all(-1, keepdim=True), float("nan"))
     optimizer, its = (torch.optim.SGD(one.parameters(), LR) for one in (network, reference))
     descent = RecurrentDescent(network, lr=LR)
-    for _ in range(20):
+    for _ in range(100):
         if engine == "fused":
             cost = descent.steps(x, y, 6)[0]
         else:
