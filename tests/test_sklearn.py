@@ -110,6 +110,7 @@ def test_an_early_stop_takes_the_best_epochs_parameters_and_names_as_classes():
     model = BPClassifier((8,), early_stopping=True, max_iter=300, n_iter_no_change=3, random_state=0).fit(X, names)
     assert model.n_iter_ == len(model.validation_scores_) < 300
     assert max(model.validation_scores_) == model.best_validation_score_ > model.validation_scores_[0]
+    assert model.best_loss_ is None  # as for MLPClassifier
     assert set(model.predict(X)) <= set(names)
     # The same rows as an explicit validation set: scores equal score().
     shown = BPClassifier(**SHORT).fit(X, names, eval_set=(X[::2], names[::2]))

@@ -312,7 +312,7 @@ class BPEstimator(BaseEstimator, ABC):
             self.validation_scores_ = mean_curve([learner.scores for learner in kept])
             self.best_validation_score_ = max(self.validation_scores_)
         self.loss_ = self.loss_curve_[-1]
-        self.best_loss_ = min(self.loss_curve_)
+        self.best_loss_ = None if self.early_stopping else min(self.loss_curve_)
         self.n_iter_ = length
         self.n_layers_, self.n_outputs_ = len(self._sizes), self._sizes[-1]
         self.learning_rate_ = self._lrs[0] if len(kept) == 1 else np.array(self._lrs)
