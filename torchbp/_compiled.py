@@ -1,6 +1,7 @@
 """Compiles several iterations to one function: the same equations, without a PyTorch call for each operation."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torchbp._workspace import Subtract
 from torchbp.iteration import Network, backward, forward, layers_of
 
 MAX_STEPS = 32  # iterations in one function: more take longer to compile, and a step gains little
+SMALL = 1024  # multiplications of a matrix product that is compiled to loops, because a call of the library takes longer
 
 
 class CompiledBlock:
@@ -52,7 +54,7 @@ class CompiledBlock:
         # networks in one process.
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        traced = make_fx(self._iterate, tracing_mode="fake")(*arguments)
+        traced = make_fx(self._iterate, decomposition_table=_in_loops(), tracing_mode="fake")(*arguments)
         options: dict[str, str | int | bool | Callable] = {"cpp_wrapper": True} if arguments[0].is_cpu else {}
         compiled = torch.compile(traced, fullgraph=True, dynamic=False, options=options)
         try:
@@ -80,3 +82,27 @@ class CompiledBlock:
             # α/m multiplies the error, and so every gradient: as a Python number it would be compiled in.
             backward(layers, dz * (w * alpha), subtract)  # 3.2d to 3.2g
         return torch.cat(z_of_all)
+
+
+def _in_loops() -> dict[Any, Callable[..., Any]]:
+    """What replaces each operation with a matrix product, if it is small: sums of products, which Inductor fuses to loops."""
+
+    def product(a: Tensor, b: Tensor) -> Any:
+        small = a.shape[0] * a.shape[1] * b.shape[1] <= SMALL
+        return (a.unsqueeze(2) * b).sum(1) if small else NotImplemented
+
+    def plus(add: Callable[..., Tensor]) -> Callable[..., Any]:
+        def added(c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
+            ab = NotImplemented if beta != 1 else product(a, b.reshape(len(b), -1))
+            return NotImplemented if ab is NotImplemented else add(c, ab.view(-1) if b.dim() == 1 else ab, alpha=alpha)
+
+        return added
+
+    aten = torch.ops.aten
+    in_place = plus(Tensor.add_)
+    return {
+        aten.mm.default: product,
+        aten.addmm.default: plus(torch.add),
+        aten.addmm_.default: in_place,
+        aten.addmv_.default: in_place,
+    }

@@ -39,7 +39,7 @@ class Descent:
             place. Without it no gradient is stored.
         cuda_graph: capture the second step for each batch size as a CUDA graph and replay it, until ``lr`` or the largest batch
             changes. A step never waits for the device or depends on values.
-        compile: run up to 32 full batches in one function compiled by PyTorch's Inductor. Compiling takes about ten seconds
+        compile: run up to 32 full batches in one function compiled by PyTorch's Inductor. Compiling takes ten to twenty seconds
             the first time and needs a C++ compiler. The results are the same up to rounding.
         pos_weight: multiplies the cost's term of the positive class, as in
             :func:`torchbp.functional.binary_cross_entropy_with_logits`; the attribute may be set between steps.
