@@ -106,6 +106,11 @@ from torchbp.data._tabular import NULL_VALUES
             {"positive": "r", "target": "city"},
             "positive is 'r'; it is for task binary, and the task is multiclass",
         ),
+        (
+            "a;b, in m;bought\n1;2;x\n",
+            {},
+            "it has ' in m;bought', 'a;b'; if its values are separated by ';', set --data.separator ';'",
+        ),
         (GOOD.replace(",", ";"), {}, "it has 'age;city;bought'; if its values are separated by ';', set --data.separator ';'"),
         (GOOD, {"missing": "drop"}, "missing is 'drop'; it must be one of impute, indicator, refuse"),
         (GOOD, {"max_categories": 1}, "max_categories is 1; it must be at least 2"),

@@ -248,8 +248,8 @@ class CsvFile:
 
 
 def other_separator(names: Sequence[str]) -> str:
-    """A hint if a file has a single column whose name looks like several; else empty."""
-    other = next((mark for mark in ";\t|," if mark in names[0]), "") if len(names) == 1 else ""
+    """A hint if the first column's name looks like several; else empty."""
+    other = next((mark for mark in ";\t|," if mark in names[0]), "") if names else ""
     option = "tab" if other == "\t" else f"'{other}'"
     return f"; if its values are separated by {other!r}, set --data.separator {option}" if other else ""
 
