@@ -70,6 +70,14 @@ def test_few_trials_try_several_shapes():
     assert len({*shapes}) >= 4
 
 
+def test_few_candidates_have_several_shapes():
+    X, y = load_iris(return_X_y=True)
+    search = BPSearchCV(BPClassifier(max_iter=1, tol=0), n_trials=6, cv=2, refit=False, random_state=0).fit(X, y)
+    shapes = {(*map(str, params.values()),)[:3] for params in search.cv_results_["params"]}
+    assert [*search.cv_results_["params"][0]][3] == "learning_rate_init"
+    assert len(shapes) >= 4
+
+
 def test_the_best_is_trained_again_and_its_checkpoint_is_as_any_other():
     assert main([*BASE, "--trials", "4", "--model.hidden_sizes", "[5]", "--space.batch_size", "[16]"]) == 0
     path = newest_checkpoint(None, "best")

@@ -6,7 +6,7 @@ The scikit-learn estimators, ``torchbp search`` and ``torchbp cross-validate`` t
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import inf, isfinite, nan
+from math import ceil, inf, isfinite, nan
 from typing import Any, Literal, Protocol
 
 import torch
@@ -19,8 +19,9 @@ from torchbp.curvature import BATCHES, check_lrs, lrs_from_curvature
 from torchbp.descent import Descent
 from torchbp.nn import BPNetwork
 
-__all__ = ["Learner", "Plan", "Table", "fit_together", "network_of"]
+__all__ = ["Learner", "Plan", "Table", "fit_together", "group_size", "network_of"]
 
+SHAPES = 8  # minimum number of groups of trials of one shape, so that few trials also try several shapes
 GROUP_VALUES = 2**27  # maximum numbers in the parameters and activations of a group: half a GiB of float32
 
 
@@ -140,6 +141,16 @@ def network_of(plan: Plan, states: Sequence[dict[str, Tensor]]) -> BPNetwork:
     state = states[0] if one else {name: torch.stack([state[name] for state in states]) for name in states[0]}
     network.load_state_dict(state, assign=True)
     return network.requires_grad_()
+
+
+def group_size(most: int, trials: int, shapes: int) -> int:
+    """The number of a search's trials of one shape to train side by side, at most ``most``.
+
+    Args:
+        trials: the number of all trials.
+        shapes: the number of shapes that they may have.
+    """
+    return min(most, ceil(trials / min(SHAPES, shapes)))
 
 
 def fit_together(

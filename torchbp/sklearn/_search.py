@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import prod
 from time import perf_counter
 from typing import Any
 
@@ -13,6 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from torchbp.fitting import SHAPES, group_size
 from torchbp.sklearn._base import MAX_SEED
 from torchbp.sklearn._checks import check_parameters
 from torchbp.sklearn._cross_validation import encoded, fit_folds, own_scores, scores_of
@@ -44,7 +46,8 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
         param_distributions: for each parameter a list of choices, a tuple with the two ends of a range that is searched on a
             logarithmic scale, or an Optuna distribution; None for hidden layers, activation, batch size and learning rate.
         n_trials: the number of candidates.
-        side_by_side: the number of candidates of one shape that are trained side by side.
+        side_by_side: the maximum number of candidates of one shape that are trained side by side; at most an eighth of all if
+            there are 8 shapes.
         cv: a scikit-learn splitter, or the number of folds; None for 5.
         scoring: one metric, as for :func:`sklearn.model_selection.cross_validate`; None for the estimator's ``score``.
         refit: whether to fit the best candidate on all rows at the end.
@@ -118,8 +121,10 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
             )
             self.study_.sampler = optuna.samplers.TPESampler(seed=(seed + len(self.study_.trials)) % MAX_SEED)
             done: list[tuple[dict[str, Any], np.ndarray, float]] = []
+            size = group_size(self.side_by_side, self.n_trials, prod(s.count for n, s in spaces.items() if n not in OWN))
             while len(done) < self.n_trials:
-                done += self._side_by_side(base, known, rows, targets, t, splits, spaces, self.n_trials - len(done))
+                most = min(size, self.n_trials - len(done))
+                done += self._side_by_side(base, known, rows, targets, t, splits, spaces, most)
         finally:
             optuna.logging.set_verbosity(quiet)
         self._keep(done)
@@ -150,7 +155,7 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
 
         trials: list[Any] = []
         with _failing(self.study_, trials):
-            asked = self._asked(spaces, trials, min(self.side_by_side, most))
+            asked = self._asked(spaces, trials, most)
             begun = perf_counter()
             wholes = [clone(base).set_params(**params) for params in asked]
             for whole in wholes:
@@ -288,6 +293,12 @@ class _Space:
             raise ValueError(
                 f"{name} is {space!r}; it must be a list of choices, a range (low, high), or an Optuna distribution"
             )
+
+    @property
+    def count(self) -> int:
+        """The number of choices; for a range, more than any search has groups."""
+        choices = getattr(self.distribution, "choices", None)
+        return SHAPES if choices is None else len(choices)
 
     def suggest(self, trial: Any) -> Any:
         from optuna.distributions import CategoricalDistribution, IntDistribution

@@ -12,14 +12,13 @@ from jsonargparse import Namespace
 from torchbp._pytorch import file_writer
 from torchbp.data import RowsDataModule
 from torchbp.data.progress import progress
-from torchbp.fitting import Learner
+from torchbp.fitting import Learner, group_size
 from torchbp.nn._network import number_of_parameters, refuse_beyond_memory
 from torchbp.training._module import BPModule
 from torchbp.training._study import Shape, Study, Trial
 from torchbp.training._together import Job, made_module, take_learned, train_together
 from torchbp.training.checkpoint import save_network
 
-SHAPES = 8  # minimum groups of trials of one shape, so that few trials also try several shapes
 RUNGS = 1.3  # factor between the epochs after which trials are compared: each comparison reads the study
 
 
@@ -63,7 +62,7 @@ class Search:
             FloatingPointError: all of them diverged.
         """
         wanted = self.options.trials
-        most = min(self.options.side_by_side, ceil(wanted / min(SHAPES, self.study.shapes)))
+        most = group_size(self.options.side_by_side, wanted, self.study.shapes)
         with progress("trials", wanted) as done:
             while len(self.trials) < wanted:
                 self._train(self._of_one_shape(min(most, wanted - len(self.trials))))
