@@ -31,4 +31,5 @@ def are_finite(network: BPNetwork, costs: Tensor) -> Tensor:
     A step's cost is from before its update: the parameters tell whether the last update was the one too many.
     """
     k = network.networks or 1
-    return torch.stack([values.reshape(k, -1).isfinite().all(1) for values in (costs, *network.parameters())]).all(0)
+    values = torch.cat([values.reshape(k, -1) for values in (costs, *network.parameters())], 1)
+    return values.isfinite().all(1)
