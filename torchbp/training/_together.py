@@ -28,7 +28,6 @@ from torchbp.training.arguments import (
     section_options,
 )
 
-GIB = 2**30
 LINKED = {"num_features", "num_outputs", "task", "sequences"}  # from the data
 # Settings of training with a Trainer, which is not used here: ignored in a configuration.
 WITHOUT_USE = (
@@ -41,9 +40,7 @@ WITHOUT_USE = (
     "lr_scheduler",
     "lr_scheduler_interval",
 )
-
-
-OF_SEQUENCES = ("pooling", "bidirectional", "bptt_steps")  # settings of a network that is not trained here
+SEQUENCE_SETTINGS = ("pooling", "bidirectional", "bptt_steps")  # of a network that is not trained here
 
 
 @dataclass
@@ -207,7 +204,7 @@ def _is_without_use(option: str) -> bool:
     group, _, name = option.partition(".")
     if group == "trainer":
         return name != "max_epochs"
-    return group == "model" and name.split(".")[0] in (*WITHOUT_USE, *OF_SEQUENCES)
+    return group == "model" and name.split(".")[0] in (*WITHOUT_USE, *SEQUENCE_SETTINGS)
 
 
 def parsed(parser: ConfigurationParser, args: Sequence[str], defaults: Sequence[str] = ()) -> Namespace:

@@ -15,6 +15,7 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from torchbp._interrupts import terminable
+from torchbp._memory import GIB
 from torchbp._text import digits, printable
 from torchbp.cli import console
 from torchbp.data import RowsDataModule, TabularDataModule
@@ -27,7 +28,6 @@ from torchbp.training._quiet import be_quiet
 from torchbp.training._summary import Shown, show
 from torchbp.training._threshold import best_threshold
 from torchbp.training._together import (
-    GIB,
     Job,
     made_module,
     parsed,
