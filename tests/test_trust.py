@@ -161,11 +161,11 @@ def test_targets_of_several_units_have_an_error_each(capsys: pytest.CaptureFixtu
         assert float(said[f"mae {name}"]) == pytest.approx(expected, abs=6e-4, rel=5e-3)
 
 
-@pytest.mark.parametrize("mean", [0, 300, 1000, 10_000])
-def test_r2_of_targets_far_from_0_is_scikit_learns(mean: float) -> None:
+@pytest.mark.parametrize(("mean", "scale"), [(0, 1), (300, 1), (1000, 1), (10_000, 1), (0, 1e-5)])
+def test_r2_of_targets_in_any_unit_is_scikit_learns(mean: float, scale: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    y = mean + torch.randn(400, 2, generator=generator)
-    prediction = y + 0.3 * torch.randn(400, 2, generator=generator)
+    y = mean + scale * torch.randn(400, 2, generator=generator)
+    prediction = y + 0.3 * scale * torch.randn(400, 2, generator=generator)
     metrics = metrics_of("regression", 2, "test")
     for rows in torch.arange(400).split(150):
         metrics.update(prediction[rows], y[rows])

@@ -83,8 +83,9 @@ class _DefinedR2(R2Score):
     def compute(self) -> Tensor:
         if self.total < 2:
             return torch.tensor(torch.nan)
-        spread = self.sum_squared_error - self.sum_error.square() / self.total
-        return torch.atleast_1d(super().compute())[torch.atleast_1d(spread > 1e-12 * self.sum_squared_error)].mean()
+        spread = torch.atleast_1d(self.sum_squared_error - self.sum_error.square() / self.total)
+        r2 = 1 - torch.atleast_1d(self.residual) / spread  # torchmetrics' own compute takes sums below 1e-4 for 0
+        return r2[spread > 1e-12 * self.sum_squared_error].mean()
 
 
 class SplitMetrics(MetricCollection):
