@@ -44,14 +44,15 @@ def device_of(name: Any) -> torch.device:
     Raises:
         ValueError: there is no such device.
     """
-    there = torch.cuda.is_available()
-    name = ("cuda" if there else "cpu") if name == "auto" else name
+    count = torch.cuda.device_count()
+    name = ("cuda" if count else "cpu") if name == "auto" else name
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):
         raise ValueError(f"device is {name!r}; it must be 'cpu', 'cuda' or 'auto'") from None
-    if device.type == "cuda" and not there:
-        raise ValueError(f"device is {name!r}, and there is no CUDA device; take 'cpu' or 'auto'")
+    if device.type == "cuda" and (device.index or 0) >= count:
+        which = f"the last CUDA device is cuda:{count - 1}" if count else "there is no CUDA device"
+        raise ValueError(f"device is {name!r}, and {which}; take 'cpu' or 'auto'")
     return device
 
 
