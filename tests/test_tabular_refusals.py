@@ -169,6 +169,11 @@ def test_bad_files_get_one_line(tmp_path: Path) -> None:
     assert "cannot be read as PARQUET" in message(written(tmp_path, GOOD, "table.parquet"))
     pl.DataFrame({"y": [0, 1] * 10, "x": [[1]] * 20}).write_parquet(tmp_path / "nested.parquet")
     assert "ignored: 'x' (List(Int64) is not supported)" in message(tmp_path / "nested.parquet")
+    pl.DataFrame({"a|b": [0, 1] * 10, "x": [1] * 20}).write_parquet(tmp_path / "names.parquet")
+    assert message(tmp_path / "names.parquet").endswith("names.parquet has no column 'y'; it has 'a|b', 'x'")
+    assert message(written(tmp_path, '"a, b",c\n1,2\n', "names.csv")).endswith(
+        "names.csv has no column 'y'; it has 'a, b', 'c'"
+    )
     pl.DataFrame().write_parquet(tmp_path / "none.parquet")
     assert "has no columns" in message(tmp_path / "none.parquet")
 

@@ -248,8 +248,9 @@ class CsvFile:
 
 
 def other_separator(names: Sequence[str]) -> str:
-    """A hint if the first column's name looks like several; else empty."""
-    other = next((mark for mark in ";\t|," if mark in names[0]), "") if names else ""
+    """A hint if the first column's name looks like several; else empty. A comma in one of several names says nothing."""
+    marks = ";\t|," if len(names) == 1 else ";\t|"
+    other = next((mark for mark in marks if mark in names[0]), "") if names else ""
     option = "tab" if other == "\t" else f"'{other}'"
     return f"; if its values are separated by {other!r}, set --data.separator {option}" if other else ""
 

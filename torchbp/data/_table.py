@@ -220,9 +220,8 @@ def refuse_unknown(path: Path, names: Sequence[str], there: Sequence[str]) -> No
     """
     for name in names:
         if name not in there:
-            raise ValueError(
-                f"{path} has no column {name!r}; it has {listed(closest_first(name, there))}{other_separator(there)}"
-            )
+            hint = "" if path.suffix.lower() == ".parquet" else other_separator(there)
+            raise ValueError(f"{path} has no column {name!r}; it has {listed(closest_first(name, there))}{hint}")
 
 
 def closest_first(name: str, names: Sequence[str]) -> list[str]:
