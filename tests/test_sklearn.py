@@ -189,6 +189,22 @@ def test_labels_may_be_sparse():
     np.testing.assert_array_equal(sparse.predict_proba(X), dense.predict_proba(X))
 
 
+def test_partial_fit_goes_on_after_an_error_and_after_fit():
+    X, y = load_diabetes(return_X_y=True)
+    model = BPRegressor(**SHORT, activation="identity", warm_start=True, standardize=False)
+    with pytest.raises(FloatingPointError, match="give learning_rate_init a number"):
+        model.partial_fit(np.full_like(X, 1e300), y)
+    assert model.partial_fit(X, y).loss_curve_[-1] > 0
+    model.fit(X, y, eval_set=(X, y)).partial_fit(X[:50], y[:50])
+    assert len(model.loss_curve_) == 1
+
+
+def test_a_cuda_device_with_too_high_a_number_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(ValueError, match="device is 'cuda:2', and the last CUDA device is cuda:1; take 'cpu' or 'auto'"):
+        BPClassifier(device="cuda:2").fit(*IRIS)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_model_of_a_cuda_device_predicts_on_a_machine_without_one():
     X, y = IRIS

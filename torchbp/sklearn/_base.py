@@ -243,6 +243,7 @@ class BPEstimator(BaseEstimator, ABC):
             raise ValueError(f"hidden_layer_sizes is {self._hidden()}; with warm_start it must be as before, {fitted}")
         if self.learning_rate_init != "auto":
             self._lrs = [float(self.learning_rate_init)] * len(self._states)
+        self.__dict__.pop("_partial", None)
 
     def _learners(self, rows: int, train: np.ndarray, held_out: np.ndarray | None, seeds: Sequence[int]) -> list[Learner]:
         device = self._device()
@@ -299,6 +300,7 @@ class BPEstimator(BaseEstimator, ABC):
             if first.lr is None or not isfinite(first.lr):
                 say = "the cost has no curvature at the start, or is not finite; give learning_rate_init a number"
             if len(diverged) == len(learners):
+                self.__dict__.pop("_partial", None)  # the next call continues from the networks before this one
                 raise FloatingPointError(say)
             warnings.warn(f"{len(diverged)} of {len(learners)} networks diverged, left out: {say}", ConvergenceWarning, 4)
         kept = [learner for learner in learners if not learner.diverged]
