@@ -184,7 +184,7 @@ def test_each_target_has_its_own_errors(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_reports_are_complete_and_run_no_code(rare: pl.DataFrame, capfd: pytest.CaptureFixture[str]) -> None:
     evil = "<script>alert(1)</script>"
-    rare.rename({"noise": evil}).write_csv("rare.csv")
+    rare.rename({"noise": evil}).with_columns(pl.col("y").replace("fraud", evil)).write_csv("rare.csv")
     fit()
     path = CHECKPOINT.format("rare")
     for name in ("r.html", "r.md"):
@@ -195,7 +195,8 @@ def test_reports_are_complete_and_run_no_code(rare: pl.DataFrame, capfd: pytest.
     assert len(re.findall('src="data:image/png;base64,iVBOR', page)) == page.count("<img") == 5
     assert "http" not in page
     text = Path("r.md").read_text()
-    assert text.startswith("# binary: 120 test rows, fraud above a probability of 0.5\n")
+    heading = r"# binary: 120 test rows, \<script\>alert(1)\</script\> above a probability of 0.5"
+    assert text.splitlines()[0] == heading
     assert evil not in text
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert len(pictures) == 5
@@ -251,6 +252,8 @@ FALLING = [2.0 * 0.9**epoch for epoch in range(20)]
         ([0.35] + [0.245, 0.244] * 5, [0.169] + [0.18] * 10, "a smaller lr may help"),  # the training cost has settled
         (FALLING[:5] + [FALLING[4]] * 15, FALLING[:5] + [FALLING[4]] * 15, "fine: the validation cost has settled"),
         (FALLING[:5] + [3.0] * 15, FALLING[:5] + [3.0] * 15, "a smaller lr may help"),
+        ([cost - 3 for cost in FALLING], [cost - 3 for cost in FALLING], "the validation cost was still falling at the end"),
+        ([-2.0] * 20, [-2.0] * 20, "fine: the validation cost has settled"),
         ([1.0, 0.5], [1.0, 0.5], "2 epochs are too few"),
     ],
 )

@@ -45,11 +45,11 @@ class Grid:
     def as_markdown(self, titled: bool = True) -> str:
         """The table in Markdown; with ``titled``, the title is a line above it."""
         lines = [[*self.header], ["---", *["--:"] * (len(self.header) - 1)], *self.rows]
-        text = "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
-        return "\n\n".join(filter(None, [_plain(self.title) if titled else "", text, _plain(self.note)]))
+        text = "\n".join(f"| {' | '.join(map(in_markdown, line))} |" for line in lines)
+        return "\n\n".join(filter(None, [in_markdown(self.title) if titled else "", text, in_markdown(self.note)]))
 
 
-def _plain(text: str) -> str:
+def in_markdown(text: str) -> str:
     """The text with the special characters of Markdown and HTML escaped."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#&!$~" else c for c in printable(text))
 

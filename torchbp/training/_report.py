@@ -20,6 +20,7 @@ from torchbp.training._grids import (
     Grid,
     class_scores,
     confusion_of,
+    in_markdown,
     label_scores,
     score_grid,
     shown,
@@ -157,7 +158,7 @@ def _tagged(grid: Grid) -> list[tuple[str, Any]]:
 
 def as_markdown(parts: list[tuple[str, Grid | bytes]], heading: str, target: Path) -> str:
     """The text in Markdown; writes its pictures beside ``target``."""
-    text = [f"# {heading}"]
+    text = [f"# {in_markdown(heading)}"]
     for title, part in parts:
         text.append(f"## {title}")
         if isinstance(part, Grid):

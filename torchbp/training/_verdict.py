@@ -68,20 +68,21 @@ def _trend(history: History) -> str:
     lowest = min(range(epochs), key=costs.__getitem__)
     end, before, best = _mean(costs[-tail:]), _mean(costs[-2 * tail : -tail]), costs[lowest]
     last = history.first + epochs - 1
-    if lowest >= epochs - tail and best > 0 and before - end > FALLING * before:
+    risen = end - best > RISEN * abs(best)  # abs: Poisson's cost may be below 0
+    if lowest >= epochs - tail and best != 0 and before - end > FALLING * abs(before):
         return (
             f"the {which} cost was still falling at the end, to {digits(costs[-1])} in epoch {last}: "
             f"more epochs may help (--trainer.max_epochs {2 * last})"
         )
     # An epoch's training cost is the mean over its steps: that at the end of the lowest epoch is nearer to the next one's.
     after = history.train[lowest + 1 :]
-    fallen = len(after) >= FEW and _mean(history.train[-tail:]) < (1 - FALLING) * after[0]
-    if history.val and end > (1 + RISEN) * best and fallen:
+    fallen = len(after) >= FEW and after[0] - _mean(history.train[-tail:]) > FALLING * abs(after[0])
+    if history.val and risen and fallen:
         return (
             f"overfitting since epoch {history.first + lowest}: the validation cost rose from {digits(best)} to {digits(end)} "
             f"while the training cost fell to {digits(history.train[-1])}"
         )
-    if end > (1 + RISEN) * best:
+    if risen:
         return (
             f"the {which} cost was lowest in epoch {history.first + lowest}, {digits(best)}, and is {digits(end)} at the end: "
             "a smaller lr may help"
