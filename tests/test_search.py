@@ -114,6 +114,14 @@ def test_trials_that_are_behind_are_pruned_and_reported(capfd):
     assert len(EventAccumulator(f"logs/t/version_0/trial_{number}").Reload().Scalars("cost/val")) < 40
 
 
+def test_a_trial_without_a_learning_rate_does_not_end_the_search(capfd):
+    network = ["--model.hidden_sizes", "[4]", "--model.activation", "tanh", "--data.batch_size", "16"]
+    alone = ["--space.init_scale", "[1e9, 1e9]", "--side_by_side", "1", "--trials", "3"]
+    assert main([*BASE, *alone, *network]) == 1
+    assert "all 3 trials diverged" in capfd.readouterr().err
+    assert [trial.state.name for trial in study().trials] == ["FAIL"] * 3
+
+
 def test_a_trial_that_diverges_ends_none_of_the_others(capfd):
     table = pl.read_csv("t.csv").with_columns(level=3 * pl.col("p") + pl.col("q"))
     table.write_csv("t.csv")

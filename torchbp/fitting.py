@@ -15,7 +15,7 @@ from torch import Tensor
 from torchbp import equations as eq
 from torchbp._snapshot import Snapshot, are_finite
 from torchbp.blocks import automatic_steps
-from torchbp.curvature import BATCHES, check_lrs, lrs_from_curvature
+from torchbp.curvature import BATCHES, lrs_from_curvature
 from torchbp.descent import Descent
 from torchbp.nn import BPNetwork
 
@@ -91,7 +91,8 @@ class Learner:
         pos_weight: as for :class:`torchbp.descent.Descent`, (nL).
         costs, scores: one for each epoch.
         ended: whether to stop its training; ``on_epoch`` may set it.
-        diverged: whether its cost or a parameter is no longer finite; it then has its parameters from before that epoch.
+        diverged: whether its cost or a parameter is no longer finite, or no ``lr`` is found; it then has its parameters from
+            before that epoch.
         best, best_state: its best value so far, and with ``decide`` the parameters of that epoch.
         waited: the number of epochs since the last improvement by ``tol``.
     """
@@ -168,7 +169,6 @@ def fit_together(
 
     Raises:
         ValueError: only some learners have a ``target_scaling``.
-        ValueError, FloatingPointError: as for :func:`torchbp.curvature.lr_from_curvature`, if no network has a learning rate.
     """
     if any(learner.target_scaling for learner in learners) and not all(learner.target_scaling for learner in learners):
         raise ValueError("either all learners have a target_scaling or none")
@@ -176,9 +176,6 @@ def fit_together(
     size = max(1, GROUP_VALUES // values)
     for begin in range(0, len(learners), size):
         _Group(learners[begin : begin + size], table, plan).train(on_epoch)
-    lrs = torch.tensor([learner.lr for learner in learners], dtype=torch.float64)
-    if not lrs.isfinite().any():
-        check_lrs(lrs)
 
 
 class _Group:

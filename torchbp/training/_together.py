@@ -116,7 +116,7 @@ def train_together(
         The learner of each job, with its results.
 
     Raises:
-        ValueError, FloatingPointError: as for :func:`torchbp.fitting.fit_together`.
+        ValueError: as for :func:`torchbp.fitting.fit_together`.
     """
     table = _Held(jobs)
     learners = [_learner(job, start, table.width) for job, start in zip(jobs, table.starts, strict=True)]

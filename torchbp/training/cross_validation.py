@@ -163,7 +163,10 @@ def _tested(job: Job, learner: Learner, fold: Fold) -> Result:
     rows = [len(data.split_rows(part)) for part in ("train", "val", "test")]
     result = Result(fold, (rows[0], rows[1], rows[2]), len(learner.costs), float(learner.lr or nan), module.threshold)
     if learner.diverged:
-        result.problem = f"its cost was {learner.costs[-1]} in epoch {len(learner.costs)}, lr {learner.lr:.3g}"
+        result.problem = "its cost has no curvature at the start, or is not finite; set --model.lr"
+        if isfinite(result.lr):
+            cost = f"its cost was {learner.costs[-1]} in epoch {len(learner.costs)}"
+            result.problem = f"{cost}, lr {result.lr:.3g}; a smaller --model.lr may help"
         return result
     module.eval()
     if module.threshold_rule:
@@ -225,8 +228,7 @@ def summary(results: Sequence[Result], data: RowsDataModule, options: Namespace)
         if len(values) < len(tested):
             partial.append(f"{name} of {len(values)}")
     said = [
-        f"the network of repeat {result.fold.repeat}, fold {result.fold.number} diverged, and is in no mean: {result.problem}; "
-        "a smaller --model.lr may help"
+        f"the network of repeat {result.fold.repeat}, fold {result.fold.number} diverged, and is in no mean: {result.problem}"
         for result in results
         if not result.scores
     ]
