@@ -49,8 +49,13 @@ class BackwardNotWritten(NoSetupContext):
 
 
 def distances(x: Tensor) -> Tensor:
-    """PyTorch's cdist has neither forward mode nor a second derivative, and no kernel for 16 bits on the CPU."""
+    """PyTorch's cdist has no forward mode, and no kernel for 16 bits on the CPU."""
     return torch.cdist(x, x.detach() + 1)
+
+
+def largest(x: Tensor) -> Tensor:
+    """PyTorch's embedding_bag has no second derivative."""
+    return torch.nn.functional.embedding_bag(torch.tensor([[0, 1], [2, 3]], device=x.device), x, mode="max")
 
 
 @torch.compiler.disable
@@ -66,7 +71,7 @@ LACKING: dict[str, tuple[Callable[..., Any], str]] = {
     "jvp": (NoJvp.apply, "forward mode"),
     "setup_context": (NoSetupContext.apply, "torch func grad"),
     "vmap": (NoJvp.apply, "vmap"),
-    "second derivative": (distances, "double backward"),
+    "second derivative": (largest, "double backward"),
     "forward mode of an operation": (distances, "forward mode"),
     "tracing without values": (layer, "meta"),
     "kernel for this dtype": (distances, "precision"),

@@ -43,7 +43,7 @@ def functions_under(call: Callable[[], Any]) -> tuple[type[Function], ...]:
 
     def recorded(function: type[Function], *args: Any, **options: Any) -> Any:
         found[function] = None
-        return own.__func__(function, *args, **options)
+        return own.__get__(None, function)(*args, **options)
 
     Function.apply = classmethod(recorded)  # type: ignore[method-assign, assignment]
     try:
