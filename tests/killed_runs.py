@@ -111,7 +111,7 @@ if __name__ == "__main__":
             process = fit(*(["--ckpt_path", "last"] if there else options))  # config.yaml has the other options
             epoch = 0 if there and draw.random() < 0.4 else draw.randint(0, epochs)  # often 0: soon after the resume
             seconds = draw.random() * (step if epoch else begin)
-            if dead == kills or deaths == 3:
+            if dead == kills or deaths == 6:
                 assert ended(process)
                 break
             if not killed(process, epoch, seconds):

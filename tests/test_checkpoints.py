@@ -149,17 +149,17 @@ def umask() -> int:
 def test_killed_runs_end_as_if_they_had_not_been_killed(tmp_path: Path, engine: str, seed: str) -> None:
     script, schedule = Path(__file__).parent / "killed_runs.py", ["CosineAnnealingLR", "--model.lr_scheduler.T_max", "6"]
     done = subprocess.run(
-        [sys.executable, script, "8", seed, "6", *XOR, "--model.engine", engine, "--model.lr_scheduler", *schedule],
+        [sys.executable, script, "15", seed, "6", *XOR, "--model.engine", engine, "--model.lr_scheduler", *schedule],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    summary = re.search(r"8 kills in (\d+) runs, (\d+) resumed from a checkpoint", done.stdout)
+    summary = re.search(r"15 kills in (\d+) runs, (\d+) resumed from a checkpoint", done.stdout)
     assert summary
-    assert int(summary[1]) >= 3  # no run is killed more than three times
-    assert int(summary[2]) >= 3
+    assert int(summary[1]) >= 3  # no run is killed more than six times
+    assert int(summary[2]) >= 5
 
 
 SCHEDULE = ["--model.lr_scheduler", "StepLR", "--model.lr_scheduler.step_size", "2"]
