@@ -32,14 +32,14 @@ class NoJvp(Function):
 
 
 class NoSetupContext(Function):
+    """The same, with ctx in forward."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         return x.sin()
 
-    @staticmethod
-    def backward(ctx: Any, da: Tensor) -> Tensor:
-        return da * ctx.saved_tensors[0].cos()
+    backward = NoJvp.backward
 
 
 class BackwardNotWritten(NoSetupContext):
