@@ -5,7 +5,6 @@ The scikit-learn estimators, ``torchbp search`` and ``torchbp cross-validate`` t
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from math import ceil, inf, isfinite, nan
 from typing import Any, Literal, Protocol
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torchbp import equations as eq
+from torchbp._memory import number_of_parameters
 from torchbp._snapshot import Snapshot, are_finite
 from torchbp.blocks import automatic_steps
 from torchbp.curvature import BATCHES, lrs_from_curvature
@@ -70,7 +70,7 @@ class Plan:
     @property
     def weights(self) -> int:
         """The number of weights and biases of a network."""
-        return sum((n_in + 1) * n_out for n_in, n_out in pairwise(self.sizes))
+        return number_of_parameters(self.sizes)
 
 
 @dataclass

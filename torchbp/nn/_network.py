@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from torchbp import functional as F
-from torchbp._memory import GIB, memory_bytes
+from torchbp._memory import number_of_parameters, refuse_beyond_memory
 from torchbp._pytorch import parameters_of
 from torchbp.activations import Activation, activation_of
 from torchbp.iteration import Network
@@ -17,28 +16,6 @@ from torchbp.nn._linear import ActivatedLinear, Linear, SigmoidLinear, draw_weig
 from torchbp.outputs import OUTPUTS, Output
 
 LARGE = 2**28  # parameters; with fewer, an error has another reason than memory
-
-
-def number_of_parameters(layer_sizes: Sequence[int]) -> int:
-    """How many weights and biases layers of these widths have."""
-    return sum((n_in + 1) * n_out for n_in, n_out in pairwise(layer_sizes))
-
-
-def refuse_beyond_memory(layer_sizes: Sequence[int], count: int, size: int = 4) -> None:
-    """Refuse parameters that take more than half of the memory: their gradients take as much.
-
-    Args:
-        layer_sizes: the network's, for the message.
-        count, size: the number of its parameters, and the bytes of each.
-
-    Raises:
-        MemoryError: they take more.
-    """
-    if 2 * count * size > memory_bytes():
-        raise MemoryError(
-            f"layer_sizes is {list(layer_sizes)}; its {count:.2g} parameters do not fit memory: with their gradients they take "
-            f"{2 * count * size / GIB:.3g} GiB, and this machine has {memory_bytes() / GIB:.3g}"
-        )
 
 
 class BPNetwork(nn.Module):

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 
+from torchbp._memory import number_of_parameters, refuse_beyond_memory
 from torchbp._pytorch import file_writer
 from torchbp.data import RowsDataModule
 from torchbp.data.progress import progress
 from torchbp.fitting import Learner, group_size
-from torchbp.nn._network import number_of_parameters, refuse_beyond_memory
 from torchbp.training._module import BPModule
 from torchbp.training._study import Shape, Study, Trial
 from torchbp.training._together import Job, made_module, take_learned, train_together
