@@ -306,3 +306,17 @@ def test_a_copy_trains_alike() -> None:
     for one in (module, twin):
         quiet_trainer(max_epochs=3).fit(one, datamodule=BuiltinDataModule("xor"))
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), twin.parameters(), strict=True))
+
+
+def test_attributes_are_assigned_as_in_nn_module() -> None:
+    for module in (BPModule(3, 1), torch.nn.Module()):
+        module.note = None
+        module.note = "plain"  # a string replaces a plain value
+        assert vars(module)["note"] == "plain"
+        module.note = torch.nn.Parameter(torch.ones(1))
+        assert "note" in dict(module.named_parameters())
+        assert "note" not in vars(module)
+        with pytest.raises(TypeError, match="cannot assign 'str' as parameter 'note'"):
+            module.note = "plain"
+        module.note = None  # a parameter may be left out
+        assert "note" not in vars(module)

@@ -340,6 +340,14 @@ class BPModule(LightningModule):
         if self._fused is None:
             super().backward(loss, *args, **kwargs)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the hook's name before and after each of fifty hooks per step. nn.Module's checks for parameters and
+        # modules take a tenth of a small network's epoch; a string that replaces a plain attribute needs none.
+        if (value is None or type(value) is str) and name in self.__dict__:
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     # Lightning's own hooks also switch each metric, which takes longer than validation.
     def on_validation_model_eval(self) -> None:
         children = [child for name, child in self.named_children() if name != "metrics"]
