@@ -151,7 +151,7 @@ class Hyperparameters(Callback):
         values: dict[str, Any] = {**module.hparams, **(data.hparams if data else {})}
         values = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in values.items() if not k.startswith("_")}
         split = "val" if trainer.val_dataloaders else "train"
-        names = [f"cost/{split}", *module.split_metrics(split).names]
+        names = [f"cost/{split}", *module.metrics[split].names]
         writer = file_writer(trainer.logger.experiment)
         for summary in hparams(values, dict.fromkeys(names, 0.0)):
             writer.add_summary(summary)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, ReduceLROnPlateau
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Self
 
 from torchbp import equations as eq
@@ -31,7 +31,7 @@ from torchbp.training._finite import check_finite, not_finite
 from torchbp.training._fused import FusedEngine
 from torchbp.training._in_time import network_of, refuse_bptt_steps, step_by_parts
 from torchbp.training._lr import find_lr, refuse_lr
-from torchbp.training._metrics import SplitMetrics, for_metrics, metrics_of, scores_of
+from torchbp.training._metrics import for_metrics, metrics_of, scores_of
 from torchbp.training._schedule import refuse_failing, refuse_lr_of
 from torchbp.training._threshold import DEFAULT, best_threshold, refuse_threshold
 
@@ -174,9 +174,8 @@ class BPModule(LightningModule):
         self.network = network_of(sizes, entry, init, *how)
         self.input_scaling = Standardize(num_features, clip)
         self.target_scaling = Standardize(num_outputs) if task == "regression" and entry.takes_any else None
-        self.metrics = nn.ModuleDict(
-            {f"{split}_metrics": metrics_of(task, num_outputs, split, self.threshold) for split in ("train", "val", "test")}
-        )
+        # In a plain dict: Lightning goes through all submodules several times per validation, and metrics are slow to hash.
+        self.metrics = {split: metrics_of(task, num_outputs, split, self.threshold) for split in ("train", "val", "test")}
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **arguments: Any) -> Self:  # type: ignore[override]
@@ -203,15 +202,16 @@ class BPModule(LightningModule):
         # Lightning does this too, but after it has restored a checkpoint, whose float64 values would be rounded to float32.
         self.trainer.precision_plugin.convert_module(self)
         data: Any = getattr(self.trainer, "datamodule", None)
-        if len(targets := getattr(data, "targets", ())) == self.hparams["num_outputs"]:
-            for split in ("train", "val", "test"):
-                self.split_metrics(split).targets = targets
+        for metrics in self.metrics.values():
+            metrics.to(self.trainer.strategy.root_device)
+            if len(targets := getattr(data, "targets", ())) == self.hparams["num_outputs"]:
+                metrics.targets = targets
         if stage == "fit":
             if self.threshold_rule and not getattr(data, "has_validation", True):
                 raise ValueError(f"threshold is {self.threshold_rule}; it is chosen on validation rows, and there are none")
             convert = partial(for_metrics, self.task)
-            self._trained = EpochRows("train", self.split_metrics("train") if self.train_metrics else None, convert)
-            self._validated = EpochRows("val", self.split_metrics("val"), convert)
+            self._trained = EpochRows("train", self.metrics["train"] if self.train_metrics else None, convert)
+            self._validated = EpochRows("val", self.metrics["val"], convert)
             self._threshold_rows = Collected().to(self.device) if self.threshold_rule else None
             self.observed = True
             # One process reads the training split for all.
@@ -348,17 +348,6 @@ class BPModule(LightningModule):
         else:
             super().__setattr__(name, value)
 
-    # Lightning's own hooks also switch each metric, which takes longer than validation.
-    def on_validation_model_eval(self) -> None:
-        children = [child for name, child in self.named_children() if name != "metrics"]
-        self._in_training = [module for child in children for module in child.modules() if module.training]
-        for module in self._in_training:
-            module.training = False
-
-    def on_validation_model_train(self) -> None:
-        for module in self._in_training:
-            module.training = True
-
     def on_validation_model_zero_grad(self) -> None:
         for parameter in self.network.parameters():
             parameter.grad = None
@@ -433,10 +422,6 @@ class BPModule(LightningModule):
         if self.threshold_rule:
             checkpoint["hyper_parameters"]["threshold"] = self.threshold
 
-    def split_metrics(self, split: str) -> SplitMetrics:
-        """The metrics of ``train``, ``val`` or ``test``."""
-        return self.metrics[f"{split}_metrics"]  # type: ignore[return-value]
-
     def scores(self, prediction: Tensor, y: Tensor, threshold: float | None = None) -> dict[str, float]:
         """Metrics such as accuracy, by name, of predictions and targets (N, num_outputs) in this process alone.
 
@@ -445,17 +430,17 @@ class BPModule(LightningModule):
             threshold: replaces the module's own.
         """
         threshold = self.threshold if threshold is None else threshold
-        return scores_of(self.task, prediction, y, threshold, self.split_metrics("test").targets)
+        return scores_of(self.task, prediction, y, threshold, self.metrics["test"].targets)
 
     def _log(self, split: str, cost: Tensor, prediction: Tensor, y: Tensor) -> None:
         prediction, y = rows_with_target(prediction, y)
         rows: Any = float(len(y))  # with an integer, Lightning would round the mean over processes to an integer
         self.log(f"cost/{split}", cost, on_step=False, on_epoch=True, prog_bar=True, batch_size=rows, sync_dist=True)
-        self.split_metrics(split).update(*for_metrics(self.task, prediction, y))
+        self.metrics[split].update(*for_metrics(self.task, prediction, y))
 
     def _log_metrics(self, split: str) -> None:
         """Log the metrics that are defined for the rows of :meth:`_log`."""
-        metrics = self.split_metrics(split)
+        metrics = self.metrics[split]
         self.log_dict(metrics.compute(), sync_dist=True)  # the same in every process
         metrics.reset()
 

@@ -258,7 +258,7 @@ class BPCLI(CommandLine):
     def _show_undefined(self, split: str) -> None:
         """Say which metrics are undefined for the rows, and why."""
         module: BPModule = self.model
-        metrics = module.split_metrics(split)
+        metrics = module.metrics[split]
         if metrics.undefined or metrics.absent:
             classes = output_names(module.task, module.hparams["num_outputs"], self.datamodule)
             rank_zero_only(print)(printable(metrics.why_undefined(classes)), flush=True)

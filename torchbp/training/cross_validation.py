@@ -180,7 +180,7 @@ def _tested(job: Job, learner: Learner, fold: Fold) -> Result:
     names = output_names(module.task, module.hparams["num_outputs"], data)
     of_baseline = baseline_of(data.split_rows("train"), module.task, names).of(outcome)
     assert outcome.cost is not None
-    module.split_metrics("test").targets = getattr(data, "targets", ()) if module.task == "regression" else ()
+    module.metrics["test"].targets = getattr(data, "targets", ()) if module.task == "regression" else ()
     result.scores = {"cost": outcome.cost, **module.scores(outcome.prediction, outcome.y)}
     result.baseline = module.scores(of_baseline.prediction, outcome.y, 0.5)
     result.numbers, result.prediction = fold.rows(2), outcome.prediction
