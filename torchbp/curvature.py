@@ -121,7 +121,9 @@ def _power_iteration(
     eigenvalue = x.new_zeros(k, dtype=torch.float64)
     going = torch.ones_like(eigenvalue, dtype=torch.bool)
     for _ in range(PRODUCTS):
-        product = torch.autograd.grad(gradients, parameters, direction, retain_graph=True, materialize_grads=True)
+        # Of the scalar, because for grad_outputs PyTorch imports SymPy, which takes 0.3 s.
+        along = torch.stack([(g * d).sum() for g, d in zip(gradients, direction, strict=True)]).sum()
+        product = torch.autograd.grad(along, parameters, retain_graph=True, materialize_grads=True)
         # In float64, squares of float32 numbers do not overflow.
         length = torch.stack([p.reshape(k, -1).norm(dim=1, dtype=torch.float64) for p in product]).norm(dim=0)
         before, eigenvalue = eigenvalue, torch.where(going, length, eigenvalue)
