@@ -13,14 +13,15 @@ from training_runs import CONFIGS
 from torchbp.cli import OPTIONS, TRAINING, main
 
 HEAVY = {"torch", "numpy", "lightning", "torchmetrics", "jsonargparse", "sklearn", "polars", "rich"}
-SELDOM = {"torch._dynamo", "torch.onnx", "triton", "scipy.signal", "matplotlib", "sklearn", "pandas", "sympy"}
+SELDOM = {"torch._dynamo", "torch.onnx", "triton", "scipy.signal", "matplotlib", "sklearn", "pandas", "sympy", "polars"}
+TABLE = "a,kind\n" + "1.5,yes\n2.5,no\n" * 20
 
 # Runs each snippet right after a training run of the command, and prints which succeeded.
 FIRST_USES = """
 import os, sys
 from torchbp.cli import main
 
-assert main(["fit", "--config", sys.argv[1], "--trainer.max_epochs", "2", "--model.engine", "autograd"]) == 0
+assert main(["fit", "--config", sys.argv[1], "--trainer.max_epochs", "2", "--model.lr", "auto"]) == 0
 from torchbp._deferred import Deferred
 
 print({name for name in SELDOM if name in sys.modules and not isinstance(sys.modules[name], Deferred)})
@@ -133,6 +134,25 @@ if find_spec("triton"):
         __hash__ = object.__hash__
     register_flop_formula(Kernel.__new__(Kernel))(lambda *args, **kwargs: 0)
 """,
+    "a table": """
+from torchbp.data import TabularDataModule
+with open("table.csv", "w") as file:
+    file.write(TABLE)
+data = TabularDataModule("table.csv", "kind")
+x = data.rows.all()[0][:, 0].tolist()
+import polars as pl
+from polars.selectors import by_name
+assert x == pl.read_csv("table.csv").select(by_name("a")).to_series().to_list()
+assert isinstance(pl.DataFrame(), sys.modules["torchbp.data.values"].pl.DataFrame)
+""",
+    "another library asks whether Polars is there": """
+from sklearn.preprocessing import StandardScaler
+scaler = StandardScaler().fit([[1.0], [2.0]])
+assert "polars" not in sys.modules
+import polars as pl
+frame = StandardScaler().set_output(transform="polars").fit_transform(pl.DataFrame({"a": [1.0, 3.0]}))
+assert isinstance(frame, pl.DataFrame) and frame.columns == ["a"]
+""",
     "looking through all modules": """
 import inspect
 inspect.getmodule(inspect.currentframe())
@@ -149,7 +169,7 @@ def python(code: str, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]
 
 
 def test_imports_that_a_run_does_not_need_are_deferred_and_work_later(tmp_path: Path) -> None:
-    code = f"SELDOM, SNIPPETS = {SELDOM!r}, {[*SNIPPETS.values()]!r}" + FIRST_USES
+    code = f"SELDOM, SNIPPETS, TABLE = {SELDOM!r}, {[*SNIPPETS.values()]!r}, {TABLE!r}" + FIRST_USES
     done = python(code, str(CONFIGS / "breast_cancer.yaml"), cwd=tmp_path)
     *_, imported = lines = done.stdout.splitlines()[: -len(SNIPPETS)]
     assert lines, done.stderr
@@ -170,12 +190,15 @@ try:
     torchbp.nothing
 except AttributeError as error:
     print(error)
+import torchbp.sklearn, torchbp.training
+print({{name for name, module in sys.modules.items() if type(module).__name__ == "Deferred"}}, "polars" in sys.modules)
 """
     done = python(code, cwd=tmp_path)
     assert done.stdout.splitlines() == [
         "set() True",
         "set() False True",
         "module 'torchbp' has no attribute 'nothing'",
+        "set() True",
     ]
 
 
@@ -209,10 +232,10 @@ def test_the_options_that_are_not_refused_at_once_are_those_of_the_parser(
         assert found == {*OPTIONS[command].split()}
 
 
-IMPORTED = ["torchbp.cli", "argparse", "torchbp._deferred", "torch", "numpy", "torch.optim", "lightning.pytorch", "polars"]
+IMPORTED = ["torchbp.cli", "argparse", "torchbp._deferred", "torch", "numpy", "torch.optim", "lightning.pytorch"]
 
 
-@pytest.mark.parametrize("module", [*IMPORTED, "jsonargparse"])
+@pytest.mark.parametrize("module", [*IMPORTED, "jsonargparse", "polars.dataframe"])
 def test_an_interrupt_during_imports_is_reported_in_one_line(module: str, tmp_path: Path) -> None:
     code = f"""
 import os, signal, sys
@@ -224,6 +247,8 @@ sys.meta_path.insert(0, Interrupt)
 from torchbp.__main__ import main
 sys.exit(main())
 """
-    done = python(code, "fit", "--config", str(CONFIGS / "xor.yaml"), cwd=tmp_path)
+    table = tmp_path / "table.csv"
+    table.write_text(TABLE)
+    done = python(code, "fit", "--data.path", str(table), "--data.target", "kind", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "torchbp: error: interrupted\n")
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [table]

@@ -1,4 +1,4 @@
-"""Defers imports of libraries that Lightning and torchmetrics import but a command seldom uses, until their first use.
+"""Defers imports of libraries that a command seldom uses, or only for tables, until their first use.
 
 =============== =============================== =====================================================================
 deferred        imported by                     for
@@ -8,6 +8,7 @@ torch._dynamo   torch._compile, torch.optim     ``disable`` and ``graph_break``,
 scipy.signal    torchmetrics                    to add the name ``hamming``, for a package of audio metrics
 matplotlib      torchmetrics.utilities.plot     ``Metric.plot``: its argument types, and the style of its functions
 triton          torch.utils.flop_counter        ``isinstance(_, JITFunction)``, for Lightning's summary of a model
+polars          torchbp.data                    tables, and predictions written as a table
 =============== =============================== =====================================================================
 
 A stand-in takes the module's place in ``sys.modules`` and has the attributes that these imports need. Any other attribute
@@ -19,12 +20,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ContextDecorator, ExitStack, contextmanager
 from functools import wraps
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from threading import RLock
 from types import ModuleType
 from typing import Any
+
+from torchbp._interrupts import uninterrupted
 
 _lock = RLock()
 
@@ -44,6 +46,7 @@ class Deferred(ModuleType):
         self.__spec__ = ModuleSpec(name, None, is_package=True)
         self.__path__: list[str] = []  # importing a submodule asks _Submodules below
         self._family, self._then = family, then
+        self._module: ModuleType | None = None
         family.append(self)
         vars(self).update(holds)
 
@@ -55,25 +58,34 @@ class Deferred(ModuleType):
 
     def _real(self) -> ModuleType:
         with _lock:
-            waiting = [module for module in self._family if sys.modules.get(module.__name__) is module]
-            for module in waiting:
-                del sys.modules[module.__name__]
-            for module in waiting:
-                importlib.import_module(module.__name__)
-            for module in waiting:
-                module._then()
-            return importlib.import_module(self.__name__)
+            if self._module is None:
+                with uninterrupted():  # an interrupted import may not be repeated
+                    self._module = self._import()
+            return self._module
+
+    def _import(self) -> ModuleType:
+        waiting = [module for module in self._family if sys.modules.get(module.__name__) is module]
+        for module in waiting:
+            del sys.modules[module.__name__]
+        for module in waiting:
+            importlib.import_module(module.__name__)
+        for module in waiting:
+            module._then()
+        return importlib.import_module(self.__name__)
 
 
-class _Submodules(MetaPathFinder, Loader):
-    """Imports the real package when a submodule of a stand-in is imported."""
+class _Submodules:
+    """Imports the real package when a submodule of a stand-in is imported.
+
+    A finder and loader without the base classes of importlib.abc, which would make ``torchbp --help`` take 20 ms more.
+    """
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
         package = sys.modules.get(fullname.rpartition(".")[0])
         if not isinstance(package, Deferred):
             return None
         package._real()
-        return ModuleSpec(fullname, self) if fullname in sys.modules else find_spec(fullname)
+        return ModuleSpec(fullname, self) if fullname in sys.modules else find_spec(fullname)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return sys.modules[spec.name]
@@ -175,6 +187,10 @@ def _triton() -> None:
     _install(Deferred("triton.runtime.jit", [], JITFunction=_class("triton.runtime.jit", "JITFunction")))
 
 
+def _polars() -> None:
+    _install(Deferred("polars", []))
+
+
 def _install(*modules: Deferred) -> None:
     if find_spec(modules[0].__name__.partition(".")[0]) and not any(module.__name__ in sys.modules for module in modules):
         sys.modules.update({module.__name__: module for module in modules})
@@ -184,15 +200,16 @@ def _install(*modules: Deferred) -> None:
 def deferred() -> Iterator[None]:
     """Defer the libraries above in the block, which imports Lightning, if they are installed and not imported yet.
 
-    After the block, matplotlib is deferred only for torchmetrics, triton only for PyTorch, the others for the whole process.
+    After the block, matplotlib is deferred only for torchmetrics, triton only for PyTorch, polars only for torchbp; the others
+    for the whole process. Other libraries that look for them in ``sys.modules`` find none.
     """
     if not any(isinstance(finder, _Submodules) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Submodules())
-    for install in (_dynamo, _scipy_signal, _matplotlib, _triton):
+    for install in (_dynamo, _scipy_signal, _matplotlib, _triton, _polars):
         install()
     try:
         yield
     finally:
         for name, module in [*sys.modules.items()]:
-            if isinstance(module, Deferred) and name.startswith(("matplotlib", "triton")):
+            if isinstance(module, Deferred) and name.startswith(("matplotlib", "triton", "polars")):
                 del sys.modules[name]

@@ -1,5 +1,7 @@
 """Makes features from the columns of a table, with types and categories fitted to the training rows."""
 
+from __future__ import annotations
+
 import json
 import shlex
 import warnings

@@ -1,5 +1,7 @@
 """Parses CSV files part by part, holding a few MiB of text, from any row on."""
 
+from __future__ import annotations
+
 import atexit
 import codecs
 import csv
@@ -18,7 +20,6 @@ from typing import Any, TextIO
 
 import polars as pl
 from lightning.pytorch.utilities import rank_zero_only
-from polars.selectors import by_name
 
 from torchbp.data._written import MARKS, Mark, decimal_of
 from torchbp.data.values import begin_with_zero, counted, is_number, needs_float64
@@ -27,7 +28,7 @@ ROWS = 2**14  # rows per part: the allocator returns memory only after a number 
 INFERRED = 2_000  # rows that types are inferred from
 TAB = {"tab": "\t", "\\t": "\t"}  # ways to type it
 
-Types = Mapping[str, type[pl.DataType]]
+Types = Mapping[str, "type[pl.DataType]"]
 
 
 class NotNumbersError(Exception):
@@ -66,7 +67,7 @@ class Dialect:
         if between is not None and (len(between) != 1 or not between.isascii() or between in '"\r\n'):
             raise ValueError(f"separator is {between!r}; it must be one ASCII character, not a quote or a line break; or tab")
 
-    def decimal_of(self, values: pl.Series, file: "CsvFile | None") -> Mark | None:
+    def decimal_of(self, values: pl.Series, file: CsvFile | None) -> Mark | None:
         """The decimal mark of a column's texts, none missing; None if they are not numbers as people write them.
 
         Args:
@@ -227,11 +228,11 @@ class CsvFile:
 
     def _not_numbers(self, types: Types) -> list[str]:
         """The columns that have a value of another type."""
-        texts = self._scan(infer_schema=False, null_values=self.null_values).select(by_name(*types))
+        texts = self._scan(infer_schema=False, null_values=self.null_values).select(pl.selectors.by_name(*types))
         bad = texts.select(
             (
-                by_name(name).is_not_null()
-                & by_name(name).cast(pl.Int64 if type == pl.Int64 else pl.Float64, strict=False).is_null()
+                pl.selectors.by_name(name).is_not_null()
+                & pl.selectors.by_name(name).cast(pl.Int64 if type == pl.Int64 else pl.Float64, strict=False).is_null()
             ).any()
             for name, type in types.items()
         )

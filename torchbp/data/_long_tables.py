@@ -1,5 +1,7 @@
 """Makes sequences from a table with one step per row, and windows of one series to forecast."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +16,7 @@ from torchbp.data._split import PARTS
 from torchbp.data._written import moments, order_of
 from torchbp.data.values import as_text, booleans, is_boolean, is_date, numbers, shown, unsupported
 
-Columns = Callable[[str], pl.Series]  # gives a table's column by its name, null where a value is missing
+Columns = Callable[[str], "pl.Series"]  # gives a table's column by its name, null where a value is missing
 
 
 def channel(values: pl.Series) -> pl.Series:

@@ -1,5 +1,7 @@
 """How a table's columns become features and targets, fitted in training and applied to any other table."""
 
+from __future__ import annotations
+
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -197,7 +199,7 @@ class Schema:
         }
 
     @classmethod
-    def from_state_dict(cls, state_dict: Mapping[str, Any]) -> "Schema":
+    def from_state_dict(cls, state_dict: Mapping[str, Any]) -> Schema:
         refuse_misfit("the checkpoint's state of the columns", state_dict, cls)
         columns, target = [Column(**column) for column in state_dict["columns"]], Target(**state_dict["target"])
         if target.offsets and len(target.offsets) != len(target.names):

@@ -1,5 +1,7 @@
 """Reads sequences from NumPy's files and from the .ts files of the time-series archives."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Reads a file of sequences according to its options."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf

@@ -1,5 +1,7 @@
 """The data module of sequences, with one target each or one per step, and of forecasts of a series."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Splits rows into training, validation and test rows."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import polars as pl

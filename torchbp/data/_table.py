@@ -1,5 +1,7 @@
 """Reads the rows of a CSV or Parquet file, column by column or part by part."""
 
+from __future__ import annotations
+
 import csv
 import difflib
 import json
@@ -10,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 
 import polars as pl
-from polars.selectors import by_name  # takes names literally; pl.col reads * and ^...$ as patterns
 
 from torchbp._files import NotWrittenError
 from torchbp.data._cache import Cache, Source, write_whole
@@ -20,7 +21,6 @@ from torchbp.data._parquet import sizes
 from torchbp.data.progress import progress
 from torchbp.data.values import listed, unsupported
 
-TEXTS = (pl.String, pl.Categorical, pl.Enum)
 SUFFIXES = (".csv", ".tsv", ".parquet")
 NOT_CSV = {
     b"PAR1": "a Parquet file; its name must end in .parquet",
@@ -69,13 +69,14 @@ class Table:
         self._refuse_too_large([name])
         with in_one_line(self._file):
             size = 8 * len(self)
-            if self.schema[name] in TEXTS:  # twice: the text itself, and the values made from it
+            if _is_text(self.schema[name]):  # twice: the text itself, and the values made from it
                 lengths = _bytes(name, self.schema[name])
                 size = 2 * (size + self._frame.select(lengths.sum()).collect(engine="streaming").item())
         if size > most_bytes():
             self._refuse(name, size)
         with in_one_line(self._file):
-            return self._frame.select(by_name(name)).collect().to_series()
+            # by_name takes names literally; pl.col reads * and ^...$ as patterns.
+            return self._frame.select(pl.selectors.by_name(name)).collect().to_series()
 
     def parts(self, names: Sequence[str], start: int = 0) -> Iterator[pl.DataFrame]:
         """The rows of some columns, part by part, from the row with number ``start`` on.
@@ -86,7 +87,7 @@ class Table:
         self._refuse_too_large(names)
         for first in range(start, len(self), ROWS):
             with in_one_line(self._file):
-                part = self._frame.select(by_name(names)).slice(first, ROWS).collect()
+                part = self._frame.select(pl.selectors.by_name(names)).slice(first, ROWS).collect()
             yield from _of_few_bytes(part)
 
     def _refuse_too_large(self, names: Sequence[str]) -> None:
@@ -103,15 +104,19 @@ class Table:
         )
 
 
+def _is_text(type: pl.DataType) -> bool:
+    return type in (pl.String, pl.Categorical, pl.Enum)
+
+
 def _bytes(name: str, type: pl.DataType) -> pl.Expr:
     """The bytes of each row's text; categories are not converted to texts, which might take all memory."""
-    column = by_name(name)
+    column = pl.selectors.by_name(name)
     return (column.str if type == pl.String else column.cat).len_bytes().cast(pl.UInt64)
 
 
 def _of_few_bytes(part: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """The same rows, in parts with at most about TEXT bytes of texts; repeated texts count each time."""
-    texts = [_bytes(name, type) for name, type in part.schema.items() if type in TEXTS]
+    texts = [_bytes(name, type) for name, type in part.schema.items() if _is_text(type)]
     total = part.select(pl.sum_horizontal(texts, ignore_nulls=True).cum_sum()).to_series() if texts else None
     if total is None or not len(total) or total[-1] <= TEXT:
         yield part
@@ -146,7 +151,7 @@ class TableInMemory(Table):
         while self._parts:
             part = self._parts.pop()
             if start < len(part):
-                yield part[start:].select(by_name(names))
+                yield part[start:].select(pl.selectors.by_name(names))
             start = max(start - len(part), 0)
 
 

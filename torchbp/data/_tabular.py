@@ -1,5 +1,7 @@
 """The data module of tables from CSV and Parquet files."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +11,6 @@ import numpy as np
 import polars as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from polars.selectors import by_name
 from rich.table import Table as RichTable
 from torch import Tensor
 from typing_extensions import Self
@@ -427,7 +428,7 @@ class _PartsToPredict:
         data, schema, first = self._data, self._data.schema, 0
         used = {*schema.used, *schema.target.names}
         for part in stream(data.path, data.dialect, schema.used):
-            rest = part.select(by_name(*(name for name in part.columns if name not in used)))
+            rest = part.select(pl.selectors.by_name(*(name for name in part.columns if name not in used)))
             yield torch.from_numpy(schema.x(part, first)), rest
             first += len(part)
         schema.warn_of_unseen()

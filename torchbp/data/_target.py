@@ -1,5 +1,7 @@
 """Makes y from the target columns of a table, with task and classes fitted to the training rows."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

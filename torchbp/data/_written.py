@@ -1,5 +1,7 @@
 """Reads numbers and dates as people write them: decimal commas, thousands separators, currencies, per cent, days."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Literal

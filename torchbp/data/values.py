@@ -3,6 +3,8 @@
 Messages count rows from 1, the first row below the header.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from datetime import time
 from functools import cache
@@ -61,7 +63,7 @@ def all_finite(values: pl.Series) -> bool:
     return isfinite(values.sum())
 
 
-AnyValues = TypeVar("AnyValues", pl.Series, pl.Expr)
+AnyValues = TypeVar("AnyValues", "pl.Series", "pl.Expr")
 
 
 def not_numeric(values: AnyValues) -> AnyValues:

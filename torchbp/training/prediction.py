@@ -1,5 +1,7 @@
 """Writes predictions as a CSV or Parquet file, or as CSV to standard output."""
 
+from __future__ import annotations
+
 import errno
 import os
 import re
@@ -25,7 +27,7 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 PART = 100_000  # rows per part of a Parquet file
 FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # the beginning of a text that a spreadsheet runs
 
-WriteRows = Callable[[pl.DataFrame], None]
+WriteRows = Callable[["pl.DataFrame"], None]
 
 
 @contextmanager
