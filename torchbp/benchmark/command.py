@@ -49,7 +49,7 @@ def run(args: Sequence[str]) -> int:
             parser.error(f"--plot is {options.plot}; its folder does not exist")
     import torch
 
-    _set_threads(options.threads)
+    _prepare_processes(options.threads)
     torch.manual_seed(0)
     rows, points = _measure(options)
     if options.json:
@@ -121,12 +121,14 @@ def _measure(options: Any) -> "tuple[list[Row], Any]":
     return rows, points
 
 
-def _set_threads(threads: int) -> None:
+def _prepare_processes(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
     # For NumPy and for child processes, too.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+    # Child processes find torchbp's bytecode as they find the other packages': many containers do not let them write it.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(threads)
