@@ -8,7 +8,7 @@ train: .venv/ready  ## train on real data, test, and say where to look
 	@echo "to look at the run: $(BIN)/tensorboard --logdir logs/breast_cancer"
 
 test: .venv/ready  ## prove the gradients, and everything else
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: .venv/ready
 	$(BIN)/ruff check .
