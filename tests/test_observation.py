@@ -211,6 +211,29 @@ def test_the_last_checkpoint_does_not_wait_for_the_end_of_a_long_epoch(
     assert all(torch.equal(torch.as_tensor(one), torch.as_tensor(other)) for one, other in zip(*ends, strict=True))
 
 
+class Foreign(BuiltinDataModule):
+    """Loads the rows with PyTorch's own loader, which cannot go on in the middle of an epoch."""
+
+    def train_dataloader(self) -> Any:
+        return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*self.split_rows("train").all()), 32)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:The 'train_dataloader' does not have many workers")
+@pytest.mark.parametrize(("own", "saved"), [(False, []), (True, [4, 8, 12, 16])])
+def test_within_an_epoch_only_a_loader_with_a_state_is_saved(
+    own: bool, saved: list[int], clock: list[float], tmp_path: Path
+) -> None:
+    data, slow = (BuiltinDataModule if own else Foreign)("moons", batch_size=32), Slow(clock, tmp_path)
+    last = Last(Budget(0.0, 10.0))
+    run = quiet_trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=True, callbacks=[slow, last])
+    module = BPModule(2, 1, (3,), lr=1.0)
+    if own:  # a loader outside a data module
+        run.fit(module, data.train_dataloader(), data.val_dataloader())
+    else:
+        run.fit(module, datamodule=data)
+    assert [step for step in slow.saved if step < 19] == saved
+
+
 def test_scalars_are_written_after_a_while_and_whatever_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("torchbp.training._board.time", lambda: now[0])

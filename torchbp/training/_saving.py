@@ -10,7 +10,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from torchbp._plain import read_plain
-from torchbp.data import RowsDataModule
 from torchbp.training._budget import Budget
 from torchbp.training.checkpoint import CheckpointIO
 
@@ -100,8 +99,9 @@ class Best(_Checkpoint):
 class Last(_Checkpoint):
     """``last.ckpt``, written after the first and the last epoch, and in between as the budget allows.
 
-    In one process with a data module of torchbp, it is also written in an epoch that lasts longer than the budget's longest
-    wait. A run that is resumed from there ends with the same parameters; that epoch's ``cost/train`` is then of the rows left.
+    In one process with a loader that has a state, as those of torchbp.data have, it is also written in an epoch that lasts
+    longer than the budget's longest wait. A run that is resumed from there ends with the same parameters; that
+    epoch's ``cost/train`` is then of the rows left.
 
     Args:
         budget: the budget; None to write after every epoch.
@@ -123,7 +123,7 @@ class Last(_Checkpoint):
     ) -> None:
         if self.budget is None or not self.budget.overdue() or trainer.is_last_batch or trainer.world_size > 1:
             return  # several processes would have to agree at every step
-        resumes = isinstance(getattr(trainer, "datamodule", None), RowsDataModule)  # in the middle of an epoch
+        resumes = hasattr(trainer.train_dataloader, "load_state_dict")  # other loaders begin the epoch's rows again
         if resumes and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             with self.budget.spending():
                 trainer.save_checkpoint(self.format_checkpoint_name({}))
