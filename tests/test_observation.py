@@ -4,6 +4,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -11,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_runs import CONFIGS, quiet_trainer
 
 from torchbp.cli import main
-from torchbp.data import BuiltinDataModule
+from torchbp.data import ArrayDataModule, BuiltinDataModule
 from torchbp.training import BoardLogger, BPModule, Budget
 from torchbp.training import command as cli
 from torchbp.training._saving import Last, WaitingCheckpointIO
@@ -209,6 +210,44 @@ def test_the_last_checkpoint_does_not_wait_for_the_end_of_a_long_epoch(
         ends.append([run.global_step, *module.network.state_dict().values()])
     assert [step for step in slow.saved if step < 19] == saved
     assert all(torch.equal(torch.as_tensor(one), torch.as_tensor(other)) for one, other in zip(*ends, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.parametrize(
+    ("rows", "task", "engine"),
+    [("moons", "binary", "autograd"), ("digits", "multiclass", "fused"), ("two targets", "regression", "fused")],
+)
+def test_an_epoch_that_is_gone_on_with_has_the_cost_and_metrics_of_all_its_rows(
+    rows: str, task: Any, engine: Any, clock: list[float], tmp_path: Path
+) -> None:
+    class Ends(Callback):
+        """Notes the gradient's norms, the cost and the metrics of each epoch."""
+
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            ends[-1].append({name: value.item() for name, value in trainer.callback_metrics.items()})
+
+    x = np.random.default_rng(0).normal(size=(500, 3))
+    np.savez(tmp_path / "rows.npz", x=x, y=x[:, :2] @ [[1, 2], [3, -1]] + 300)
+    ends, slow, path = [], Slow(clock, tmp_path), None  # type: ignore[var-annotated]
+    for callbacks in ([slow], []):
+        torch.manual_seed(len(ends))
+        ends.append([])
+        data: Any = ArrayDataModule(tmp_path / "rows.npz") if task == "regression" else BuiltinDataModule(rows, batch_size=32)
+        steps = None if engine == "autograd" else 2
+        module = BPModule(data.num_features, data.num_outputs, (4,), task, lr=0.3, engine=engine, steps_per_execution=steps)
+        run = quiet_trainer(
+            max_epochs=2,
+            default_root_dir=tmp_path,
+            enable_checkpointing=True,
+            gradient_clip_val=1.0,
+            callbacks=[*callbacks, Ends(), Last(Budget(0.0, 10.0))],
+        )
+        run.fit(module, datamodule=data, ckpt_path=path)
+        path = path or slow.saved[min(slow.saved)]
+    whole, resumed = ends
+    assert len(whole[0]) >= 6
+    assert [epoch["cost/train"] for epoch in resumed] == [epoch["cost/train"] for epoch in whole]
+    assert resumed == [pytest.approx(epoch, rel=1e-6) for epoch in whole]  # a save sums the metrics' rows so far, in float32
 
 
 class Foreign(BuiltinDataModule):

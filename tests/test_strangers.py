@@ -251,6 +251,28 @@ def test_a_schedule_of_a_checkpoint_makes_no_negative_rate(
     assert message in said
 
 
+TWO = {name: torch.zeros(2, dtype=torch.int64) for name in ("tp", "fp", "tn", "fn")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": -1}, "its rows_so_far is {'cost_sum': 1.0, 'rows': -1"),
+        ({"norms": torch.zeros(2, 2)}, "its rows_so_far is {'cost_sum': 1.0, 'rows': 3"),
+        ({"metrics": {"accuracy/train": TWO, "f1/train": TWO}}, "its unfinished epoch are of other metrics than the network's"),
+        ({"metrics": {"forward": {}}}, "its unfinished epoch are of other metrics than the network's"),
+    ],
+)
+def test_sums_of_an_unfinished_epoch_fit_the_networks_metrics(
+    good: dict[str, Any], capfd: pytest.CaptureFixture[str], changes: dict[str, Any], message: str
+) -> None:
+    rows = {"cost_sum": 1.0, "rows": 3, "norms": torch.empty(0), "metrics": None, **changes}
+    torch.save({**good, "rows_so_far": rows}, "evil.ckpt")
+    status, said = call(capfd, "fit", "--ckpt_path", "evil.ckpt", *TABLE, *SCHEDULE, "--trainer.max_epochs", "4")
+    assert status == 1
+    assert message in said
+
+
 # Values that replace any value: names of classes or modules, names of files, and sizes and other types.
 CODE: list[Any] = [POPEN, MAPPER, SCHEDULER, {"_class_path": "stranger.Data"}, "stranger.Data", "os.system"]
 FILES: list[Any] = ["secret.csv", "victim", "logs/good/version_0/checkpoints/../../../../victim/precious.ckpt", "/etc/passwd"]

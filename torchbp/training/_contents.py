@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torchbp._plain import Count, fits, refuse_misfit, shown
+from torchbp.training._epoch_metrics import RowsSoFar
 
 Rate = Annotated[float, "a finite number of 0 or more", lambda value: value >= 0]
 Score = Annotated[Tensor, "a single number", lambda value: value.ndim == 0]
@@ -60,6 +61,7 @@ PARTS: dict[str, Any] = {
     "loops": dict[str, Any],
     "callbacks": dict[str, dict[str, Any]],
     "MixedPrecision": dict[str, Rate],
+    "rows_so_far": RowsSoFar,
 }
 NEEDED = {"state_dict": "input_scaling.mean", "hyper_parameters": "num_features"}
 # The names of Lightning's counters, each with one number.

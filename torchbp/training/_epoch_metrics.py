@@ -1,15 +1,26 @@
 """Computes a split's cost and metrics over an epoch from the costs and predictions of its steps."""
 
 from collections.abc import Callable
+from typing import Annotated, Any, TypedDict
 
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from torchbp._plain import Count
 from torchbp.recurrence import rows_with_target
 
 ROWS_AT_ONCE = 8192  # rows per update of the metrics: an update takes longer than a step
+
+
+class RowsSoFar(TypedDict):
+    """What an unfinished epoch has summed: costs, rows, and each metric's states."""
+
+    cost_sum: float
+    rows: Count
+    norms: Annotated[Tensor, "a list of numbers", lambda value: value.ndim == 1 and value.is_floating_point()]
+    metrics: dict[str, dict[str, Tensor]] | None
 
 
 class EpochRows:
@@ -51,6 +62,37 @@ class EpochRows:
             if self._rows_waiting >= ROWS_AT_ONCE:
                 self._update_metrics()
 
+    def state(self) -> RowsSoFar | None:
+        """The rows so far, for a checkpoint; None if there are none."""
+        if not self.rows:
+            return None
+        if self._waiting:
+            self._update_metrics()
+        states = self.metrics.metric_state if self.metrics is not None and self.with_metrics else None
+        return {
+            "cost_sum": self.cost_sum,
+            "rows": self.rows,
+            "norms": torch.stack(self.norms) if self.norms else torch.empty(0),
+            "metrics": states and {metric: {name: one.clone() for name, one in states[metric].items()} for metric in states},
+        }
+
+    def restore(self, state: RowsSoFar, device: torch.device) -> None:
+        """Go on from the rows of a checkpoint.
+
+        Raises:
+            ValueError: they are of other metrics.
+        """
+        self.cost_sum, self.rows, self.norms = state["cost_sum"], state["rows"], [*state["norms"].to(device)]
+        saved = state["metrics"]
+        self.with_metrics = self.metrics is not None and saved is not None
+        if self.metrics is None or saved is None:
+            return
+        if _kinds(saved) != _kinds(self.metrics.metric_state):
+            raise ValueError("the checkpoint's rows of its unfinished epoch are of other metrics than the network's")
+        for metric, states in saved.items():
+            for name, value in states.items():
+                setattr(self.metrics[metric], name, value.to(device))
+
     def publish(self, trainer: Trainer) -> None:
         """Give the mean cost and the metrics, over all processes, to callbacks and progress bar, and start again.
 
@@ -89,3 +131,8 @@ class EpochRows:
         predictions, targets = zip(*self._waiting, strict=True)
         self.metrics.update(*self.for_metrics(torch.cat(predictions), torch.cat(targets)))
         self._waiting, self._rows_waiting = [], 0
+
+
+def _kinds(states: dict[str, dict[str, Any]]) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """The shape and type of each state."""
+    return {metric: {name: (value.shape, value.dtype) for name, value in of.items()} for metric, of in states.items()}

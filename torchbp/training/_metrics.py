@@ -73,8 +73,11 @@ class _DefinedR2(R2Score):
     In float64: in float32, sums of squares lose the differences of targets far from 0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_targets: int) -> None:
         super().__init__(multioutput="raw_values")
+        if num_targets > 1:  # torchmetrics' states have their shape only after the first update
+            for name in ("sum_squared_error", "sum_error", "residual"):
+                self.add_state(name, torch.zeros(num_targets), "sum")
         self.set_dtype(torch.float64)
 
     def update(self, preds: Tensor, target: Tensor) -> None:
@@ -184,7 +187,7 @@ def metrics_of(task: str, num_outputs: int, split: str, threshold: float = 0.5) 
     """
     if task == "regression":
         errors = {"mae": MeanAbsoluteError(num_outputs=num_outputs), "mse": MeanSquaredError(num_outputs=num_outputs)}
-        return SplitMetrics({**errors, "r2": _DefinedR2()}, f"/{split}", num_outputs)
+        return SplitMetrics({**errors, "r2": _DefinedR2(num_outputs)}, f"/{split}", num_outputs)
     metrics: dict[str, Metric]
     ranked: dict[str, Metric]
     if task == "binary":

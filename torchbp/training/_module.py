@@ -411,6 +411,8 @@ class BPModule(LightningModule):
         saved = checkpoint.get("hyper_parameters", {})
         if self.lr == "auto" and "lr" in saved:  # a resumed run keeps the rate that it has found
             self.lr = self.hparams["lr"] = saved["lr"]
+        if "rows_so_far" in checkpoint and hasattr(self, "_trained"):  # in a run
+            self._trained.restore(checkpoint["rows_so_far"], self.trainer.strategy.root_device)
 
     def threshold_of(self, checkpoint: dict[str, Any]) -> float:
         """The threshold in a checkpoint of this run."""
@@ -421,6 +423,10 @@ class BPModule(LightningModule):
         check_finite(self)
         if self.threshold_rule:
             checkpoint["hyper_parameters"]["threshold"] = self.threshold
+        trainer = self.trainer
+        within = trainer.state.fn == "fit" and not trainer.is_last_batch  # an epoch, of whose rows this process knows all
+        if within and trainer.world_size == 1 and (rows := self._trained.state()):
+            checkpoint["rows_so_far"] = rows
 
     def scores(self, prediction: Tensor, y: Tensor, threshold: float | None = None) -> dict[str, float]:
         """Metrics such as accuracy, by name, of predictions and targets (N, num_outputs) in this process alone.
