@@ -293,6 +293,33 @@ def test_arguments_are_in_the_order_of_torch(name: str) -> None:
     assert ours == [argument for argument in theirs if argument in ours]
 
 
+RIGHT = {
+    "activate": (t(2, 3), "swish", t(1, 1)),
+    "activated_linear": (t(2, 3), t(3, 3), t(3), "swish", t(1, 1)),
+    "binary_cross_entropy": (t(2, 3), t(2, 3), t(3)),
+    "binary_cross_entropy_with_logits": (t(2, 3), t(2, 3), t(3)),
+    "cross_entropy": (t(2, 3), t(2, 3), t(3)),
+    "elman": (t(4, 2, 3), t(2, 3), t(3, 3), t(3, 3), t(3), t(3), "swish", t(1, 1)),
+    "linear": (t(2, 3), t(3, 3), t(3)),
+    "mse_loss": (t(2, 3), t(2, 3)),
+    "network_cost": (t(2, 3), t(2, 3), [t(3, 3), t(3)], "cross_entropy", "sigmoid", t(2)),
+    "sigmoid_linear": (t(2, 3), t(3, 3), t(3)),
+}
+
+
+@pytest.mark.parametrize("name", F.__all__)
+def test_an_argument_that_is_no_tensor(name: str) -> None:
+    getattr(F, name)(*RIGHT[name])
+    for place, (argument, right) in enumerate(zip(inspect.signature(getattr(F, name)).parameters, RIGHT[name], strict=False)):
+        said = f"{'beta' if argument == 'parameters' else argument} is 'mean'; it must be a tensor"
+        if isinstance(right, Tensor):
+            assert message_of(TypeError, getattr(F, name), *RIGHT[name][:place], "mean", *RIGHT[name][place + 1 :]) == said
+    message = "parameter 1 is [0.0]; it must be a tensor"
+    assert message_of(TypeError, F.network_cost, t(2, 3), t(2, 3), [t(3, 3), [0.0]]) == message
+    said = message_of(TypeError, F.binary_cross_entropy_with_logits, t(2), t(2), pos_weight=2.0)
+    assert said == "pos_weight is 2.0; it must be a tensor"
+
+
 def test_bad_parameters_of_an_activation() -> None:
     assert message_of(ValueError, F.activate, t(2, 3), "swish") == "there are 0 parameters; swish has 1"
     assert message_of(ValueError, F.activate, t(2, 3), "tanh", t(1, 1)) == "there are 1 parameters; tanh has 0"

@@ -11,6 +11,12 @@ from torchbp.iteration import Network, layers_of
 REDUCTIONS = ("mean", "sum", "none")
 
 
+def check_tensors(**arguments: object) -> None:
+    for name, value in arguments.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise TypeError(f"{name} is {value!r:.80}; it must be a tensor")
+
+
 def check_network(network: Network, input: Tensor, target: Tensor, parameters: Sequence[Tensor]) -> None:
     if not parameters:
         raise ValueError("there are 0 parameters; they must be W1, b1, ..., WL, bL")
@@ -33,6 +39,7 @@ def check_parameters(g: Activation, parameters: Sequence[Tensor], n: int) -> Non
     if len(parameters) != len(g.parameters):
         raise ValueError(f"there are {len(parameters)} parameters; {g.name} has {len(g.parameters)}")
     for (name, parameter), theta in zip(g.parameters.items(), parameters, strict=True):
+        check_tensors(**{name: theta})
         count = len(parameter.initial)
         if theta.shape[-2:] not in ((count, 1), (count, n)):
             raise ValueError(f"{name} of {g.name} has shape {tuple(theta.shape)}; it must be ({count}, 1) or ({count}, {n})")
@@ -40,6 +47,7 @@ def check_parameters(g: Activation, parameters: Sequence[Tensor], n: int) -> Non
 
 
 def checked_layer(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    check_tensors(input=input, weight=weight, bias=bias)
     of_networks = weight.dim() == 3 and input.dim() in (2, 3) and input.shape[:-2] in ((), weight.shape[:1])
     if (weight.dim() != 2 and not of_networks) or input.dim() == 0 or input.shape[-1] != weight.shape[-1]:
         raise ValueError(

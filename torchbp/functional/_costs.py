@@ -5,7 +5,7 @@ from torch import Tensor
 
 from torchbp import equations as eq
 from torchbp.functional._calls import cost_call
-from torchbp.functional._checks import checked_cost
+from torchbp.functional._checks import check_tensors, checked_cost
 from torchbp.functions import check_broadcast, positives_weighted, reduce
 from torchbp.outputs import CROSS_ENTROPY_OF_ACTIVATION, OUTPUTS, Output
 
@@ -32,6 +32,7 @@ def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tenso
     >>> mse_loss(torch.tensor([0.5, 1.0]), torch.tensor([0.0, 1.0]))
     tensor(0.1250)
     """
+    check_tensors(input=input, target=target)
     return cost_call(_SQUARED_ERROR)(*checked_cost(input, target, reduction))
 
 
@@ -45,6 +46,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     >>> binary_cross_entropy(torch.tensor([0.5]), torch.tensor([1.0]))
     tensor(0.6931)
     """
+    check_tensors(input=input, target=target, weight=weight)
     input, target, reduction = checked_cost(input, target, reduction)
     return _weighted_cost(CROSS_ENTROPY_OF_ACTIVATION, input, target, weight, reduction)
 
@@ -61,6 +63,7 @@ def binary_cross_entropy_with_logits(
     >>> binary_cross_entropy_with_logits(torch.tensor([0.0]), torch.tensor([1.0]))
     tensor(0.6931)
     """
+    check_tensors(input=input, target=target, weight=weight, pos_weight=pos_weight)
     input, target, reduction = checked_cost(input, target, reduction)
     if pos_weight is not None:
         u, target = positives_weighted(target.to(input.dtype), pos_weight)
@@ -98,6 +101,7 @@ def cross_entropy(
     >>> cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
     tensor(0.6931)
     """
+    check_tensors(input=input, target=target, weight=weight)
     if input.dim() not in (1, 2):
         raise ValueError(f"input has shape {tuple(input.shape)}; it must be (C) or (B, C)")
     if not 0 <= label_smoothing <= 1:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from torchbp.activations import ACTIVATIONS, Activation, activation_of
 from torchbp.functional._calls import activation_call, linear_call
-from torchbp.functional._checks import check_floating, check_parameters, checked_layer
+from torchbp.functional._checks import check_floating, check_parameters, check_tensors, checked_layer
 from torchbp.functions import as_rows
 
 
@@ -55,6 +55,7 @@ def activate(input: Tensor, activation: str | Activation, *parameters: Tensor) -
     tensor([0.2689, 0.5000])
     """
     g = activation_of(activation)
+    check_tensors(input=input)
     check_floating("input", input)
     check_parameters(g, parameters, input.shape[-1] if input.dim() else 1)
     if g is ACTIVATIONS["identity"]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchbp import _pytorch, functions
 from torchbp.activations import Activation, activation_of
 from torchbp.functional._calls import network_cost_call
-from torchbp.functional._checks import REDUCTIONS, check_floating, check_network, check_reduction
+from torchbp.functional._checks import REDUCTIONS, check_floating, check_network, check_reduction, check_tensors
 from torchbp.functional._costs import output_cost
 from torchbp.functional._layers import activated_linear, linear
 from torchbp.functional._sequences import cost_of_sequences
@@ -59,7 +59,12 @@ def network_cost(
     (tensor(0.6931), tensor([[0.5000]]))
     """
     network = _network(cost, output, activation if isinstance(activation, str | Activation) else tuple(activation), parameters)
-    return cost_of(network, input, target, parameters, weight, reduction, pos_weight)
+    try:
+        return cost_of(network, input, target, parameters, weight, reduction, pos_weight)
+    except (AttributeError, TypeError):  # only checked after an error, to save time
+        check_tensors(input=input, target=target, weight=weight, pos_weight=pos_weight)
+        check_tensors(**{f"parameter {number}": parameter for number, parameter in enumerate(parameters)})
+        raise
 
 
 def cost_of(

@@ -10,7 +10,7 @@ from torchbp import functions
 from torchbp._sequences import check_sequences, checked_lengths
 from torchbp.activations import Activation, activation_of
 from torchbp.functional._calls import recurrent_call
-from torchbp.functional._checks import autocasts, check_parameters
+from torchbp.functional._checks import autocasts, check_parameters, check_tensors
 from torchbp.recurrence import last_states, padding, reverse, scanned
 
 
@@ -54,6 +54,7 @@ def elman(
     tensor([1., 2., 3.])
     """
     g = activation_of(activation)
+    check_tensors(input=input, hx=hx, weight_ih=weight_ih, weight_hh=weight_hh, bias_ih=bias_ih, bias_hh=bias_hh)
     check_sequences(input, hx, weight_ih, weight_hh, bias_ih, bias_hh, batch_first)
     check_parameters(g, parameters, len(weight_hh))
     one, transposed = input.dim() == 2, batch_first and input.dim() == 3
