@@ -5,6 +5,7 @@ import optuna
 import polars as pl
 import pytest
 import torch
+import yaml
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import KFold, cross_val_score
@@ -170,6 +171,8 @@ def test_a_trial_that_diverges_ends_none_of_the_others(capfd):
         (["--storage", "nosql://x"], "storage is nosql://x; Optuna cannot open it"),
         (["--storage", "nosql://u:secret@h/db?password=secret"], "storage is nosql://u:***@h/db; Optuna cannot open it"),
         (["--storage", "nosql://u:sec@ret@h/db"], "storage is nosql://***; Optuna cannot open it"),
+        (["--storge", "postgresql://u:secret@h/db"], "unrecognized arguments: --storge postgresql://u:***@h/db; torchbp"),
+        (["--trials=mysql://u:secret@se@h/db?sslpass=secret&a=b"], "mysql://u:***@h/db?sslpass=***&a=b"),
         (["--storage", "study.db"], "for a file, say --storage sqlite:///study.db"),
         (["--model.threshold", "f1"], "threshold is f1"),
         (["--trials", "0"], "trials is 0; it must be a whole number above 0"),
@@ -182,6 +185,12 @@ def test_what_cannot_be_is_refused_in_a_line(options, message, capfd):
     [line] = capfd.readouterr().err.splitlines()
     assert message in line
     assert "secret" not in line
+
+
+def test_a_printed_configuration_has_no_password(capfd):
+    assert main([*BASE, "--storage", "postgresql://u:secret@h/db", "--study", "a:b@c", "--print_config"]) == 0
+    printed = yaml.safe_load(capfd.readouterr().out)
+    assert (printed["storage"], printed["study"]) == ("postgresql://u:***@h/db", "a:b@c")
 
 
 def test_a_study_of_other_data_or_other_choices_is_not_gone_on_with(capfd):

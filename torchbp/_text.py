@@ -1,6 +1,10 @@
-"""Shows text from files and checkpoints, with control characters escaped."""
+"""Shows text from files and checkpoints, with control characters escaped and passwords hidden."""
 
+import re
 from unicodedata import category
+
+# In a URL: after the user's name, or in the query.
+PASSWORD = re.compile(r"""(?<=://)([^\s/:@]*:)[^\s"']+(?=@)|(?<=[?&])(\w*(?:pass|passwd|password|pwd)=)[^\s"'&]+""")
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -18,6 +22,11 @@ def printable(text: str, keep: str = "") -> str:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
+
+
+def without_passwords(text: str) -> str:
+    """The text with the password of each URL replaced by ``***``."""
+    return PASSWORD.sub(r"\1\2***", text)
 
 
 def digits(value: float) -> str:

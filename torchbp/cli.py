@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from torchbp._deferred import deferred
 from torchbp._interrupts import Terminated
-from torchbp._text import printable
+from torchbp._text import printable, without_passwords
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -196,7 +196,7 @@ def _importing(alone: bool) -> Iterator[None]:
 
 def print_error(message: str, status: int) -> int:
     """Print an error in one line on standard error; returns ``status``."""
-    print(f"torchbp: error: {in_short(printable(message, keep=WHITESPACE))}", file=sys.stderr)
+    print(f"torchbp: error: {without_passwords(in_short(printable(message, keep=WHITESPACE)))}", file=sys.stderr)
     return status
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as TF
 
 from torchbp import equations as eq
+from torchbp._text import without_passwords
 from torchbp.data import RowsDataModule, TabularDataModule
 from torchbp.fitting import Learner, Plan, fit_together
 from torchbp.training._defaults import TABLE_DEFAULTS
@@ -182,10 +183,16 @@ def made_module(options: Namespace, data: RowsDataModule, seed: int, **changes: 
     return module
 
 
+class _Parser(ConfigurationParser):
+    def dump(self, *args: Any, **options: Any) -> str:
+        """As jsonargparse's, for ``--print_config``, without the password of a ``--storage``."""
+        return without_passwords(super().dump(*args, **options))
+
+
 def parser_of(command: str, description: str) -> ConfigurationParser:
     """A parser with the options of ``fit`` for data, model and length of training."""
     set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_allowlist=[])
-    parser = ConfigurationParser(prog=f"torchbp {command}", description=description)
+    parser = _Parser(prog=f"torchbp {command}", description=description)
     parser.add_argument("--config", "-c", action=ActionConfigFile, help="A file of options, such as a run's config.yaml.")
     parser.add_argument("--seed_everything", type=NonNegativeInt, default=0, help="The seed of the initial weights.")
     parser.add_class_arguments(BPModule, "model", fail_untyped=False, instantiate=False, sub_configs=True, skip=LINKED)
