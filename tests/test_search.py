@@ -119,7 +119,10 @@ def test_a_trial_without_a_learning_rate_does_not_end_the_search(capfd):
     network = ["--model.hidden_sizes", "[4]", "--model.activation", "tanh", "--data.batch_size", "16"]
     alone = ["--space.init_scale", "[1e9, 1e9]", "--side_by_side", "1", "--trials", "3"]
     assert main([*BASE, *alone, *network]) == 1
-    assert "all 3 trials diverged" in capfd.readouterr().err
+    said = "all 3 trials diverged; no cost has a curvature at the start, or is finite; set --model.lr, or a smaller"
+    assert said in capfd.readouterr().err
+    assert main([*BASE, *network, "--trials", "2", "--model.lr", "1e38", "--study", "far"]) == 1
+    assert "all 2 trials diverged; set a lower --model.lr\n" in capfd.readouterr().err
     assert [trial.state.name for trial in study().trials] == ["FAIL"] * 3
 
 

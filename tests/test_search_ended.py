@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from math import inf, nan
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import polars as pl
 import pytest
 
 from torchbp.cli import main
+from torchbp.training import _trials
 
 STORAGE = "sqlite:///study.db"
 DATA = ["--data.path", "t.csv", "--data.target", "kind"]
@@ -102,6 +104,27 @@ def test_an_error_at_the_end_saves_what_there_is(monkeypatch, capfd):
     assert err == "torchbp: error: trained again, the best trial's cost is nan\n"
     assert "best checkpoint so far: b.ckpt" in out
     assert main(["predict", "--ckpt_path", "b.ckpt", "--data.path", "t.csv", "--output", "p.csv"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("lr", "said"),
+    [
+        (nan, "its cost has no curvature at the start, or is not finite; set --model.lr"),
+        (0.5, "its cost was inf in epoch 3, lr 0.5; a smaller --model.lr may help"),
+    ],
+)
+def test_a_best_network_that_diverges_when_trained_again(lr, said, monkeypatch, capfd):
+    train = _trials.train_together
+
+    def diverging(jobs, epochs, patience, on_epoch, *rest):
+        learners = train(jobs, epochs, patience, on_epoch, *rest)
+        if on_epoch is None:  # the best one, again
+            learners[0].diverged, learners[0].lr, learners[0].costs = True, lr, [0.1, 0.1, inf]
+        return learners
+
+    monkeypatch.setattr(_trials, "train_together", diverging)
+    assert main([*SEARCH, "--trainer.max_epochs", "3", "--trials", "2"]) == 1
+    assert capfd.readouterr().err == f"torchbp: error: trained again, the best trial diverged: {said}\n"
 
 
 def test_an_error_while_saving_does_not_replace_the_one_that_ended_the_search(monkeypatch, capfd):

@@ -52,16 +52,17 @@ class Diagnosis:
         if (epochs < EPOCHS or trainer.global_step < STEPS) and not rise > EXPLODED * size:
             return None
         moved = f"the cost was {self._start:.3g} at the start and is {cost:.3g} after {counted(epochs, 'epoch', 'epochs')}"
+        lower = "auto" if rise > EXPLODED * size else f"{lr / 10:.1g}, or auto"  # a tenth may still be far too high
         number, most = max(enumerate(signals, 1), key=lambda one: one[1].update)
         for dead, signal in enumerate(signals, 1):
             if signal.dead is not None and signal.dead > DEAD and signal.delta <= VANISHED * signals[-1].delta:
                 return (
                     f"{moved}, with {signal.dead:.0%} of layer {dead}'s units dead, for their slope is near 0 for every row:"
-                    f" lr {lr:.3g} is too high; try --model.lr {lr / 10:.1g}, or auto"
+                    f" lr {lr:.3g} is too high; try --model.lr {lower}"
                 )
         if rise > RISEN * size:
             step = f"a step changes W of layer {number} by {most.update:.2g} of it"
-            return f"{moved}: lr {lr:.3g} is too high; {step}; try --model.lr {lr / 10:.1g}, or auto"
+            return f"{moved}: lr {lr:.3g} is too high; {step}; try --model.lr {lower}"
         if rise < -FALLEN * size:
             return None
         if most.update * trainer.estimated_stepping_batches < CHANGED:

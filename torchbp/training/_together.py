@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal
 
 import torch
@@ -150,6 +151,13 @@ def take_learned(module: BPModule, learner: Learner, state: Mapping[str, Tensor]
     width = module.hparams["num_features"]
     module.network.load_state_dict({**state, "layers.0.weight": state["layers.0.weight"][:, :width]})
     module.lr = module.hparams["lr"] = learner.lr
+
+
+def why_diverged(learner: Learner) -> str:
+    """Why a learner diverged, in words."""
+    if learner.lr is None or not isfinite(learner.lr):
+        return "its cost has no curvature at the start, or is not finite; set --model.lr"
+    return f"its cost was {learner.costs[-1]} in epoch {len(learner.costs)}, lr {learner.lr:.3g}; a smaller --model.lr may help"
 
 
 def _learner(job: Job, start: int, width: int) -> Learner:

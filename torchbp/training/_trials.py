@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from math import ceil, isfinite
+from math import ceil, inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torchbp.data.progress import progress
 from torchbp.fitting import Learner, group_size
 from torchbp.training._module import BPModule
 from torchbp.training._study import Shape, Study, Trial
-from torchbp.training._together import Job, made_module, take_learned, train_together
+from torchbp.training._together import Job, made_module, take_learned, train_together, why_diverged
 from torchbp.training.checkpoint import save_network
 
 RUNGS = 1.3  # factor between the epochs after which trials are compared: each comparison reads the study
@@ -69,7 +69,10 @@ class Search:
                 done(len(self.trials))
         self.study.give_up()  # the waiting trials
         if not any(isfinite(trial.best[0]) for trial in self.trials):
-            raise FloatingPointError(f"all {wanted} trials diverged; set a lower --space.lr_factor")
+            advice = f"set a lower --{'space.lr_factor' if self.options.model.lr == 'auto' else 'model.lr'}"
+            if not any(trial.learner and isfinite(trial.learner.lr or inf) for trial in self.trials):
+                advice = "no cost has a curvature at the start, or is finite; set --model.lr, or a smaller --space.init_scale"
+            raise FloatingPointError(f"all {wanted} trials diverged; {advice}")
 
     def _of_one_shape(self, count: int) -> list[Trial]:
         shape = next((shape for shape, waiting in self.waiting.items() if waiting), None)
@@ -139,10 +142,7 @@ class Search:
         size: Any = trial.shape[2]
         [learner] = train_together([Job(module, self.whole, self.data.seed)], epochs, None, None, size)
         if learner.diverged:
-            raise FloatingPointError(
-                f"trained again, the best trial's cost is {learner.costs[-1]} in epoch {len(learner.costs)}, "
-                f"with lr {learner.lr:.3g}"
-            )
+            raise FloatingPointError(f"trained again, the best trial diverged: {why_diverged(learner)}")
         self.whole.hparams["batch_size"] = size
         return module.eval(), epochs
 

@@ -34,6 +34,7 @@ from torchbp.training._together import (
     parser_of,
     refuse_other_splits,
     train_together,
+    why_diverged,
 )
 from torchbp.training.arguments import section_options
 from torchbp.training.prediction import output_names, prediction_columns, refuse_own_file, table_file
@@ -163,10 +164,7 @@ def _tested(job: Job, learner: Learner, fold: Fold) -> Result:
     rows = [len(data.split_rows(part)) for part in ("train", "val", "test")]
     result = Result(fold, (rows[0], rows[1], rows[2]), len(learner.costs), float(learner.lr or nan), module.threshold)
     if learner.diverged:
-        result.problem = "its cost has no curvature at the start, or is not finite; set --model.lr"
-        if isfinite(result.lr):
-            cost = f"its cost was {learner.costs[-1]} in epoch {len(learner.costs)}"
-            result.problem = f"{cost}, lr {result.lr:.3g}; a smaller --model.lr may help"
+        result.problem = why_diverged(learner)
         return result
     module.eval()
     if module.threshold_rule:

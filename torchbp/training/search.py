@@ -100,7 +100,10 @@ def _tried(call: Callable[[], Result], lost: str) -> Result | None:
 def _options(args: Sequence[str]) -> Namespace:
     parser = parser_of("search", DESCRIPTION)
     parser.add_argument("--trials", type=PositiveInt, default=64, help="The number of networks to try.")
-    help = "The most trials of one shape that are trained side by side; at most an eighth of all trials if there are 8 shapes."
+    help = (
+        "The most trials of one shape that are trained side by side; of S shapes at most 1/S of all trials, an eighth for more "
+        "than 8."
+    )
     parser.add_argument("--side_by_side", type=PositiveInt, default=8, help=help)
     parser.add_class_arguments(Space, "space")
     help = "Where Optuna keeps the study, such as sqlite:///study.db; several machines may share it. In memory by default."
