@@ -279,6 +279,10 @@ def test_curves_and_bands_are_tensorboards(tmp_path):
         ({"bootstrap": True}, "bootstrap is True; it is for several networks: set n_networks"),
         ({"device": "gpu"}, "device is 'gpu'; it must be 'cpu', 'cuda' or 'auto'"),
         ({"tol": "no"}, "tol is 'no'; it must be a number of 0 or more"),
+        ({"clip": "no"}, "clip is 'no'; it must be a finite number above 0, or None"),
+        ({"shuffle": "no"}, "shuffle is 'no'; it must be True or False"),
+        ({"log_dir": 1}, "log_dir is 1; it must be a folder's path, or None"),
+        ({"callbacks": print}, "callbacks is <built-in function print>; it must be a list of functions, or None"),
         ({"activation": "sigmod"}, "activation is 'sigmod'; it must be one of"),
     ],
 )

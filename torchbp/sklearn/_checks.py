@@ -1,6 +1,8 @@
 """Checks of an estimator's parameters, and of the rows' weights."""
 
+from collections.abc import Iterable
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -22,18 +24,27 @@ def check_parameters(estimator: Any) -> None:
         value = getattr(estimator, name)
         if not (isinstance(value, Integral) and int(value) >= least) and not (name in auto and value == "auto"):
             raise ValueError(f"{name} is {value!r}; it must be a whole number of {least} or more")
+    for name in ("shuffle", "warm_start", "early_stopping", "standardize", "bootstrap"):
+        if not isinstance(value := getattr(estimator, name), bool | np.bool_):
+            raise ValueError(f"{name} is {value!r}; it must be True or False")
     lr = estimator.learning_rate_init
     if lr != "auto" and not (isinstance(lr, Real) and 0 < float(lr) < np.inf):
         raise ValueError(f"learning_rate_init is {lr!r}; it must be 'auto', or a finite number above 0")
     if not (isinstance(estimator.validation_fraction, Real) and 0 < float(estimator.validation_fraction) < 1):
         raise ValueError(f"validation_fraction is {estimator.validation_fraction!r}; it must be a number above 0 and below 1")
-    if estimator.clip is not None and not 0 < estimator.clip < np.inf:
-        raise ValueError(f"clip is {estimator.clip}; it must be a finite number above 0, or None")
+    clip = estimator.clip
+    if clip is not None and not (isinstance(clip, Real) and 0 < float(clip) < np.inf):
+        raise ValueError(f"clip is {clip!r}; it must be a finite number above 0, or None")
     if not (isinstance(estimator.tol, Real) and float(estimator.tol) >= 0):
         raise ValueError(f"tol is {estimator.tol!r}; it must be a number of 0 or more")
     if estimator.bootstrap and estimator.n_networks is None:
         raise ValueError("bootstrap is True; it is for several networks: set n_networks, for example 8")
     device_of(estimator.device)
+    if estimator.log_dir is not None and not isinstance(estimator.log_dir, str | PathLike):
+        raise ValueError(f"log_dir is {estimator.log_dir!r}; it must be a folder's path, or None")
+    callbacks = () if estimator.callbacks is None else estimator.callbacks
+    if not (isinstance(callbacks, Iterable) and all(map(callable, callbacks))):
+        raise ValueError(f"callbacks is {callbacks!r}; it must be a list of functions, or None")
     if any(not isinstance(n, Integral) or n < 1 for n in estimator._hidden()):
         raise ValueError(f"hidden_layer_sizes is {estimator.hidden_layer_sizes}; it must be of whole numbers of 1 or more")
 
