@@ -286,6 +286,7 @@ BAD_NETWORKS = {
         ([3, 4, 2], "sigmoid", "glorot", "step"),
         "activation is 'step'; it must be one of sigmoid, tanh, .*module:name",
     ),
+    "activation's type": (([3, 4, 2], "sigmoid", "glorot", None), "activation is None; it must be one of sigmoid"),
     "activations": (
         ([3, 4, 2], "sigmoid", "glorot", ["tanh"] * 2),
         r"activation is \['tanh', 'tanh'\]; .* a list of 1, one a layer",

@@ -273,3 +273,5 @@ def test_a_candidate_that_diverges_has_the_last_rank():
     assert not hasattr(search, "predict_proba")
     with pytest.raises(ValueError, match="learning_rate_init is 3; it must be a list of choices"):
         BPSearchCV(base, {"learning_rate_init": 3}).fit(X, y)
+    with pytest.raises(ValueError, match="n_trials is 'many'; it must be a whole number of 1 or more"):
+        BPSearchCV(base, n_trials="many").fit(X, y)

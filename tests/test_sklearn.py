@@ -284,11 +284,23 @@ def test_curves_and_bands_are_tensorboards(tmp_path):
         ({"log_dir": 1}, "log_dir is 1; it must be a folder's path, or None"),
         ({"callbacks": print}, "callbacks is <built-in function print>; it must be a list of functions, or None"),
         ({"activation": "sigmod"}, "activation is 'sigmod'; it must be one of"),
+        ({"activation": 1}, "activation is 1; it must be one of"),
+        ({"activation": [["tanh"]]}, r"activation is \['tanh'\]; it must be one of"),
+        ({"batch_size": True}, "batch_size is True; it must be 'auto', or a whole number of 1 or more"),
+        ({"verbose": "no"}, "verbose is 'no'; it must be True, False, or a whole number of 0 or more"),
+        ({"class_weight": [1]}, r"class_weight is \[1\]; it must be 'balanced', or a finite number of 0 or more by class"),
+        ({"class_weight": {0: -1}}, r"class_weight is \{0: -1\}; it must be"),
     ],
 )
 def test_bad_parameters_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         BPClassifier(**arguments).fit(*IRIS)
+
+
+@pytest.mark.parametrize("eval_set", [IRIS[0], 5, (*IRIS, None)])
+def test_an_eval_set_that_is_no_pair_is_refused_in_one_line(eval_set):
+    with pytest.raises(ValueError, match=r"^eval_set is .+; it must be a pair of rows and targets$"):
+        BPClassifier(**SHORT).fit(*IRIS, eval_set=eval_set)
 
 
 def test_one_class_is_refused():

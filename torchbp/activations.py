@@ -126,8 +126,9 @@ def activation_of(name: "str | Activation") -> Activation:
     """
     if isinstance(name, Activation):
         return name
-    found = ACTIVATIONS.get(name) or _imported.get(name)
-    if found is None and ":" in str(name):
+    text = name if isinstance(name, str) else ""
+    found = ACTIVATIONS.get(text) or _imported.get(text)
+    if found is None and ":" in text:
         raise ValueError(f"activation is {name!r}; imported only if the command line names it: --model.activation {name}")
     if found is None:
         raise ValueError(f"activation is {name!r}; it must be one of {', '.join(ACTIVATIONS)}, or package.module:name")

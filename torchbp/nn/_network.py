@@ -1,6 +1,6 @@
 """The text's network, of any depth."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -220,7 +220,7 @@ def activations_of(activation: str | Activation | Sequence[str | Activation], hi
     Raises:
         ValueError: there is no such activation, or the list has another length.
     """
-    if isinstance(activation, str | Activation):
+    if isinstance(activation, str) or not isinstance(activation, Iterable):
         return (activation_of(activation),) * hidden_layers
     if len(activation) != hidden_layers:
         raise ValueError(f"activation is {list(activation)}; it must be one for all, or a list of {hidden_layers}, one a layer")

@@ -214,7 +214,7 @@ class BPEstimator(BaseEstimator, ABC):
     def _with_eval_set(self, X: Any, t: np.ndarray, weight: Any, eval_set: Any) -> tuple[Any, np.ndarray, Any, np.ndarray]:
         """All rows in one table, and the numbers of those to validate by."""
         if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
-            raise ValueError(f"eval_set is {eval_set!r:.80}; it must be a pair of rows and targets")
+            raise ValueError(f"eval_set is {' '.join(repr(eval_set).split()):.80}; it must be a pair of rows and targets")
         X_val, y_val = self._checked(eval_set[0], eval_set[1], reset=False)
         if sp.issparse(X_val) and not sp.issparse(X):
             X_val = X_val.toarray()

@@ -1,6 +1,6 @@
 """Checks of an estimator's parameters, and of the rows' weights."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any
@@ -16,14 +16,14 @@ def check_parameters(estimator: Any) -> None:
     Raises:
         ValueError: one is outside its range, or the device is not there.
     """
-    auto = ("batch_size", "learning_rate_init")
-    whole = {"max_iter": 1, "n_iter_no_change": 1, "batch_size": 1}
-    if estimator.n_networks is not None:
-        whole["n_networks"] = 1
-    for name, least in whole.items():
+    others = {"batch_size": "auto", "n_networks": None}
+    for name in ("max_iter", "n_iter_no_change", "batch_size", "n_networks"):
         value = getattr(estimator, name)
-        if not (isinstance(value, Integral) and int(value) >= least) and not (name in auto and value == "auto"):
-            raise ValueError(f"{name} is {value!r}; it must be a whole number of {least} or more")
+        if not is_whole(value, 1) and not (name in others and value == others[name]):
+            other = f"{others[name]!r}, or " if name in others else ""
+            raise ValueError(f"{name} is {value!r}; it must be {other}a whole number of 1 or more")
+    if not isinstance(verbose := estimator.verbose, bool | np.bool_) and not is_whole(verbose, 0):
+        raise ValueError(f"verbose is {verbose!r}; it must be True, False, or a whole number of 0 or more")
     for name in ("shuffle", "warm_start", "early_stopping", "standardize", "bootstrap"):
         if not isinstance(value := getattr(estimator, name), bool | np.bool_):
             raise ValueError(f"{name} is {value!r}; it must be True or False")
@@ -43,10 +43,31 @@ def check_parameters(estimator: Any) -> None:
     if estimator.log_dir is not None and not isinstance(estimator.log_dir, str | PathLike):
         raise ValueError(f"log_dir is {estimator.log_dir!r}; it must be a folder's path, or None")
     callbacks = () if estimator.callbacks is None else estimator.callbacks
-    if not (isinstance(callbacks, Iterable) and all(map(callable, callbacks))):
+    if not (isinstance(callbacks, list | tuple) and all(map(callable, callbacks))):
         raise ValueError(f"callbacks is {callbacks!r}; it must be a list of functions, or None")
     if any(not isinstance(n, Integral) or n < 1 for n in estimator._hidden()):
         raise ValueError(f"hidden_layer_sizes is {estimator.hidden_layer_sizes}; it must be of whole numbers of 1 or more")
+
+
+def is_whole(value: Any, least: int) -> bool:
+    """Whether the value is a whole number of ``least`` or more; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def check_class_weight(given: Any, labels: bool) -> None:
+    """Check ``class_weight``.
+
+    Args:
+        given: a dict by class, ``balanced`` or None.
+        labels: whether each row has several labels: a list has a dict for each.
+
+    Raises:
+        ValueError: it is none of these, or a weight is below 0 or not finite.
+    """
+    for one in given if labels and isinstance(given, list) else [given]:
+        numbers = one.values() if isinstance(one, Mapping) else () if one is None or str(one) == "balanced" else (None,)
+        if not all(isinstance(n, Real) and 0 <= float(n) < np.inf for n in numbers):
+            raise ValueError(f"class_weight is {given!r}; it must be 'balanced', or a finite number of 0 or more by class")
 
 
 def device_of(name: Any) -> torch.device:

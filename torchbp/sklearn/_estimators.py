@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchbp.outputs import output_of
 from torchbp.sklearn._base import BPEstimator
+from torchbp.sklearn._checks import check_class_weight
 
 PARAMETERS = """
     Args:
@@ -206,6 +207,7 @@ class BPClassifier(ClassifierMixin, BPEstimator):
         return np.eye(len(self.classes_))[codes]
 
     def _class_weights(self, y: Any) -> np.ndarray | None:
+        check_class_weight(self.class_weight, self._multilabel)
         if isinstance(self.class_weight, Mapping) and not self._multilabel:  # rows of partial_fit may lack a class
             of_each = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_)
             return of_each[np.searchsorted(self.classes_, np.ravel(y))]

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from torchbp.fitting import SHAPES, group_size
 from torchbp.sklearn._base import MAX_SEED
-from torchbp.sklearn._checks import check_parameters
+from torchbp.sklearn._checks import check_parameters, is_whole
 from torchbp.sklearn._cross_validation import encoded, fit_folds, own_scores, scores_of
 
 OWN = ("learning_rate_init", "random_state")  # networks side by side may differ in these
@@ -101,8 +101,8 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
         except ModuleNotFoundError:
             raise ModuleNotFoundError("to search, install optuna: pip install 'torchbp[search]'") from None
         for name in ("n_trials", "side_by_side"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+            if not is_whole(getattr(self, name), 1):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be a whole number of 1 or more")
         base = clone(self.estimator)
         whole = clone(base)
         rows, targets, t = encoded(whole, X, y)
