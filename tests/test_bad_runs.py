@@ -234,7 +234,7 @@ CASES = [
     ("trace --x 0,1 --y 1 --hidden_sizes '[100000000000]'", 1, "layer_sizes is [2, 100000000000, 1]; its 4e+11 parameters do"),
     ("trace --data.path gone.csv --data.target y", 1, "the data file gone.csv does not exist"),
     ("gradcheck --device abacus", 2, "'abacus'"),
-    ("gradcheck --function relu", 1, "function is 'relu'; it must be package.module:Function or one of linear"),
+    ("gradcheck --function relu", 1, "function is 'relu'; it must be package.module:Function, or one of"),
     ("gradcheck --function nowhere:Function --inputs 2", 1, "'nowhere' cannot be imported"),
     ("gradcheck --function planted_faults:WrongSign", 1, "needs inputs: shapes such as '4,3 2,3 2'"),
     ("gradcheck --function planted_faults:WrongSign --inputs two", 1, "inputs is 'two'"),

@@ -47,9 +47,11 @@ def no_inputs() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"function": "mse"}, "function is 'mse'; it must be package.module:Function or one of linear, activate-sigmoid, "),
+        ({"function": "mse"}, r"function is 'mse'; it must be package.module:Function, or one of \d+ such as mse_loss"),
+        ({"function": "foo"}, r"or one of \d+ such as linear, activate-sigmoid, activate-tanh$"),
         ({"function": "no_such_module:F", "inputs": "2"}, "'no_such_module' cannot be imported: No module named"),
         ({"function": "planted_faults:Nothing", "inputs": "2"}, "'planted_faults:Nothing' cannot be imported: module"),
+        ({"function": "planted_faults:WrongSing", "inputs": "2"}, "has no attribute 'WrongSing'; did you mean 'WrongSign'"),
         ({"function": "planted_faults:__name__", "inputs": "2"}, "'planted_faults:__name__' is str; it must be callable"),
         ({"function": "planted_faults:Layer"}, "planted_faults:Layer needs inputs: shapes such as '4,3 2,3 2'"),
         ({"function": "planted_faults:Layer", "inputs": "4,x"}, "inputs is '4,x'; it must be shapes such as '4,3 2,3 2'"),

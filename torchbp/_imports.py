@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
@@ -35,5 +36,7 @@ def imported(path: str) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
     except AttributeError as error:
-        raise ValueError(f"{path!r} cannot be imported: {error}") from None
+        near = get_close_matches(part, dir(found))
+        meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"{path!r} cannot be imported: {error}{meant}") from None
     return found

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
+from difflib import get_close_matches
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -121,8 +122,9 @@ def _own_samples(function: str | None, module: str | None) -> list[Sample]:
         raise ValueError(f"{module} has none of {', '.join(functional.__all__)}")
     named = [sample for sample in own if function in (None, sample.name, sample.name.partition("-")[0])]
     if not named:
-        names = ", ".join(sample.name for sample in own)
-        raise ValueError(f"function is {function!r}; it must be package.module:Function or one of {names}")
+        names = [sample.name for sample in own]
+        some = ", ".join(get_close_matches(str(function), names, cutoff=0.45) or names[:3])
+        raise ValueError(f"function is {function!r}; it must be package.module:Function, or one of {len(names)} such as {some}")
     return named
 
 
