@@ -178,6 +178,10 @@ def test_validation_rows_may_be_sparse(kinds):
     X, y = IRIS
     model = BPClassifier(**SHORT).fit(kinds[0](X), y, eval_set=(kinds[1](X), y))
     assert model.validation_scores_[-1] == pytest.approx(model.score(X, y))
+    single = BPClassifier(**SHORT).fit(kinds[0](X.astype(np.float32)), y, eval_set=(kinds[1](X), y))
+    assert single.coefs_[0].dtype == np.float32
+    whole = BPClassifier(**SHORT).fit(kinds[0](X), y, eval_set=(kinds[1](X.round().astype(int)), y))
+    assert whole.validation_scores_[-1] == pytest.approx(whole.score(X.round(), y))
 
 
 def test_labels_may_be_sparse():

@@ -222,7 +222,8 @@ class BPEstimator(BaseEstimator, ABC):
         held_out = X.shape[0] + np.arange(X_val.shape[0])
         if weight is not None:
             weight = np.concatenate([weight, np.full(len(t_val), weight.mean())])
-        joined = sp.vstack([X, X_val], format="csr") if sp.issparse(X) else np.concatenate([X, X_val.astype(X.dtype)])
+        X_val = X_val.astype(X.dtype)
+        joined = sp.vstack([X, X_val], format="csr") if sp.issparse(X) else np.concatenate([X, X_val])
         return joined, np.concatenate([t, t_val]), weight, held_out
 
     def _start(self, X: Any, t: np.ndarray, weight: np.ndarray | None, seeds: Sequence[int], states: Any = None) -> None:
