@@ -11,6 +11,7 @@ CASES = [
     ("fit", 2, "fit needs data; set --data.path FILE --data.target COLUMN, or --config FILE"),
     ("fit --data.path good.csv", 2, "target is null, or is not there; set --data.target COLUMN"),
     ("CSV good.csv --data.target null", 2, "target is null, or is not there; set --data.target COLUMN"),
+    ("fit --data x.npy", 2, "data is x.npy; it must be ArrayDataModule, BuiltinDataModule, SequenceDataModule, Tab"),
     ("fit --data good.csv", 2, "data is good.csv; it must be ArrayDataModule, BuiltinDataModule, SequenceDataModule, Tab"),
     (
         "fit --data Nothing --data.path good.csv",

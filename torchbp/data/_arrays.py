@@ -17,10 +17,10 @@ from torchbp.data._loader import RowLoader
 from torchbp.data._memory import GIB, most_bytes, refuse_large, refuse_one_hot
 from torchbp.data.base import BatchSize, RowsDataModule, check_rows
 from torchbp.data.rows import Mapped, Rows
+from torchbp.data.suffixes import ARRAYS
 from torchbp.data.values import counted, listed
 from torchbp.tasks import Task, check_task
 
-SUFFIXES = (".npz", ".npy")
 FEW = 1000  # maximum distinct integers of y that are taken for classes
 
 
@@ -71,8 +71,8 @@ class ArrayDataModule(RowsDataModule):
         self.path: Path = Path(path)
         self.target = None if target is None else Path(target)
         suffix = self.path.suffix.lower()
-        if suffix not in SUFFIXES:
-            raise ValueError(f"{path} has the extension {suffix!r}; it must be one of {', '.join(SUFFIXES)}")
+        if suffix not in ARRAYS:
+            raise ValueError(f"{path} has the extension {suffix!r}; it must be one of {', '.join(ARRAYS)}")
         if suffix == ".npz" and target is not None:
             raise ValueError(f"target is {target}; in an .npz file the target is the array {y!r}, so leave target out")
         if self.target and self.target.suffix.lower() != ".npy":

@@ -14,11 +14,9 @@ from torchbp.data._cache import Cache
 from torchbp.data._csv import Dialect
 from torchbp.data._long_tables import Forecast, channels_of, grouped
 from torchbp.data._sequence_files import Filling, Sequences, read_npz, read_ts
-from torchbp.data._table import SUFFIXES as TABLES
 from torchbp.data._table import Table, read, refuse_unknown
+from torchbp.data.suffixes import SEQUENCES, TABLES
 from torchbp.data.values import clean, counted, listed
-
-SUFFIXES = (".npz", ".ts", *TABLES)
 
 
 @dataclass
@@ -49,8 +47,8 @@ class Reader:
             ValueError: the extension is unknown, or options are missing or do not fit.
         """
         suffix = path.suffix.lower()
-        if suffix not in SUFFIXES:
-            raise ValueError(f"{path} has the extension {suffix!r}; it must be one of {', '.join(SUFFIXES)}")
+        if suffix not in SEQUENCES:
+            raise ValueError(f"{path} has the extension {suffix!r}; it must be one of {', '.join(SEQUENCES)}")
         if suffix not in TABLES:
             options: list[tuple[str, Any]] = [("target", self.targets), ("series", self.series), ("time", self.time)]
             for name, value in [*options, ("channels", self.channels), ("window or horizon", self.forecast)]:

@@ -19,9 +19,9 @@ from torchbp.data._csv import CsvFile, Dialect, NotNumbersError, Types, other_se
 from torchbp.data._memory import GIB, most_bytes
 from torchbp.data._parquet import sizes
 from torchbp.data.progress import progress
+from torchbp.data.suffixes import TABLES
 from torchbp.data.values import listed, unsupported
 
-SUFFIXES = (".csv", ".tsv", ".parquet")
 NOT_CSV = {
     b"PAR1": "a Parquet file; its name must end in .parquet",
     b"PK\x03\x04": "a ZIP archive, such as an Excel file, not text",
@@ -244,8 +244,8 @@ def check_file(path: Path) -> None:
         ValueError: the file is empty or of another kind.
     """
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{path} has the extension {suffix!r}; it must be one of {', '.join(SUFFIXES)}")
+    if suffix not in TABLES:
+        raise ValueError(f"{path} has the extension {suffix!r}; it must be one of {', '.join(TABLES)}")
     if not path.is_file():
         raise FileNotFoundError(f"the data file {path} {'is a folder' if path.is_dir() else 'does not exist'}")
     if not path.stat().st_size:

@@ -17,17 +17,17 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torchbp.activations import import_activation
 from torchbp.cli import CLASSES, OneLine, OneLineParser, in_short
 from torchbp.data import ArrayDataModule, BuiltinDataModule, RowsDataModule, SequenceDataModule, TabularDataModule
+from torchbp.data.suffixes import ARRAYS, SEQUENCES, TABLES
 from torchbp.training.checkpoint import required_arguments
 
 PLACEHOLDER = "\0"  # a value that no command line can contain
 
-DATA_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".ts", ".xlsx")
-ARRAY_SUFFIXES = (".npy", ".npz")
+DATA_SUFFIXES = {*ARRAYS, *TABLES, *SEQUENCES, ".txt", ".xlsx"}
 # For a kind of data, the extensions of its files, and what a network trained on it needs.
 FILES: dict[type[RowsDataModule], tuple[tuple[str, ...], str]] = {
-    ArrayDataModule: (ARRAY_SUFFIXES, "arrays; set --data.path to an .npz file, or to the .npy file of x"),
+    ArrayDataModule: (ARRAYS, "arrays; set --data.path to an .npz file, or to the .npy file of x"),
     BuiltinDataModule: ((), "a data set of torchbp's own; leave --data.path out"),
-    TabularDataModule: ((".csv", ".tsv", ".parquet"), "a table; set --data.path to a .csv, .tsv or .parquet file"),
+    TabularDataModule: (TABLES, "a table; set --data.path to a .csv, .tsv or .parquet file"),
 }
 # The options that only sequences have.
 SEQUENCE_OPTIONS = {*inspect.signature(SequenceDataModule).parameters} - {
@@ -161,7 +161,7 @@ def default_data_option(args: Sequence[str]) -> list[str]:
         return []
     suffix = Path(options.path).suffix.lower()
     sequences = suffix == ".ts" or section_options(args, "data") & SEQUENCE_OPTIONS
-    if suffix in ARRAY_SUFFIXES and not sequences:
+    if suffix in ARRAYS and not sequences:
         raise ValueError(
             f"{options.path} holds arrays; set --data ArrayDataModule for rows or pictures, "
             "--data SequenceDataModule for sequences"
