@@ -6,6 +6,7 @@ import inspect
 import math
 import pickle
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -299,6 +300,17 @@ BAD_NETWORKS = {
 def test_bad_network(args: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         nn.BPNetwork(*args)
+
+
+def test_a_container_has_the_memory_of_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory"
+    monkeypatch.setattr("torchbp._memory.LIMITS", (tmp_path / "there is none", limit))
+    for unlimited in ("max\n", f"{2**63 - 4096}\n"):
+        limit.write_text(unlimited)
+        nn.BPNetwork([100, 100, 1])
+    limit.write_text(f"{2**16}\n")
+    with pytest.raises(MemoryError, match=r"they take 7.6e-05 GiB, and this machine has 6.1e-05"):
+        nn.BPNetwork([100, 100, 1])
 
 
 def test_standardize_is_scikit_learns_whole_or_in_parts() -> None:

@@ -2,18 +2,23 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 
 __all__ = ["GIB", "memory_bytes", "number_of_parameters", "refuse_beyond_memory"]
 
 GIB = 2**30
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # of cgroup v2, and of v1
 
 
 def memory_bytes() -> int:
-    """The machine's memory; 16 GiB if the system does not say."""
-    if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 16 * GIB
+    """The machine's memory, or a container's limit if that is less; 16 GiB if the system does not say."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 16 * GIB]
+    for path in LIMITS:
+        with suppress(OSError, ValueError):  # there is no such limit, or it is "max"
+            sizes.append(int(path.read_text()))
+    return min(sizes)
 
 
 def number_of_parameters(layer_sizes: Sequence[int]) -> int:
