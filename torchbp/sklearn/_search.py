@@ -47,7 +47,7 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
             logarithmic scale, or an Optuna distribution; None for hidden layers, activation, batch size and learning rate.
         n_trials: the number of candidates.
         side_by_side: the maximum number of candidates of one shape that are trained side by side; of S shapes at most 1/S of
-            all, an eighth for more than 8.
+            all, rounded up, and an eighth from 8 shapes on.
         cv: a scikit-learn splitter, or the number of folds; None for 5.
         scoring: one metric, as for :func:`sklearn.model_selection.cross_validate`; None for the estimator's ``score``.
         refit: whether to fit the best candidate on all rows at the end.

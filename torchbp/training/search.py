@@ -101,8 +101,8 @@ def _options(args: Sequence[str]) -> Namespace:
     parser = parser_of("search", DESCRIPTION)
     parser.add_argument("--trials", type=PositiveInt, default=64, help="The number of networks to try.")
     help = (
-        "The most trials of one shape that are trained side by side; of S shapes at most 1/S of all trials, an eighth for more "
-        "than 8."
+        "The most trials of one shape that are trained side by side; of S shapes at most 1/S of all trials, rounded up, and "
+        "an eighth from 8 shapes on."
     )
     parser.add_argument("--side_by_side", type=PositiveInt, default=8, help=help)
     parser.add_class_arguments(Space, "space")
