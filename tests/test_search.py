@@ -8,7 +8,7 @@ import torch
 import yaml
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import KFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
@@ -257,6 +257,25 @@ def test_candidates_side_by_side_are_those_of_cross_val_score():
     assert search.refit_time_ > 0
     search.set_params(n_trials=1).fit(pl.DataFrame(X, schema=list("abcd")), y)
     assert search.feature_names_in_.tolist() == list("abcd")
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning", "ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("scoring", [None, "neg_mean_absolute_error"])
+def test_scores_of_training_rows_and_of_what_diverged_are_those_of_gridsearchcv(scoring):
+    X, y = load_diabetes(return_X_y=True)
+    space = {"learning_rate_init": optuna.distributions.CategoricalDistribution([0.01, 0.02, 1e6]), "hidden_layer_sizes": [()]}
+    base = BPRegressor(max_iter=20, tol=0, random_state=0)
+    options = {"cv": 3, "scoring": scoring, "refit": False, "return_train_score": True, "error_score": -1e3}
+    search = BPSearchCV(base, space, n_trials=6, random_state=0, **options).fit(X, y)
+    grid = [{name: [value] for name, value in params.items()} for params in search.cv_results_["params"]]
+    peer = GridSearchCV(base, grid, **options).fit(X, y)
+    assert -1e3 in search.cv_results_["mean_train_score"]
+    for name in [name for name in peer.cv_results_ if name.endswith("_score")]:
+        np.testing.assert_allclose(search.cv_results_[name], peer.cv_results_[name], rtol=1e-5)
+    with pytest.raises(FloatingPointError, match=r"the cost is .*; give a smaller learning_rate_init than 1e"):
+        search.set_params(error_score="raise").fit(X, y)
+    with pytest.raises(ValueError, match="error_score is None; it must be 'raise' or a number"):
+        search.set_params(error_score=None).fit(X, y)
 
 
 def test_a_candidate_that_diverges_has_the_last_rank():

@@ -71,10 +71,12 @@ def encoded(whole: BPEstimator, X: Any, y: Any) -> tuple[Any, Any, np.ndarray]:
     return X, y, whole._encode(y, first=True)
 
 
-def fit_folds(wholes: Sequence[BPEstimator], X: Any, t: np.ndarray, splits: Sequence[Any]) -> list[list[BPEstimator]]:
+def fit_folds(
+    wholes: Sequence[BPEstimator], X: Any, t: np.ndarray, splits: Sequence[Any], raises: bool = False
+) -> list[list[BPEstimator]]:
     """Train a model of each estimator for each split, all side by side; they must have one network shape and batch size.
 
-    A model whose network diverged is not fitted.
+    A model whose network diverged is not fitted; with ``raises``, that is a FloatingPointError.
     """
     models, learners = [], []
     parts = [(X[train], t[train]) for train, _ in splits]
@@ -96,28 +98,34 @@ def fit_folds(wholes: Sequence[BPEstimator], X: Any, t: np.ndarray, splits: Sequ
         try:
             model._take([learner], model.max_iter, stops=True)
         except FloatingPointError as error:
+            if raises:
+                raise
             del model._states
             split = f"split {number % len(splits) + 1} of {len(splits)}"
             warnings.warn(f"the network of {split} diverged: {error}", ConvergenceWarning, 3)
     return [models[begin : begin + len(splits)] for begin in range(0, len(models), len(splits))]
 
 
-def scores_of(models: Sequence[BPEstimator], X: Any, y: Any, splits: Sequence[Any], scorer: Any) -> np.ndarray:
-    """Each model's score on its split's test rows; NaN for a model that is not fitted."""
+def scores_of(
+    models: Sequence[BPEstimator], X: Any, y: Any, splits: Sequence[Any], scorer: Any, missing: float = np.nan
+) -> np.ndarray:
+    """Each model's score on its split's test rows; ``missing`` for a model that is not fitted."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "X does not have valid feature names")  # these rows of a frame are an array
         return np.array(
             [
-                scorer(model, X[test], y[test]) if model.__sklearn_is_fitted__() else np.nan
+                scorer(model, X[test], y[test]) if model.__sklearn_is_fitted__() else missing
                 for model, (_, test) in zip(models, splits, strict=True)
             ]
         )
 
 
 @torch.no_grad()
-def own_scores(models: Sequence[Sequence[BPEstimator]], X: Any, t: np.ndarray, splits: Sequence[Any]) -> list[np.ndarray]:
+def own_scores(
+    models: Sequence[Sequence[BPEstimator]], X: Any, t: np.ndarray, splits: Sequence[Any], missing: float = np.nan
+) -> list[np.ndarray]:
     """The same as :func:`scores_of` with the estimators' ``score``, from one joint prediction for each split."""
-    scores = np.full((len(models), len(splits)), np.nan)
+    scores = np.full((len(models), len(splits)), float(missing))
     for number, (_, test) in enumerate(splits):
         of_split = [of_splits[number] for of_splits in models]
         there = [k for k, model in enumerate(of_split) if model.__sklearn_is_fitted__()]

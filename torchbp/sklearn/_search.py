@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
+from numbers import Real
 from time import perf_counter
 from typing import Any
 
@@ -20,6 +21,7 @@ from torchbp.sklearn._checks import check_parameters, is_whole
 from torchbp.sklearn._cross_validation import encoded, fit_folds, own_scores, scores_of
 
 OWN = ("learning_rate_init", "random_state")  # networks side by side may differ in these
+Candidate = tuple[dict[str, Any], dict[str, np.ndarray], float]  # parameters, scores of the splits, seconds
 SPACE: dict[str, Any] = {
     "hidden_layer_sizes": [(16,), (32,), (64,), (128,), (32, 32)],
     "activation": ["sigmoid", "tanh", "relu"],
@@ -51,6 +53,8 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
         cv: a scikit-learn splitter, or the number of folds; None for 5.
         scoring: one metric, as for :func:`sklearn.model_selection.cross_validate`; None for the estimator's ``score``.
         refit: whether to fit the best candidate on all rows at the end.
+        error_score: the score of a network that diverged, in its fold; ``raise`` ends the search with a FloatingPointError.
+        return_train_score: whether ``cv_results_`` has the scores on the training rows too.
         random_state: the seed of the proposals.
         storage, study_name: those of Optuna's study, which several machines may share; in memory by default.
 
@@ -70,6 +74,8 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
         cv: Any = None,
         scoring: Any = None,
         refit: bool = True,
+        error_score: Any = np.nan,
+        return_train_score: bool = False,
         random_state: Any = None,
         storage: Any = None,
         study_name: str | None = None,
@@ -81,6 +87,8 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.cv = cv
         self.scoring = scoring
         self.refit = refit
+        self.error_score = error_score
+        self.return_train_score = return_train_score
         self.random_state = random_state
         self.storage = storage
         self.study_name = study_name
@@ -93,6 +101,7 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
 
         Raises:
             ModuleNotFoundError: Optuna is not installed.
+            FloatingPointError: a network diverged, and ``error_score`` is ``raise``.
             ValueError: parameters or rows do not allow training, all candidates diverged, or the study proposes a value out
                 of range.
         """
@@ -103,6 +112,8 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
         for name in ("n_trials", "side_by_side"):
             if not is_whole(getattr(self, name), 1):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be a whole number of 1 or more")
+        if not isinstance(self.error_score, Real) and self.error_score != "raise":
+            raise ValueError(f"error_score is {self.error_score!r}; it must be 'raise' or a number")
         base = clone(self.estimator)
         whole = clone(base)
         rows, targets, t = encoded(whole, X, y)
@@ -120,7 +131,7 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
                 direction="maximize", storage=self.storage, study_name=self.study_name, load_if_exists=True
             )
             self.study_.sampler = optuna.samplers.TPESampler(seed=(seed + len(self.study_.trials)) % MAX_SEED)
-            done: list[tuple[dict[str, Any], np.ndarray, float]] = []
+            done: list[Candidate] = []
             size = group_size(self.side_by_side, self.n_trials, prod(s.count for n, s in spaces.items() if n not in OWN))
             while len(done) < self.n_trials:
                 most = min(size, self.n_trials - len(done))
@@ -146,7 +157,7 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
         splits: list[Any],
         spaces: dict[str, "_Space"],
         most: int,
-    ) -> list[tuple[dict[str, Any], np.ndarray, float]]:
+    ) -> list[Candidate]:
         """Candidates of one shape: their parameters, the scores of their splits, and the seconds that each took.
 
         ``known`` is the estimator's attributes that come from X and y.
@@ -161,19 +172,27 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
             for whole in wholes:
                 check_parameters(whole)
                 whole.__dict__.update(known)
-            fitted = fit_folds(wholes, X, t, splits)
-            if self.scoring is None:
-                scored = own_scores(fitted, X, t, splits)
-            else:
-                scored = [scores_of(models, X, y, splits, self.scorer_) for models in fitted]
+            fitted = fit_folds(wholes, X, t, splits, raises=self.error_score == "raise")
+            scored = self._scored(fitted, X, y, t, splits)
             took = (perf_counter() - begun) / len(trials)
             results = []
             for trial, params, scores in zip(trials, asked, scored, strict=True):
-                mean = float(scores.mean())
+                mean = float(scores["test"].mean())
                 finite = np.isfinite(mean)
                 self.study_.tell(trial, mean if finite else None, state=None if finite else TrialState.FAIL)
                 results.append((params, scores, took))
         return results
+
+    def _scored(self, fitted: Any, X: Any, y: Any, t: np.ndarray, splits: list[Any]) -> list[dict[str, np.ndarray]]:
+        """The scores of each candidate's splits, by ``test`` and, if they are wanted, ``train``."""
+        missing = np.nan if self.error_score == "raise" else self.error_score
+        rows = {"test": splits, **({"train": [(test, train) for train, test in splits]} if self.return_train_score else {})}
+        scored: list[dict[str, np.ndarray]] = [{} for _ in fitted]
+        for kind, parts in rows.items():
+            own = own_scores(fitted, X, t, parts, missing) if self.scoring is None else None
+            for number, models in enumerate(fitted):
+                scored[number][kind] = own[number] if own else scores_of(models, X, y, parts, self.scorer_, missing)
+        return scored
 
     def _asked(self, spaces: dict[str, "_Space"], trials: list[Any], most: int) -> list[dict[str, Any]]:
         """The parameters of candidates of one shape; their trials are added to ``trials``."""
@@ -192,10 +211,10 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
                 asked.append(params)
         return asked
 
-    def _keep(self, done: list[tuple[dict[str, Any], np.ndarray, float]]) -> None:
+    def _keep(self, done: list[Candidate]) -> None:
         """Attributes as GridSearchCV's."""
-        scores = np.array([of_splits for _, of_splits, _ in done])
-        mean = scores.mean(1)
+        scores = {kind: np.array([of_splits[kind] for _, of_splits, _ in done]) for kind in done[0][1]}
+        mean = scores["test"].mean(1)
         if not np.isfinite(mean).any():
             raise ValueError(f"every one of {len(done)} candidates diverged in a fold; give lower learning rates")
         order = np.where(np.isfinite(mean), -mean, np.inf)
@@ -203,11 +222,11 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
             "mean_fit_time": np.array([took for *_, took in done]),
             **{f"param_{name}": np.array([params[name] for params, *_ in done], dtype=object) for name in done[0][0]},
             "params": [params for params, *_ in done],
-            **{f"split{number}_test_score": scores[:, number] for number in range(scores.shape[1])},
-            "mean_test_score": mean,
-            "std_test_score": scores.std(1),
             "rank_test_score": np.searchsorted(np.sort(order), order).astype(np.int32) + 1,
         }
+        for kind, of_kind in scores.items():
+            self.cv_results_ |= {f"split{number}_{kind}_score": column for number, column in enumerate(of_kind.T)}
+            self.cv_results_ |= {f"mean_{kind}_score": of_kind.mean(1), f"std_{kind}_score": of_kind.std(1)}
         self.best_index_ = int(order.argmin())
         self.best_params_, self.best_score_ = done[self.best_index_][0], float(mean[self.best_index_])
 
