@@ -181,6 +181,20 @@ def test_a_missing_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "not available" in capsys.readouterr().err
 
 
+def test_mps_is_not_chosen_and_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As on a Mac, where Lightning chooses mps by itself.
+    for package in ("fabric", "pytorch"):
+        monkeypatch.setattr(f"lightning.{package}.accelerators.mps.MPSAccelerator.is_available", lambda: True)
+    monkeypatch.chdir(tmp_path)
+    assert main(xor("fit")) == 0
+    capsys.readouterr()
+    assert main(xor("fit", "--trainer.accelerator", "mps")) == 1
+    message = "torchbp: error: the Trainer's device is mps, which has no float64; set its accelerator to 'cpu'\n"
+    assert capsys.readouterr().err == message
+
+
 @pytest.mark.parametrize("command", ["", "fit", "validate", "test", "predict"])
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"] if command else ["--help"]) == 0

@@ -38,6 +38,16 @@ def refuse_engine(engine: str, steps_per_execution: int | None, cuda_graph: bool
         raise ValueError(f"{'cuda_graph' if cuda_graph else 'engine: compiled'} is for rows; here sequences is {sequences}")
 
 
+def refuse_device(device: torch.device) -> None:
+    """Refuse a device without float64, which finding the learning rate and R² take.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if device.type == "mps":
+        raise ValueError("the Trainer's device is mps, which has no float64; set its accelerator to 'cpu'")
+
+
 def trainer_obstacle(trainer: Trainer, engine: str, single: bool = True) -> str | None:
     """The Trainer's setting, in words, that the fused or the compiled engine cannot do; None if there is none.
 

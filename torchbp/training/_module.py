@@ -23,7 +23,14 @@ from torchbp.training._blocks import updates_ahead
 from torchbp.training._budget import Budget, sees_costs_alone
 from torchbp.training._class_weights import balanced_classes, balanced_positives, refuse_class_weight, weight_of_each
 from torchbp.training._contents import refuse_other_network
-from torchbp.training._engines import choose_engine, optimizer_obstacle, refuse_engine, step_watcher, trainer_obstacle
+from torchbp.training._engines import (
+    choose_engine,
+    optimizer_obstacle,
+    refuse_device,
+    refuse_engine,
+    step_watcher,
+    trainer_obstacle,
+)
 from torchbp.training._ensemble import bootstrap, cost_of_mean, refuse_networks
 from torchbp.training._epoch_metrics import EpochRows
 from torchbp.training._evaluation import Collected
@@ -192,6 +199,7 @@ class BPModule(LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         # The first hook of a run: Lightning's own errors come later and do not mention the engine.
+        refuse_device(self.trainer.strategy.root_device)
         self.engine = self.hparams["engine"]
         choose_engine(self, trainer_obstacle(self.trainer, self.engine, not (self.hparams["networks"] or self.cuda_graph)))
         if self.hparams["engine"] == "auto":

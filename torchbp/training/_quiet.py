@@ -22,6 +22,7 @@ def be_quiet() -> None:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message="The dirpath has changed")  # the checkpoint was moved
     warnings.filterwarnings("ignore", message=".*could not find the monitored key")  # the run ended before validation
+    warnings.filterwarnings("ignore", message="GPU available but not used")  # on a Mac, or as asked
     # Test and predict do not need a checkpoint's callbacks.
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided")
     # TensorBoard raises an error of its writer thread again at the next use of the writer.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -100,6 +101,8 @@ class BPCLI(CommandLine):
         elif not trainer["logger"]:
             self.save_config_callback = None  # without a run's folder it would overwrite ./config.yaml
         trainer["profiler"] = trainer["profiler"] or Unprofiled()
+        if trainer["accelerator"] == "auto":  # Lightning's own choice on a Mac is mps, which has no float64
+            trainer["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
         if trainer["enable_model_summary"] is None:  # the run's own summary replaces it
             trainer["enable_model_summary"] = False
         if trainer["enable_progress_bar"] is not False and shown.isatty():
