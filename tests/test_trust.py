@@ -130,11 +130,11 @@ def test_scores_that_the_rows_do_not_define_are_left_out() -> None:
     assert scores.why_undefined(["no", "yes"]).startswith("f1/test: n/a")
     scores = metrics_of("multilabel", 2, "test")
     scores.update(torch.stack([p[:, 0], torch.zeros(40)], 1), torch.stack([y, torch.zeros(40).long()], 1))
-    assert scores.compute()["f1/test"].item() == pytest.approx(f1_score(y, p[:, 0] > 0.5), abs=1e-6)
+    assert scores.compute()["f1/test"].item() == pytest.approx(f1_score(y.numpy(), p[:, 0].numpy() > 0.5), abs=1e-6)
     scores = metrics_of("multilabel", 2, "test")
     labels = torch.stack([y, torch.ones(40).long()], 1)
     scores.update(p[:, :2], labels)
-    assert scores.compute()["auroc/test"].item() == pytest.approx(roc_auc_score(y, p[:, 0]), abs=1e-6)
+    assert scores.compute()["auroc/test"].item() == pytest.approx(roc_auc_score(y.numpy(), p[:, 0].numpy()), abs=1e-6)
 
 
 def test_a_test_says_which_classes_its_rows_lack(capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,7 +169,9 @@ def test_r2_of_targets_in_any_unit_is_scikit_learns(mean: float, scale: float) -
     metrics = metrics_of("regression", 2, "test")
     for rows in torch.arange(400).split(150):
         metrics.update(prediction[rows], y[rows])
-    assert metrics.compute()["r2/test"].item() == pytest.approx(r2_score(y.double(), prediction.double()), abs=1e-6)
+    assert metrics.compute()["r2/test"].item() == pytest.approx(
+        r2_score(y.double().numpy(), prediction.double().numpy()), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("rows", [4, 6])
