@@ -310,10 +310,13 @@ RIGHT = {
 @pytest.mark.parametrize("name", F.__all__)
 def test_an_argument_that_is_no_tensor(name: str) -> None:
     getattr(F, name)(*RIGHT[name])
-    for place, (argument, right) in enumerate(zip(inspect.signature(getattr(F, name)).parameters, RIGHT[name], strict=False)):
-        said = f"{'beta' if argument == 'parameters' else argument} is 'mean'; it must be a tensor"
-        if isinstance(right, Tensor):
-            assert message_of(TypeError, getattr(F, name), *RIGHT[name][:place], "mean", *RIGHT[name][place + 1 :]) == said
+    taken = inspect.signature(getattr(F, name)).parameters.items()
+    for place, ((argument, parameter), right) in enumerate(zip(taken, RIGHT[name], strict=False)):
+        shown = "beta" if argument == "parameters" else argument
+        for wrong in ("mean", None) if "None" not in str(parameter.annotation) else ("mean",):
+            if isinstance(right, Tensor):
+                said = message_of(TypeError, getattr(F, name), *RIGHT[name][:place], wrong, *RIGHT[name][place + 1 :])
+                assert said == f"{shown} is {wrong!r}; it must be a tensor"
     message = "parameter 1 is [0.0]; it must be a tensor"
     assert message_of(TypeError, F.network_cost, t(2, 3), t(2, 3), [t(3, 3), [0.0]]) == message
     said = message_of(TypeError, F.binary_cross_entropy_with_logits, t(2), t(2), pos_weight=2.0)

@@ -11,10 +11,11 @@ from torchbp.iteration import Network, layers_of
 REDUCTIONS = ("mean", "sum", "none")
 
 
-def check_tensors(**arguments: object) -> None:
+def check_tensors(*optional: str, **arguments: object) -> None:
+    """Refuse arguments that are no tensors; those named in ``optional`` may be None."""
     for name, value in arguments.items():
-        if value is not None and not isinstance(value, Tensor):
-            raise TypeError(f"{name} is {value!r:.80}; it must be a tensor")
+        if not isinstance(value, Tensor) and not (value is None and name in optional):
+            raise TypeError(f"{name} is {' '.join(repr(value).split()):.80}; it must be a tensor")
 
 
 def check_network(network: Network, input: Tensor, target: Tensor, parameters: Sequence[Tensor]) -> None:
@@ -47,7 +48,7 @@ def check_parameters(g: Activation, parameters: Sequence[Tensor], n: int) -> Non
 
 
 def checked_layer(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    check_tensors(input=input, weight=weight, bias=bias)
+    check_tensors("bias", input=input, weight=weight, bias=bias)
     of_networks = weight.dim() == 3 and input.dim() in (2, 3) and input.shape[:-2] in ((), weight.shape[:1])
     if (weight.dim() != 2 and not of_networks) or input.dim() == 0 or input.shape[-1] != weight.shape[-1]:
         raise ValueError(

@@ -46,7 +46,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     >>> binary_cross_entropy(torch.tensor([0.5]), torch.tensor([1.0]))
     tensor(0.6931)
     """
-    check_tensors(input=input, target=target, weight=weight)
+    check_tensors("weight", input=input, target=target, weight=weight)
     input, target, reduction = checked_cost(input, target, reduction)
     return _weighted_cost(CROSS_ENTROPY_OF_ACTIVATION, input, target, weight, reduction)
 
@@ -63,7 +63,7 @@ def binary_cross_entropy_with_logits(
     >>> binary_cross_entropy_with_logits(torch.tensor([0.0]), torch.tensor([1.0]))
     tensor(0.6931)
     """
-    check_tensors(input=input, target=target, weight=weight, pos_weight=pos_weight)
+    check_tensors("weight", "pos_weight", input=input, target=target, weight=weight, pos_weight=pos_weight)
     input, target, reduction = checked_cost(input, target, reduction)
     if pos_weight is not None:
         u, target = positives_weighted(target.to(input.dtype), pos_weight)
@@ -101,7 +101,7 @@ def cross_entropy(
     >>> cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
     tensor(0.6931)
     """
-    check_tensors(input=input, target=target, weight=weight)
+    check_tensors("weight", input=input, target=target, weight=weight)
     if input.dim() not in (1, 2):
         raise ValueError(f"input has shape {tuple(input.shape)}; it must be (C) or (B, C)")
     if not 0 <= label_smoothing <= 1:

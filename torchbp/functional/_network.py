@@ -62,8 +62,12 @@ def network_cost(
     try:
         return cost_of(network, input, target, parameters, weight, reduction, pos_weight)
     except (AttributeError, TypeError):  # only checked after an error, to save time
-        check_tensors(input=input, target=target, weight=weight, pos_weight=pos_weight)
-        check_tensors(**{f"parameter {number}": parameter for number, parameter in enumerate(parameters)})
+        tensors = {"input": input, "target": target, "weight": weight, "pos_weight": pos_weight}
+        tensors |= {f"parameter {number}": parameter for number, parameter in enumerate(parameters)}
+        try:
+            check_tensors("weight", "pos_weight", **tensors)
+        except TypeError as wrong:
+            raise wrong from None
         raise
 
 

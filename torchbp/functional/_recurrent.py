@@ -54,7 +54,8 @@ def elman(
     tensor([1., 2., 3.])
     """
     g = activation_of(activation)
-    check_tensors(input=input, hx=hx, weight_ih=weight_ih, weight_hh=weight_hh, bias_ih=bias_ih, bias_hh=bias_hh)
+    tensors = {"hx": hx, "weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh}
+    check_tensors("hx", "bias_ih", "bias_hh", input=input, **tensors)
     check_sequences(input, hx, weight_ih, weight_hh, bias_ih, bias_hh, batch_first)
     check_parameters(g, parameters, len(weight_hh))
     one, transposed = input.dim() == 2, batch_first and input.dim() == 3
