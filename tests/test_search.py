@@ -12,6 +12,7 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
+from torchbp._text import without_passwords
 from torchbp.cli import main
 from torchbp.data import TabularDataModule
 from torchbp.sklearn import BPClassifier, BPRegressor, BPSearchCV
@@ -119,7 +120,7 @@ def test_a_trial_without_a_learning_rate_does_not_end_the_search(capfd):
     network = ["--model.hidden_sizes", "[4]", "--model.activation", "tanh", "--data.batch_size", "16"]
     alone = ["--space.init_scale", "[1e9, 1e9]", "--side_by_side", "1", "--trials", "3"]
     assert main([*BASE, *alone, *network]) == 1
-    said = "all 3 trials diverged; no cost has a curvature at the start, or is finite; set --model.lr, or a smaller"
+    said = "all 3 trials diverged; every cost is flat or not finite at the start; set --model.lr, or a smaller"
     assert said in capfd.readouterr().err
     assert main([*BASE, *network, "--trials", "2", "--model.lr", "1e38", "--study", "far"]) == 1
     assert "all 2 trials diverged; set a lower --model.lr\n" in capfd.readouterr().err
@@ -188,6 +189,23 @@ def test_what_cannot_be_is_refused_in_a_line(options, message, capfd):
     [line] = capfd.readouterr().err.splitlines()
     assert message in line
     assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://h/db?user=u&PASSWORD=secret",
+        "postgresql://h/db?user=u;password=secret",
+        "mysql://u@x:secret@h/db",
+        "mysql://u:'secret\"@h/db",
+        "mysql://u:/secret@secret@h/db",
+        "mongodb://h/db?token=secret&a=b",
+    ],
+)
+def test_a_password_anywhere_in_a_url_is_hidden(url):
+    assert "secret" not in (shown := without_passwords(f"storage is {url}; it"))
+    assert shown.startswith(f"storage is {url.split('secret')[0].split(':', 2)[0]}://")
+    assert shown.endswith("; it")
 
 
 def test_a_printed_configuration_has_no_password(capfd):
@@ -272,6 +290,9 @@ def test_scores_of_training_rows_and_of_what_diverged_are_those_of_gridsearchcv(
     assert -1e3 in search.cv_results_["mean_train_score"]
     for name in [name for name in peer.cv_results_ if name.endswith("_score")]:
         np.testing.assert_allclose(search.cv_results_[name], peer.cv_results_[name], rtol=1e-5)
+    space["learning_rate_init"] = optuna.distributions.CategoricalDistribution([1e6, 1e7])
+    with pytest.raises(ValueError, match="every one of 2 candidates diverged"):  # as GridSearchCV: all the fits failed
+        search.set_params(n_trials=2, param_distributions=space).fit(X, y)
     with pytest.raises(FloatingPointError, match=r"the cost is .*; give a smaller learning_rate_init than 1e"):
         search.set_params(error_score="raise").fit(X, y)
     with pytest.raises(ValueError, match="error_score is None; it must be 'raise' or a number"):

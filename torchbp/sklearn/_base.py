@@ -4,7 +4,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from math import isfinite
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from torchbp.fitting import Learner, Plan, fit_together, network_of
 from torchbp.nn import BPNetwork
 from torchbp.outputs import output_for, output_of
 from torchbp.sklearn._board import Board
-from torchbp.sklearn._checks import check_parameters, device_of, weights_of
+from torchbp.sklearn._checks import check_parameters, device_of, is_whole, weights_of
 from torchbp.sklearn._learners import initial_state, learner_of, mean_curve, on_cpu
 from torchbp.sklearn._rows import Rows, scaled, scaling_of
 
@@ -168,7 +167,7 @@ class BPEstimator(BaseEstimator, ABC):
 
     def _hidden(self) -> list[int]:
         sizes = self.hidden_layer_sizes
-        return [int(n) if isinstance(n, Integral) else n for n in (sizes if np.iterable(sizes) else [sizes])]
+        return [int(n) if is_whole(n, 1) else n for n in (sizes if np.iterable(sizes) else [sizes])]
 
     def _device(self) -> torch.device:
         return device_of(self.device)

@@ -19,7 +19,7 @@ def check_parameters(estimator: Any) -> None:
     others = {"batch_size": "auto", "n_networks": None}
     for name in ("max_iter", "n_iter_no_change", "batch_size", "n_networks"):
         value = getattr(estimator, name)
-        if not is_whole(value, 1) and not (name in others and value == others[name]):
+        if not is_whole(value, 1) and not (name in others and isinstance(value, str | None) and value == others[name]):
             other = f"{others[name]!r}, or " if name in others else ""
             raise ValueError(f"{name} is {value!r}; it must be {other}a whole number of 1 or more")
     if not isinstance(verbose := estimator.verbose, bool | np.bool_) and not is_whole(verbose, 0):
@@ -28,14 +28,14 @@ def check_parameters(estimator: Any) -> None:
         if not isinstance(value := getattr(estimator, name), bool | np.bool_):
             raise ValueError(f"{name} is {value!r}; it must be True or False")
     lr = estimator.learning_rate_init
-    if lr != "auto" and not (isinstance(lr, Real) and 0 < float(lr) < np.inf):
+    if not (isinstance(lr, str) and lr == "auto") and not (is_real(lr) and 0 < float(lr) < np.inf):
         raise ValueError(f"learning_rate_init is {lr!r}; it must be 'auto', or a finite number above 0")
-    if not (isinstance(estimator.validation_fraction, Real) and 0 < float(estimator.validation_fraction) < 1):
+    if not (is_real(estimator.validation_fraction) and 0 < float(estimator.validation_fraction) < 1):
         raise ValueError(f"validation_fraction is {estimator.validation_fraction!r}; it must be a number above 0 and below 1")
     clip = estimator.clip
-    if clip is not None and not (isinstance(clip, Real) and 0 < float(clip) < np.inf):
+    if clip is not None and not (is_real(clip) and 0 < float(clip) < np.inf):
         raise ValueError(f"clip is {clip!r}; it must be a finite number above 0, or None")
-    if not (isinstance(estimator.tol, Real) and float(estimator.tol) >= 0):
+    if not (is_real(estimator.tol) and float(estimator.tol) >= 0):
         raise ValueError(f"tol is {estimator.tol!r}; it must be a number of 0 or more")
     if estimator.bootstrap and estimator.n_networks is None:
         raise ValueError("bootstrap is True; it is for several networks: set n_networks, for example 8")
@@ -44,14 +44,19 @@ def check_parameters(estimator: Any) -> None:
         raise ValueError(f"log_dir is {estimator.log_dir!r}; it must be a folder's path, or None")
     callbacks = () if estimator.callbacks is None else estimator.callbacks
     if not (isinstance(callbacks, list | tuple) and all(map(callable, callbacks))):
-        raise ValueError(f"callbacks is {callbacks!r}; it must be a list of functions, or None")
-    if any(not isinstance(n, Integral) or n < 1 for n in estimator._hidden()):
+        raise ValueError(f"callbacks is {callbacks!r}; it must be a list or tuple of functions, or None")
+    if not all(is_whole(n, 1) for n in estimator._hidden()):
         raise ValueError(f"hidden_layer_sizes is {estimator.hidden_layer_sizes}; it must be of whole numbers of 1 or more")
 
 
 def is_whole(value: Any, least: int) -> bool:
     """Whether the value is a whole number of ``least`` or more; True and False are none."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def is_real(value: Any) -> bool:
+    """Whether the value is a number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_class_weight(given: Any, labels: bool) -> None:

@@ -106,26 +106,22 @@ def fit_folds(
     return [models[begin : begin + len(splits)] for begin in range(0, len(models), len(splits))]
 
 
-def scores_of(
-    models: Sequence[BPEstimator], X: Any, y: Any, splits: Sequence[Any], scorer: Any, missing: float = np.nan
-) -> np.ndarray:
-    """Each model's score on its split's test rows; ``missing`` for a model that is not fitted."""
+def scores_of(models: Sequence[BPEstimator], X: Any, y: Any, splits: Sequence[Any], scorer: Any) -> np.ndarray:
+    """Each model's score on its split's test rows; NaN for a model that is not fitted."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "X does not have valid feature names")  # these rows of a frame are an array
         return np.array(
             [
-                scorer(model, X[test], y[test]) if model.__sklearn_is_fitted__() else missing
+                scorer(model, X[test], y[test]) if model.__sklearn_is_fitted__() else np.nan
                 for model, (_, test) in zip(models, splits, strict=True)
             ]
         )
 
 
 @torch.no_grad()
-def own_scores(
-    models: Sequence[Sequence[BPEstimator]], X: Any, t: np.ndarray, splits: Sequence[Any], missing: float = np.nan
-) -> list[np.ndarray]:
+def own_scores(models: Sequence[Sequence[BPEstimator]], X: Any, t: np.ndarray, splits: Sequence[Any]) -> list[np.ndarray]:
     """The same as :func:`scores_of` with the estimators' ``score``, from one joint prediction for each split."""
-    scores = np.full((len(models), len(splits)), float(missing))
+    scores = np.full((len(models), len(splits)), np.nan)
     for number, (_, test) in enumerate(splits):
         of_split = [of_splits[number] for of_splits in models]
         there = [k for k, model in enumerate(of_split) if model.__sklearn_is_fitted__()]

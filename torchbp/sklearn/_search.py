@@ -53,7 +53,8 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
         cv: a scikit-learn splitter, or the number of folds; None for 5.
         scoring: one metric, as for :func:`sklearn.model_selection.cross_validate`; None for the estimator's ``score``.
         refit: whether to fit the best candidate on all rows at the end.
-        error_score: the score of a network that diverged, in its fold; ``raise`` ends the search with a FloatingPointError.
+        error_score: the score in a fold where there is none, as its network diverged; ``raise`` ends the search with a
+            FloatingPointError.
         return_train_score: whether ``cv_results_`` has the scores on the training rows too.
         random_state: the seed of the proposals.
         storage, study_name: those of Optuna's study, which several machines may share; in memory by default.
@@ -184,14 +185,13 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
         return results
 
     def _scored(self, fitted: Any, X: Any, y: Any, t: np.ndarray, splits: list[Any]) -> list[dict[str, np.ndarray]]:
-        """The scores of each candidate's splits, by ``test`` and, if they are wanted, ``train``."""
-        missing = np.nan if self.error_score == "raise" else self.error_score
+        """The scores of each candidate's splits, by ``test`` and, if they are wanted, ``train``; NaN if it diverged."""
         rows = {"test": splits, **({"train": [(test, train) for train, test in splits]} if self.return_train_score else {})}
         scored: list[dict[str, np.ndarray]] = [{} for _ in fitted]
         for kind, parts in rows.items():
-            own = own_scores(fitted, X, t, parts, missing) if self.scoring is None else None
+            own = own_scores(fitted, X, t, parts) if self.scoring is None else None
             for number, models in enumerate(fitted):
-                scored[number][kind] = own[number] if own else scores_of(models, X, y, parts, self.scorer_, missing)
+                scored[number][kind] = own[number] if own else scores_of(models, X, y, parts, self.scorer_)
         return scored
 
     def _asked(self, spaces: dict[str, "_Space"], trials: list[Any], most: int) -> list[dict[str, Any]]:
@@ -214,8 +214,11 @@ class BPSearchCV(MetaEstimatorMixin, BaseEstimator):
     def _keep(self, done: list[Candidate]) -> None:
         """Attributes as GridSearchCV's."""
         scores = {kind: np.array([of_splits[kind] for _, of_splits, _ in done]) for kind in done[0][1]}
+        reached = np.isfinite(scores["test"])
+        if self.error_score != "raise":
+            scores = {kind: np.where(np.isnan(of_kind), self.error_score, of_kind) for kind, of_kind in scores.items()}
         mean = scores["test"].mean(1)
-        if not np.isfinite(mean).any():
+        if not reached.any() or not np.isfinite(mean).any():
             raise ValueError(f"every one of {len(done)} candidates diverged in a fold; give lower learning rates")
         order = np.where(np.isfinite(mean), -mean, np.inf)
         self.cv_results_: dict[str, Any] = {

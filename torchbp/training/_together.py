@@ -192,9 +192,12 @@ def made_module(options: Namespace, data: RowsDataModule, seed: int, **changes: 
 
 
 class _Parser(ConfigurationParser):
-    def dump(self, *args: Any, **options: Any) -> str:
+    def dump(self, cfg: Namespace, *args: Any, **options: Any) -> str:
         """As jsonargparse's, for ``--print_config``, without the password of a ``--storage``."""
-        return without_passwords(super().dump(*args, **options))
+        if cfg.get("storage"):
+            cfg = cfg.clone()
+            cfg.storage = without_passwords(cfg.storage)
+        return super().dump(cfg, *args, **options)
 
 
 def parser_of(command: str, description: str) -> ConfigurationParser:

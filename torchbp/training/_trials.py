@@ -71,7 +71,7 @@ class Search:
         if not any(isfinite(trial.best[0]) for trial in self.trials):
             advice = f"set a lower --{'space.lr_factor' if self.options.model.lr == 'auto' else 'model.lr'}"
             if not any(trial.learner and isfinite(trial.learner.lr or inf) for trial in self.trials):
-                advice = "no cost has a curvature at the start, or is finite; set --model.lr, or a smaller --space.init_scale"
+                advice = "every cost is flat or not finite at the start; set --model.lr, or a smaller --space.init_scale"
             raise FloatingPointError(f"all {wanted} trials diverged; {advice}")
 
     def _of_one_shape(self, count: int) -> list[Trial]:

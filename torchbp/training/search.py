@@ -106,7 +106,10 @@ def _options(args: Sequence[str]) -> Namespace:
     )
     parser.add_argument("--side_by_side", type=PositiveInt, default=8, help=help)
     parser.add_class_arguments(Space, "space")
-    help = "Where Optuna keeps the study, such as sqlite:///study.db; several machines may share it. In memory by default."
+    help = (
+        "Where Optuna keeps the study, such as sqlite:///study.db; several machines may share it. In memory by default. "
+        "--print_config does not show its password."
+    )
     parser.add_argument("--storage", type=str | None, help=help)
     parser.add_argument("--study", type=str, default="torchbp", help="The study's name there.")
     parser.add_argument("--sampler", type=Literal["tpe", "random"], default="tpe", help="How trials are proposed.")
