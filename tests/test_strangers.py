@@ -273,6 +273,17 @@ def test_sums_of_an_unfinished_epoch_fit_the_networks_metrics(
     assert message in said
 
 
+def test_sums_that_are_parameters_are_taken_as_tensors(good: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
+    states = BPModule(1, 1).metrics["train"].metric_state
+    as_parameters = {
+        metric: {name: torch.nn.Parameter(value.clone(), requires_grad=False) for name, value in of.items()}
+        for metric, of in states.items()
+    }
+    rows = {"cost_sum": 1.0, "rows": 3, "norms": torch.nn.Parameter(torch.ones(1)), "metrics": as_parameters}
+    torch.save({**good, "rows_so_far": rows}, "odd.ckpt")
+    assert call(capfd, "fit", "--ckpt_path", "odd.ckpt", *TABLE, *SCHEDULE, "--trainer.max_epochs", "4")[0] == 0
+
+
 # Values that replace any value: names of classes or modules, names of files, and sizes and other types.
 CODE: list[Any] = [POPEN, MAPPER, SCHEDULER, {"_class_path": "stranger.Data"}, "stranger.Data", "os.system"]
 FILES: list[Any] = ["secret.csv", "victim", "logs/good/version_0/checkpoints/../../../../victim/precious.ckpt", "/etc/passwd"]

@@ -13,7 +13,10 @@ LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.
 
 
 def memory_bytes() -> int:
-    """The machine's memory, or a container's limit if that is less; 16 GiB if the system does not say."""
+    """The machine's memory, or its container's limit if that is less; 16 GiB if the system does not say.
+
+    A limit is seen where the container has its own view of cgroups, as Docker's and Kubernetes' have.
+    """
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 16 * GIB]
     for path in LIMITS:
         with suppress(OSError, ValueError):  # there is no such limit, or it is "max"

@@ -82,7 +82,7 @@ class EpochRows:
         Raises:
             ValueError: they are of other metrics.
         """
-        self.cost_sum, self.rows, self.norms = state["cost_sum"], state["rows"], [*state["norms"].to(device)]
+        self.cost_sum, self.rows, self.norms = state["cost_sum"], state["rows"], [*state["norms"].detach().to(device)]
         saved = state["metrics"]
         self.with_metrics = self.metrics is not None and saved is not None
         if self.metrics is None or saved is None:
@@ -91,7 +91,7 @@ class EpochRows:
             raise ValueError("the checkpoint's rows of its unfinished epoch are of other metrics than the network's")
         for metric, states in saved.items():
             for name, value in states.items():
-                setattr(self.metrics[metric], name, value.to(device))
+                setattr(self.metrics[metric], name, value.detach().to(device))  # a Parameter becomes a Tensor
 
     def publish(self, trainer: Trainer) -> None:
         """Give the mean cost and the metrics, over all processes, to callbacks and progress bar, and start again.

@@ -228,6 +228,10 @@ class BPModule(LightningModule):
             for buffer in self.buffers():
                 buffer.copy_(self.trainer.strategy.broadcast(buffer))
 
+    def teardown(self, stage: str) -> None:
+        for metrics in self.metrics.values():
+            metrics.cpu()  # as Lightning does with the module
+
     def fit_scaling(self, data: Any) -> None:
         """Compute balanced weights, and the scaling if ``data.standardize``, from a data module's training split.
 
@@ -419,8 +423,10 @@ class BPModule(LightningModule):
         saved = checkpoint.get("hyper_parameters", {})
         if self.lr == "auto" and "lr" in saved:  # a resumed run keeps the rate that it has found
             self.lr = self.hparams["lr"] = saved["lr"]
-        if "rows_so_far" in checkpoint and hasattr(self, "_trained"):  # in a run
+        if "rows_so_far" in checkpoint and hasattr(self, "_trained") and self.trainer.world_size == 1:  # in a run
             self._trained.restore(checkpoint["rows_so_far"], self.trainer.strategy.root_device)
+            if self.train_metrics:
+                self.observed = self._validated.with_metrics = self._trained.with_metrics
 
     def threshold_of(self, checkpoint: dict[str, Any]) -> float:
         """The threshold in a checkpoint of this run."""

@@ -100,8 +100,7 @@ class Last(_Checkpoint):
     """``last.ckpt``, written after the first and the last epoch, and in between as the budget allows.
 
     In one process with a loader that has a state, as those of torchbp.data have, it is also written in an epoch that lasts
-    longer than the budget's longest wait. A run that is resumed from there ends with the same parameters and
-    costs.
+    longer than the budget's longest wait. A run that is resumed from there ends with the same parameters and costs.
 
     Args:
         budget: the budget; None to write after every epoch.
